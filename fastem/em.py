@@ -1,0 +1,160 @@
+"""The batch driver: E-step, stopping rule, M-step, restarts. It knows models only through their protocol."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastem.data import as_data
+from fastem.protocol import DegenerateError, Iteration, Model, Params, Result, Status, add_stats
+
+Callback = Callable[[Iteration], Any]
+StoppingRule = Callable[[Sequence[float], float], bool]
+
+# Differences of two sums of N terms are noise below a few ulps of the sum.
+_NOISE = 4 * np.finfo(np.float64).eps
+
+
+def change(history: Sequence[float], tol: float) -> bool:
+    """scikit-learn's rule: the last change is smaller than tol."""
+    return len(history) > 1 and abs(history[-1] - history[-2]) < tol
+
+
+def aitken(history: Sequence[float], tol: float) -> bool:
+    """The limit of the geometric sequence through the last three values is less than tol away.
+
+    Bohning et al. (1994), Ann. Inst. Statist. Math. 46, eq. 2.7: a = (l2 - l1) / (l1 - l0), limit = l1 + (l2 - l1) / (1 - a).
+    """
+    if len(history) < 3:
+        return False
+    before, gain = history[-2] - history[-3], history[-1] - history[-2]
+    if abs(gain) <= _NOISE * abs(history[-1]):
+        return True
+    if before <= 0 or not 0 < gain < before:
+        return False
+    return gain * gain / (before - gain) < tol
+
+
+STOPPING: dict[str, StoppingRule] = {"change": change, "aitken": aitken}
+
+
+def fit(
+    model: Model,
+    data: Any,
+    *,
+    sample_weight: Any = None,
+    start: Params | None = None,
+    max_iter: int = 100,
+    tol: float = 1e-3,
+    stopping: str | StoppingRule = "change",
+    n_init: int = 1,
+    random_state: int | np.random.Generator | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Result:
+    """Fit a model by Expectation-Maximization to the best of `n_init` starts.
+
+    Parameters
+    ----------
+    model : Model
+        Anything that follows `fastem.protocol.Model`, such as `fastem.Mixture`.
+    data : array-like of shape (n_samples, n_features), or Data
+        Rows; float32 stays float32, everything else numeric becomes float64.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Non-negative weights; a weight of 2 is the row twice, 0 is the row left out.
+    start : Params, default=None
+        Parameters to start from, instead of `model.initialize`; then `n_init` is 1.
+    max_iter : int, default=100
+        Largest number of E-steps (and M-steps) of a start.
+    tol : float, default=1e-3
+        For the stopping rule, in the objective per unit of weight (nats per sample).
+    stopping : {'change', 'aitken'} or callable, default='change'
+        'change' stops when the objective changes by less than tol, as scikit-learn does; 'aitken' when the
+        estimated limit is less than tol away. A callable takes the history (per unit of weight) and tol.
+    n_init : int, default=1
+        Number of starts; the one whose last objective is largest is kept.
+    random_state : int, numpy Generator or None, default=None
+        Seed of the starts.
+    callbacks : sequence of callables, default=()
+        Each is called with an `Iteration` after every E-step; a true answer stops that start.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    DegenerateError
+        If every start leads to a collapsed component.
+    ValueError
+        If an argument cannot be used; before anything is computed.
+
+    Examples
+    --------
+    >>> import numpy as np, fastem
+    >>> X = np.array([[-0.1], [0.0], [0.1], [4.9], [5.0], [5.1]])
+    >>> result = fastem.fit(fastem.Mixture(fastem.Gaussian(), n_components=2), X, random_state=0)
+    >>> result.params.weights
+    array([0.5, 0.5])
+    >>> result.status.name
+    'CONVERGED'
+    """
+    rule = _stopping_rule(stopping)
+    if max_iter < 1 or n_init < 1:
+        raise ValueError(f"max_iter and n_init must be at least 1; got max_iter={max_iter}, n_init={n_init}")
+    if not tol >= 0:
+        raise ValueError(f"tol must be a number that is not negative; got {tol}")
+    data = as_data(data, sample_weight)
+    model = model.prepare(data)
+    rng = np.random.default_rng(random_state)
+    best: Result | None = None
+    failure: DegenerateError | None = None
+    for number in range(1 if start is not None else n_init):
+        try:
+            params = model.initialize(data, rng) if start is None else start
+            result = _climb(model, data, params, number, max_iter, tol, rule, callbacks)
+        except DegenerateError as error:
+            failure = error
+            continue
+        if best is None or result.history[-1] > best.history[-1]:
+            best = result
+    if best is None:
+        assert failure is not None
+        raise failure
+    return best
+
+
+def _climb(model, data, params, number, max_iter, tol, rule, callbacks) -> Result:
+    """Run EM from one start."""
+    history: list[float] = []
+    per_weight: list[float] = []
+    status = Status.MAX_ITER
+    for n_iter in range(1, max_iter + 1):
+        stats = add_stats(model.e_step(params, block) for block in data)
+        objective = stats.log_likelihood + model.log_prior(params)
+        if not math.isfinite(objective):
+            raise DegenerateError(
+                f"the log-likelihood became {objective} at iteration {n_iter}: some rows have no density under any "
+                "component. Check the start parameters, or rescale columns that differ by many orders of magnitude"
+            )
+        history.append(objective)
+        per_weight.append(objective / stats.weight)
+        gain = per_weight[-1] - per_weight[-2] if n_iter > 1 else math.inf
+        step = Iteration(number, n_iter, params, objective, gain)
+        stop = [callback(step) for callback in callbacks]
+        params = model.m_step(stats, params)
+        if rule(per_weight, tol):
+            status = Status.CONVERGED
+            break
+        if any(stop):
+            status = Status.CALLBACK
+            break
+    return Result(params, stats.log_likelihood, np.array(history), n_iter, status, model)
+
+
+def _stopping_rule(stopping: str | StoppingRule) -> StoppingRule:
+    if callable(stopping):
+        return stopping
+    if stopping not in STOPPING:
+        raise ValueError(f"stopping must be a callable or one of {sorted(STOPPING)}; got {stopping!r}")
+    return STOPPING[stopping]

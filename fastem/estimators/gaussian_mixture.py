@@ -1,0 +1,440 @@
+"""scikit-learn's GaussianMixture over fastem's model and driver: validation in, attributes out, no algorithm."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, DensityMixin, _fit_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from fastem.data import as_data, as_rows
+from fastem.em import STOPPING, fit
+from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian, GaussianParams, NormalInverseWishart
+from fastem.initialize import STARTS
+from fastem.models.mixture import Mixture, MixtureParams
+from fastem.protocol import Iteration, Status
+
+
+class GaussianMixture(DensityMixin, BaseEstimator):
+    """Gaussian mixture, a drop-in for `sklearn.mixture.GaussianMixture` with weights, priors and threads.
+
+    Parameters
+    ----------
+    n_components : int, default=1
+        Number of components K.
+    covariance_type : {'full', 'tied', 'diag', 'spherical'}, default='full'
+        A covariance matrix each, one for all, variances each, or one variance each.
+    tol : float, default=1e-3
+        For `stopping`, in nats per sample.
+    reg_covar : float, default=1e-6
+        Added to the variances after each M-step, in squared units of the data.
+    max_iter : int, default=100
+        Largest number of EM iterations of a start.
+    n_init : int, default=1
+        Number of starts; the best is kept.
+    init_params : {'kmeans', 'k-means++', 'random', 'random_from_data'}, default='kmeans'
+        How a start finds its first responsibilities. Distances are taken on columns scaled by powers of two to
+        comparable spread, so that a fit does not depend on the units.
+    weights_init : array-like of shape (n_components,), default=None
+    means_init : array-like of shape (n_components, n_features), default=None
+    precisions_init : array-like, default=None
+        Inverse covariances of the shape of `covariances_`. What is given replaces that part of the start.
+    random_state : int, RandomState instance or None, default=None
+    warm_start : bool, default=False
+        Start from the parameters of the last call of fit.
+    verbose : int, default=0
+        1 prints a line every `verbose_interval` iterations, 2 also the change and the time.
+    verbose_interval : int, default=10
+    stopping : {'change', 'aitken'}, default='change'
+        'change' is scikit-learn's rule, a change of the objective below `tol`; 'aitken' waits until the estimated
+        limit is less than `tol` away, so that slow convergence is not taken for the end.
+    resp_init : array-like of shape (n_samples,) or (n_samples, n_components), default=None
+        Labels from 0, or responsibilities, to start from instead of `init_params`.
+    weight_concentration_prior : float, default=None
+        Parameter (at least 1) of a symmetric Dirichlet prior on the weights. None: no prior.
+    mean_prior : array-like of shape (n_features,), default=None
+        Centre of the prior of the means. None: the mean of the data.
+    mean_precision_prior : float, default=None
+        Rows that the prior of the means counts for. None: 0.01 with a `covariance_prior`, else no prior on the means.
+    degrees_of_freedom_prior : float, default=None
+        Of the inverse-Wishart prior of the covariances. None: n_features + 2.
+    covariance_prior : 'auto', array-like or None, default=None
+        Scale of that prior: (n_features, n_features) for full and tied, (n_features,) or a float for diag, a float
+        for spherical; 'auto': the covariance of the data / n_components^(2 / n_features), after Fraley & Raftery
+        (2007), J. Classification 24, 155-181. None: no prior. With priors the fit is the posterior mode (MAP), which
+        no component can leave by collapsing; set reg_covar=0 then for an objective that never falls.
+    n_threads : int, default=None
+        Threads of the kernels; None or -1: all that numba may use. The bits of a fit do not depend on it.
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (n_components,)
+    means_ : ndarray of shape (n_components, n_features)
+    covariances_, precisions_, precisions_cholesky_ : ndarray
+        (K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical; a precision is U U' with U upper triangular.
+    converged_ : bool
+    n_iter_ : int
+        Iterations of the start that was kept.
+    lower_bound_ : float
+        Mean log-likelihood (plus log-prior) per sample that entered the last M-step.
+    lower_bounds_ : list of float
+        The same for every iteration.
+    log_likelihood_ : float
+        Total log-likelihood that entered the last M-step, without the prior.
+    status_ : fastem.Status
+        Why the fit ended.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only if X had string column names.
+
+    Raises
+    ------
+    ValueError
+        At fit, if an argument or the data cannot be used (nothing is computed then and a fitted estimator stays as it
+        was), or if every start ends in a collapsed component.
+
+    See Also
+    --------
+    sklearn.mixture.GaussianMixture : What this replaces.
+
+    References
+    ----------
+    Dempster, Laird & Rubin (1977), J. R. Statist. Soc. B 39, 1-38, section 4.3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastem import GaussianMixture
+    >>> X = np.array([[1.0, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+    >>> gm = GaussianMixture(n_components=2, random_state=0).fit(X)
+    >>> np.sort(gm.means_[:, 0])
+    array([ 1., 10.])
+    >>> len(set(gm.predict([[0, 0], [12, 3]])))
+    2
+    """
+
+    _parameter_constraints = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
+        "tol": [Interval(Real, 0.0, None, closed="left")],
+        "reg_covar": [Interval(Real, 0.0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "init_params": [StrOptions(set(STARTS))],
+        "weights_init": ["array-like", None],
+        "means_init": ["array-like", None],
+        "precisions_init": ["array-like", None],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "verbose_interval": [Interval(Integral, 1, None, closed="left")],
+        "stopping": [StrOptions(set(STOPPING))],
+        "resp_init": ["array-like", None],
+        "weight_concentration_prior": [None, Interval(Real, 1.0, None, closed="left")],
+        "mean_prior": ["array-like", None],
+        "mean_precision_prior": [None, Interval(Real, 0.0, None, closed="neither")],
+        "degrees_of_freedom_prior": [None, Interval(Real, 0.0, None, closed="neither")],
+        "covariance_prior": [None, StrOptions({"auto"}), "array-like", Interval(Real, 0.0, None, closed="neither")],
+        "n_threads": [None, Interval(Integral, 1, None, closed="left"), Options(Integral, {-1})],
+    }
+
+    def __init__(
+        self,
+        n_components=1,
+        *,
+        covariance_type="full",
+        tol=1e-3,
+        reg_covar=1e-6,
+        max_iter=100,
+        n_init=1,
+        init_params="kmeans",
+        weights_init=None,
+        means_init=None,
+        precisions_init=None,
+        random_state=None,
+        warm_start=False,
+        verbose=0,
+        verbose_interval=10,
+        stopping="change",
+        resp_init=None,
+        weight_concentration_prior=None,
+        mean_prior=None,
+        mean_precision_prior=None,
+        degrees_of_freedom_prior=None,
+        covariance_prior=None,
+        n_threads=None,
+    ):
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.stopping = stopping
+        self.resp_init = resp_init
+        self.weight_concentration_prior = weight_concentration_prior
+        self.mean_prior = mean_prior
+        self.mean_precision_prior = mean_precision_prior
+        self.degrees_of_freedom_prior = degrees_of_freedom_prior
+        self.covariance_prior = covariance_prior
+        self.n_threads = n_threads
+
+    @classmethod
+    def from_parameters(cls, weights, means, covariances=None, *, precisions=None, **params):
+        """Build a fitted mixture from known parameters.
+
+        Parameters
+        ----------
+        weights : array-like of shape (n_components,)
+            Positive or zero, summing to 1.
+        means : array-like of shape (n_components, n_features)
+        covariances, precisions : array-like
+            Exactly one of them, of the shape of `covariances_` for the covariance_type.
+        **params
+            Constructor parameters, such as covariance_type.
+
+        Returns
+        -------
+        GaussianMixture
+
+        Raises
+        ------
+        ValueError
+            If a shape does not fit, the weights do not sum to 1, or a matrix is not symmetric positive definite.
+
+        Examples
+        --------
+        >>> from fastem import GaussianMixture
+        >>> gm = GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [3.0]], [1.0, 1.0], covariance_type="spherical")
+        >>> gm.predict([[-1.0], [4.0]])
+        array([0, 1])
+        """
+        means = _finite_array("means", means, 2)
+        estimator = cls(n_components=len(means), **params)
+        estimator._validate_params()
+        family = Gaussian(estimator.covariance_type)
+        weights = _check_weights("weights", weights, len(means))
+        if (covariances is None) == (precisions is None):
+            raise ValueError("give exactly one of covariances and precisions")
+        if precisions is not None:
+            components = family.from_precisions(means, family.check_shape("precisions", precisions, *means.shape))
+        else:
+            covariances = family.check_shape("covariances", covariances, *means.shape)
+            components = GaussianParams(means, covariances, family.precisions_cholesky(covariances))
+        estimator._set_params(MixtureParams(weights, components))
+        estimator.n_features_in_ = means.shape[1]
+        estimator.converged_ = False
+        estimator.n_iter_ = 0
+        estimator.lower_bound_ = -math.inf
+        estimator.lower_bounds_ = []
+        estimator.log_likelihood_ = -math.inf
+        estimator.status_ = Status.NOT_ITERATED
+        return estimator
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, sample_weight=None, callbacks: Sequence[Callable[[Iteration], Any]] = ()):
+        """Estimate the parameters by EM.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            float32 is computed in float32 products over float64 sums; other numbers in float64.
+        y : Ignored
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative; 2 counts as the row twice, 0 as the row left out.
+        callbacks : sequence of callables, default=()
+            Each is called with a `fastem.Iteration` after every E-step; a true answer stops the start.
+
+        Returns
+        -------
+        self
+        """
+        X = self._check_rows(X, reset=True)
+        data = as_data(X, sample_weight)
+        start = self._params() if self.warm_start and hasattr(self, "means_") else None
+        if start is not None and start.components.means.shape != (self.n_components, X.shape[1]):
+            raise ValueError(
+                f"warm_start: the last fit had (n_components, n_features) = {start.components.means.shape}, this one "
+                f"has {(self.n_components, X.shape[1])}; set warm_start=False"
+            )
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        result = fit(
+            self._model(X.shape[1]),
+            data,
+            start=start,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            stopping=self.stopping,
+            n_init=self.n_init,
+            random_state=seed,
+            callbacks=[*callbacks, *self._reporters()],
+        )
+        if result.status is Status.MAX_ITER and self.max_iter > 1:
+            warnings.warn(
+                f"EM did not converge in max_iter={self.max_iter} iterations (last change "
+                f"{result.history[-1] - result.history[-2]:.3g} nats in all). Raise max_iter or tol.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        self._set_params(result.params)
+        self.converged_ = result.status is Status.CONVERGED
+        self.status_ = result.status
+        self.n_iter_ = result.n_iter
+        self.lower_bounds_ = (result.history / data.total_weight).tolist()
+        self.lower_bound_ = self.lower_bounds_[-1]
+        self.log_likelihood_ = float(result.log_likelihood)
+        return self
+
+    def fit_predict(self, X, y=None, sample_weight=None):
+        """Fit, then return the most probable component (n_samples,) of each row: `fit(X).predict(X)`."""
+        return self.fit(X, sample_weight=sample_weight).predict(X)
+
+    def predict(self, X):
+        """Most probable component (n_samples,) int64 of each row of X (n_samples, n_features)."""
+        return self._score_rows(X)[1]
+
+    def predict_proba(self, X):
+        """Posterior probabilities (n_samples, n_components) of the components given each row."""
+        return self._score_rows(X, want_resp=True)[2]
+
+    def score_samples(self, X):
+        """Log-density (n_samples,) of each row, in nats; accurate to about 1e-12 for any conditioning."""
+        return self._score_rows(X)[0]
+
+    def score(self, X, y=None, sample_weight=None):
+        """Mean log-density of the rows, weighted if sample_weight (n_samples,) is given."""
+        log_prob = self.score_samples(X)
+        if sample_weight is None:
+            return float(log_prob.mean())
+        weight = as_data(as_rows(X), sample_weight).blocks[0].weight[:, 0]
+        return float(weight @ log_prob / weight.sum())
+
+    def bic(self, X):
+        """Bayesian information criterion on X, -2 log L + p log n: lower is better."""
+        n_samples = np.shape(X)[0]
+        return -2 * self.score(X) * n_samples + self._n_parameters() * math.log(n_samples)
+
+    def aic(self, X):
+        """Akaike information criterion on X, -2 log L + 2 p: lower is better."""
+        return -2 * self.score(X) * np.shape(X)[0] + 2 * self._n_parameters()
+
+    def sample(self, n_samples=1):
+        """Draw (X, y): rows (n_samples, n_features) and their components (n_samples,), sorted by component."""
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be at least 1; got {n_samples}")
+        rng = np.random.default_rng(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        return self._model(self.means_.shape[1]).sample(self._params(), n_samples, rng)
+
+    # between estimator and model
+
+    def _check_rows(self, X, *, reset: bool) -> np.ndarray:
+        X = validate_data(
+            self, X, reset=reset, dtype=[np.float64, np.float32], order="C", ensure_min_samples=2 if reset else 1
+        )
+        return as_rows(X)
+
+    def _score_rows(self, X, want_resp=False):
+        check_is_fitted(self)
+        X = self._check_rows(X, reset=False)
+        return self._model(X.shape[1]).score_rows(self._params(), X, want_resp)
+
+    def _model(self, n_features: int) -> Mixture:
+        """The model that the constructor parameters describe."""
+        K = self.n_components
+        prior = None
+        if self.covariance_prior is not None or self.mean_precision_prior is not None:
+            scale: Any = 0.0 if self.covariance_prior is None else self.covariance_prior
+            prior = NormalInverseWishart(
+                self.mean_prior,
+                0.01 if self.mean_precision_prior is None else self.mean_precision_prior,
+                self.degrees_of_freedom_prior,
+                None if isinstance(scale, str) else scale,
+            )
+        elif self.mean_prior is not None or self.degrees_of_freedom_prior is not None:
+            raise ValueError(
+                "mean_prior needs mean_precision_prior, and degrees_of_freedom_prior needs covariance_prior; "
+                "without them they have no effect"
+            )
+        family = Gaussian(self.covariance_type, self.reg_covar, prior)
+        weights, means, precisions = self.weights_init, self.means_init, self.precisions_init
+        if means is not None:
+            means = _finite_array("means_init", means, 2)
+            if means.shape != (K, n_features):
+                raise ValueError(f"means_init has shape {means.shape}; (n_components, n_features) = {(K, n_features)}")
+        return Mixture(
+            family,
+            K,
+            start=self.init_params if self.resp_init is None else np.asarray(self.resp_init),
+            weights_init=None if weights is None else _check_weights("weights_init", weights, K),
+            means_init=means,
+            precisions_init=None
+            if precisions is None
+            else family.check_shape("precisions_init", precisions, K, n_features),
+            weight_concentration=self.weight_concentration_prior or 1.0,
+            n_threads=self.n_threads,
+        )
+
+    def _params(self) -> MixtureParams:
+        return MixtureParams(
+            self.weights_, GaussianParams(self.means_, self.covariances_, np.asarray(self.precisions_cholesky_))
+        )
+
+    def _set_params(self, params: MixtureParams) -> None:
+        self.weights_ = params.weights
+        self.means_, self.covariances_, self.precisions_cholesky_ = params.components
+        roots = self.precisions_cholesky_
+        if self.covariance_type in ("full", "tied"):
+            self.precisions_ = roots @ np.swapaxes(roots, -1, -2)
+        else:
+            self.precisions_ = roots**2
+
+    def _n_parameters(self) -> int:
+        return self._model(self.means_.shape[1]).n_parameters(self.means_.shape[1])
+
+    def _reporters(self) -> list[Callable[[Iteration], None]]:
+        if not self.verbose:
+            return []
+        began = time.perf_counter()
+
+        def report(step: Iteration) -> None:
+            if step.n_iter == 1:
+                print(f"Initialization {step.start}")
+            if step.n_iter % self.verbose_interval == 0:
+                detail = f"\t change {step.change:.5g}\t time {time.perf_counter() - began:.3f} s"
+                print(f"  Iteration {step.n_iter}\t objective {step.objective:.8g}{detail if self.verbose > 1 else ''}")
+
+        return [report]
+
+
+def _finite_array(name: str, values, n_dimensions: int) -> np.ndarray:
+    array = np.array(values, dtype=np.float64)
+    if array.ndim != n_dimensions or array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}; {n_dimensions} dimensions and no empty one are needed")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds NaN or infinity; every entry must be finite")
+    return array
+
+
+def _check_weights(name: str, weights, n_components: int) -> np.ndarray:
+    weights = _finite_array(name, weights, 1)
+    if weights.shape != (n_components,):
+        raise ValueError(f"{name} has shape {weights.shape}; ({n_components},) is needed")
+    if (weights < 0).any() or not np.isclose(weights.sum(), 1.0, rtol=0, atol=1e-8):
+        raise ValueError(f"{name} must be non-negative and sum to 1; they sum to {weights.sum():.10g}")
+    return weights

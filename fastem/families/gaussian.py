@@ -1,0 +1,530 @@
+"""The multivariate normal, with four structures of the covariances of K components.
+
+    log N(x; mu, Sigma) = -D/2 log(2 pi) + log|W| - |W (x - mu)|^2 / 2,    Sigma = L L', W = L^-1
+
+full: one covariance each; tied: one for all; diag: variances each; spherical: one variance each. The same four are
+VVV, EEE, VVI and VII of Celeux & Govaert (1995), Pattern Recognition 28, 781-793.
+"""
+
+import functools
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg.lapack import dtrtri
+
+from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, n_statistics
+from fastem.data import Summary
+from fastem.protocol import DegenerateError
+
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+
+# Quadratic features of a component lose eps * (reach / sigma)^2 of their accuracy; beyond this they are whitened.
+# In float32 the products are rounded at random and added in float64, so that the mean loss is far smaller.
+_THIN = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-3}
+# A standard deviation of so many units of rounding of the data is a component that has collapsed on a point.
+_GRANULES = 4.0
+_TINY = np.finfo(np.float64).tiny
+
+
+class GaussianParams(NamedTuple):
+    """Parameters of K normal components, in the units of the data.
+
+    Attributes
+    ----------
+    means : ndarray of shape (K, D)
+    covariances : ndarray of shape (K, D, D) full, (D, D) tied, (K, D) diag or (K,) spherical
+    precisions_cholesky : ndarray of the same shape
+        Upper triangular U with U U' the precision (full, tied), or reciprocal standard deviations.
+    """
+
+    means: np.ndarray
+    covariances: np.ndarray
+    precisions_cholesky: np.ndarray
+
+
+class Frame(NamedTuple):
+    """Where the kernels see the data: (x - center) * scale; the scales are powers of two, so that undoing is exact."""
+
+    center: np.ndarray  # (D,)
+    scale: np.ndarray  # (D,)
+    reach: np.ndarray  # (D,) largest |coordinate|, in the frame
+    granule: np.ndarray  # (D,) rounding of the data, in their own units
+    dtype: np.dtype  # of the data, and so of the products
+
+
+class NormalInverseWishart(NamedTuple):
+    """Conjugate prior of means and covariances (Fraley & Raftery 2007, J. Classification 24, section 3).
+
+    mu_k | Sigma_k ~ N(mean, Sigma_k / mean_precision) and Sigma_k ~ inverse Wishart(degrees_of_freedom, scale);
+    for diag and spherical the variances are inverse gamma(degrees_of_freedom / 2, scale / 2).
+
+    Attributes
+    ----------
+    mean : array-like of shape (D,), default=None
+        None: the mean of the data.
+    mean_precision : float, default=0.01
+        0: no prior on the means.
+    degrees_of_freedom : float, default=None
+        None: D + 2.
+    scale : array-like, default=None
+        (D, D) for full and tied, (D,) for diag, float for spherical. None: the covariance of the data / K^(2/D).
+        0: no prior on the covariances.
+    """
+
+    mean: np.ndarray | None = None
+    mean_precision: float = 0.01
+    degrees_of_freedom: float | None = None
+    scale: np.ndarray | float | None = None
+
+
+class Layout(NamedTuple):
+    """Which components a sweep takes by features and which by whitening; the thin components come last."""
+
+    feature_map: int
+    order: np.ndarray  # (K,) component of each row of theta
+    whitener: np.ndarray  # (n_thin, D + 1 or 2, D)
+
+
+class Moments(NamedTuple):
+    """Weight, mean and scatter about the mean of each component, in the units of the data."""
+
+    counts: np.ndarray  # (K,)
+    means: np.ndarray  # (K, D)
+    scatters: np.ndarray  # (K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical: the trace
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Normal components.
+
+    Parameters
+    ----------
+    covariance_type : {'full', 'tied', 'diag', 'spherical'}, default='full'
+    reg_covar : float, default=0.0
+        Added to the variances after each M-step, as in scikit-learn. It is the M-step of no objective: with it the
+        log-likelihood can fall by about as much. The sound cure for degenerate components is `prior`.
+    prior : NormalInverseWishart, default=None
+        None: maximum likelihood.
+    """
+
+    covariance_type: str = "full"
+    reg_covar: float = 0.0
+    prior: NormalInverseWishart | None = None
+
+    def __post_init__(self):
+        if self.covariance_type not in COVARIANCE_TYPES:
+            raise ValueError(f"covariance_type must be one of {list(COVARIANCE_TYPES)}; got {self.covariance_type!r}")
+        if not (self.reg_covar >= 0 and math.isfinite(self.reg_covar)):
+            raise ValueError(f"reg_covar must be a finite number that is not negative; got {self.reg_covar}")
+
+    # features
+
+    @property
+    def feature_map(self) -> int:
+        """Feature map of components that are not thin."""
+        return {"full": FULL, "tied": LINEAR, "diag": DIAGONAL, "spherical": SPHERICAL}[self.covariance_type]
+
+    @property
+    def _is_matrix(self) -> bool:
+        return self.covariance_type in ("full", "tied")
+
+    def frame(self, summary: Summary, dtype: np.dtype) -> Frame:
+        """Centre and scale that suit the data; one scale for all columns if the structure is spherical."""
+        deviation = np.sqrt(summary.variance)
+        if self.covariance_type == "spherical":
+            deviation = np.full_like(deviation, deviation.max())
+        scale = np.exp2(-np.round(np.log2(np.where(deviation > _TINY, deviation, 1.0))))
+        return Frame(summary.mean, scale, summary.reach * scale, np.finfo(dtype).eps * summary.magnitude, dtype)
+
+    # natural
+
+    def layout(self, params: GaussianParams, frame: Frame) -> Layout:
+        """Choose the path of each component in the frame."""
+        whiteners = self._whiteners(params.precisions_cholesky, len(params.means), frame.scale)
+        thin = self._thin(whiteners, frame)
+        feature_map = FULL if self.covariance_type == "tied" and thin.any() else self.feature_map
+        order = np.argsort(thin, kind="stable")
+        last = order[len(order) - np.count_nonzero(thin) :]
+        means = (params.means[last] - frame.center) * frame.scale
+        return Layout(feature_map, order, _pack_whiteners(whiteners[last], means, frame.dtype))
+
+    def natural(self, params: GaussianParams, log_weights: np.ndarray, layout: Layout, frame: Frame) -> np.ndarray:
+        """Natural parameters Theta (K, P) in the order of the layout; of a thin component only slot 0 is in use."""
+        constants = (self._log_constants(params) + log_weights)[layout.order]
+        fast = layout.order[: len(layout.order) - len(layout.whitener)]
+        theta = np.zeros((len(constants), n_statistics(layout.feature_map, frame.center.size)), frame.dtype)
+        theta[:, 0] = constants
+        if fast.size:
+            whiteners = self._whiteners(params.precisions_cholesky, len(params.means), frame.scale)[fast]
+            means = (params.means[fast] - frame.center) * frame.scale
+            y = _apply(whiteners, means) if self._is_matrix else whiteners * means
+            theta[: fast.size, 0] -= 0.5 * (y**2).sum(axis=1)
+            theta[: fast.size, 1 : 1 + means.shape[1]] = (
+                _apply(np.swapaxes(whiteners, 1, 2), y) if self._is_matrix else whiteners * y
+            )
+            theta[: fast.size, 1 + means.shape[1] :] = self._quadratic(whiteners, layout.feature_map)
+        return theta
+
+    def exact(self, params: GaussianParams, log_weights: np.ndarray) -> tuple[np.ndarray, Layout, np.ndarray]:
+        """Theta, layout and frame (2, D) for densities: all components whitened, in float64 and the data's units."""
+        n_components, n_features = params.means.shape
+        unit = np.ones(n_features)
+        whitener = _pack_whiteners(
+            self._whiteners(params.precisions_cholesky, n_components, unit), params.means, np.dtype(np.float64)
+        )
+        theta = np.ascontiguousarray((self._log_constants(params) + log_weights)[:, None])
+        return theta, Layout(LINEAR, np.arange(n_components), whitener), np.stack([0 * unit, unit])
+
+    def _log_constants(self, params: GaussianParams) -> np.ndarray:
+        """log|W| - D/2 log(2 pi) of each component."""
+        n_components, n_features = params.means.shape
+        roots = params.precisions_cholesky
+        if self._is_matrix:
+            roots = np.diagonal(roots, axis1=-2, axis2=-1)
+        log_det = np.log(roots).sum(axis=-1) if roots.ndim > 1 or self._is_matrix else n_features * np.log(roots)
+        return np.broadcast_to(log_det - 0.5 * n_features * math.log(2 * math.pi), (n_components,))
+
+    def _whiteners(self, roots: np.ndarray, n_components: int, scale: np.ndarray) -> np.ndarray:
+        """W of each component for data times scale: (K, D, D) lower triangular, or (K, D)."""
+        if self._is_matrix:
+            return np.broadcast_to(np.swapaxes(roots, -1, -2) / scale, (n_components, scale.size, scale.size))
+        return (roots if roots.ndim == 2 else roots[:, None]) / scale
+
+    def _thin(self, whiteners: np.ndarray, frame: Frame) -> np.ndarray:
+        """Components whose quadratic features would cancel (K,); for tied, all or none."""
+        squares = (whiteners**2).sum(axis=1) if self._is_matrix else whiteners**2
+        loss = np.finfo(frame.dtype).eps * (squares * frame.reach**2).max(axis=1)
+        thin = loss > _THIN[np.dtype(frame.dtype)]
+        return np.full_like(thin, thin.any()) if self.covariance_type == "tied" else thin
+
+    def _quadratic(self, whiteners: np.ndarray, feature_map: int) -> np.ndarray:
+        """Quadratic part of Theta, (K, P - 1 - D)."""
+        if feature_map == FULL:
+            _, rows, columns = _vech_index(whiteners.shape[1])
+            precisions = np.swapaxes(whiteners, 1, 2) @ whiteners
+            return np.where(rows == columns, -0.5, -1.0) * precisions[:, rows, columns]
+        if feature_map == LINEAR:
+            return np.empty((len(whiteners), 0))
+        squares = -0.5 * whiteners**2
+        return squares if feature_map == DIAGONAL else squares[:, :1]
+
+    # maximize
+
+    def moments(self, sums: np.ndarray, scatter: np.ndarray, layout: Layout, frame: Frame) -> Moments:
+        """Moments of the components from the sums (K, P) of a sweep with this layout.
+
+        `scatter` (D, D) is the second moment of all rows in the frame, used where the features are only linear.
+        """
+        n_components, n_features = len(sums), frame.center.size
+        counts, first, second = sums[:, 0], sums[:, 1 : 1 + n_features], sums[:, 1 + n_features :]
+        n_thin = len(layout.whitener)
+        means = first / np.maximum(counts, _TINY)[:, None]
+        if layout.feature_map == FULL:
+            second = self.unpack_second(second, n_features)
+            second = second - counts[:, None, None] * means[:, :, None] * means[:, None, :]
+        elif layout.feature_map == DIAGONAL:
+            second = second - counts[:, None] * means**2
+        elif layout.feature_map == SPHERICAL:
+            second = second[:, 0] - counts * (means**2).sum(axis=1)
+        else:
+            second = scatter - (means * counts[:, None]).T @ means
+        if n_thin:
+            thin = slice(n_components - n_thin, None)
+            means = means.copy()
+            means[thin], second[thin] = _unwhiten(layout.whitener, means[thin], second[thin])
+        back = np.empty_like(layout.order)
+        back[layout.order] = np.arange(n_components)
+        if second.ndim == 3 or self.covariance_type in ("diag", "spherical"):
+            second = second[back]
+        if self.covariance_type == "tied" and second.ndim == 3:
+            second = second.sum(axis=0)
+        unit = 1.0 / frame.scale
+        factor = {"diag": unit**2, "spherical": unit[0] ** 2}.get(self.covariance_type, unit[:, None] * unit)
+        return Moments(counts[back], frame.center + means[back] * unit, second * factor)
+
+    def unpack_second(self, packed: np.ndarray, n_features: int) -> np.ndarray:
+        """Second moments (K, D, D) from the packed lower triangles (K, D (D + 1) / 2) of the full feature map."""
+        return packed[:, _vech_index(n_features)[0]]
+
+    def about_means(self, moments: Moments, frame: Frame, feature_map: int) -> Layout | None:
+        """Layout that takes every sum about the means of `moments`, or None if sums about the frame are as good."""
+        n_components, n_features = moments.means.shape
+        scatters = moments.scatters
+        if self._is_matrix:
+            scatters = np.broadcast_to(np.diagonal(scatters, axis1=-2, axis2=-1), moments.means.shape)
+        elif scatters.ndim == 1:
+            scatters = np.broadcast_to(scatters[:, None] / n_features, moments.means.shape)
+        variances = scatters / np.maximum(moments.counts, _TINY)[:, None] * frame.scale**2
+        if self.covariance_type == "tied":
+            variances = scatters / moments.counts.sum() * frame.scale**2
+        limit = np.finfo(frame.dtype).eps / _THIN[np.dtype(frame.dtype)] * frame.reach**2
+        if (variances >= limit).all():
+            return None
+        matrix = self.covariance_type in ("full", "tied")
+        unit = np.eye(n_features) if matrix else np.ones(n_features)
+        whiteners = np.broadcast_to(unit, (n_components, *unit.shape))
+        means = (moments.means - frame.center) * frame.scale
+        return Layout(feature_map, np.arange(n_components), _pack_whiteners(whiteners, means, frame.dtype))
+
+    def maximize(self, moments: Moments, old: GaussianParams | None, granule: np.ndarray) -> GaussianParams:
+        """Posterior mode (maximum likelihood without a prior) of means and covariances given the moments."""
+        counts, means, scatters = moments
+        n_components, n_features = means.shape
+        empty = counts <= _TINY
+        if empty.any():
+            if old is None:
+                raise DegenerateError(
+                    f"component {int(np.flatnonzero(empty)[0])} starts without any weight; use fewer components "
+                    "or another start"
+                )
+            means = np.where(empty[:, None], old.means, means)
+        prior = self.prior or NormalInverseWishart(mean_precision=0.0, scale=0.0)
+        mean_weight = float(prior.mean_precision > 0)
+        has_scale = np.any(np.asarray(prior.scale) != 0)
+        if mean_weight:
+            shrink = counts * prior.mean_precision / (counts + prior.mean_precision)
+            gap = means - prior.mean
+            scatters = scatters + self._shape_scatter(shrink, gap)
+            means = means - (prior.mean_precision / (counts + prior.mean_precision))[:, None] * gap
+        freedom = prior.degrees_of_freedom if has_scale else 0.0
+        if self.covariance_type == "full":
+            weight = counts + mean_weight + (freedom + n_features + 1 if has_scale else 0)
+            weight = weight[:, None, None]
+        elif self.covariance_type == "tied":
+            weight = counts.sum() + n_components * mean_weight + (freedom + n_features + 1 if has_scale else 0)
+        elif self.covariance_type == "diag":
+            weight = (counts + mean_weight + (freedom + 2 if has_scale else 0))[:, None]
+        else:
+            weight = n_features * (counts + mean_weight) + (freedom + 2 if has_scale else 0)
+        covariances = (scatters + prior.scale) / np.maximum(weight, _TINY)
+        covariances = self._regularized(covariances)
+        if empty.any() and not has_scale and self.covariance_type != "tied":
+            covariances[empty] = old.covariances[empty]
+        return GaussianParams(means, covariances, self.precisions_cholesky(covariances, granule))
+
+    def _shape_scatter(self, factors: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+        """sum_k or each of factor_k gap_k gap_k', in the shape of the scatters."""
+        if self.covariance_type == "full":
+            return factors[:, None, None] * gaps[:, :, None] * gaps[:, None, :]
+        if self.covariance_type == "tied":
+            return (gaps * factors[:, None]).T @ gaps
+        squares = factors[:, None] * gaps**2
+        return squares if self.covariance_type == "diag" else squares.sum(axis=1)
+
+    def _regularized(self, covariances: np.ndarray) -> np.ndarray:
+        if self.reg_covar == 0:
+            return covariances
+        if not self._is_matrix:
+            return covariances + self.reg_covar
+        return covariances + self.reg_covar * np.eye(covariances.shape[-1])
+
+    def precisions_cholesky(self, covariances: np.ndarray, granule: np.ndarray | float = 0.0) -> np.ndarray:
+        """Upper triangular roots of the precisions, or reciprocal standard deviations.
+
+        Raises
+        ------
+        DegenerateError
+            If a covariance is not positive definite, or a standard deviation given all other columns is not larger
+            than a few units of rounding of the data (`granule`, (D,)): the component sits on one point.
+        """
+        smallest = _GRANULES * np.asarray(granule)
+        if not self._is_matrix:
+            if self.covariance_type == "spherical":
+                smallest = smallest.max(initial=0.0)
+            with np.errstate(invalid="ignore"):
+                deviations = np.sqrt(covariances)
+            good = (deviations > smallest) & (covariances >= _TINY)
+            if not good.all():
+                raise self._collapse(np.argwhere(~good)[0], "a variance of 0")
+            return 1.0 / deviations
+        stack = covariances if covariances.ndim == 3 else covariances[None]
+        try:
+            lower = np.linalg.cholesky(stack)
+        except np.linalg.LinAlgError:
+            lower = np.full_like(stack, np.nan)
+        diagonal = np.diagonal(lower, axis1=1, axis2=2)
+        if not (diagonal > smallest).all():
+            raise self._collapse(_first_singular(stack, smallest), "a singular covariance")
+        roots = np.empty_like(lower)
+        for k, factor in enumerate(lower):
+            roots[k] = dtrtri(factor, lower=1)[0].T
+        return roots if covariances.ndim == 3 else roots[0]
+
+    def from_precisions(self, means: np.ndarray, precisions: np.ndarray) -> GaussianParams:
+        """Parameters from precisions of the shape of the covariances; they must be positive definite."""
+        if not self._is_matrix:
+            return GaussianParams(means, 1.0 / precisions, np.sqrt(precisions))
+        try:  # precision = U U' with U upper triangular: the factor of the matrix read backwards
+            upper = np.linalg.cholesky(precisions[..., ::-1, ::-1])[..., ::-1, ::-1]
+        except np.linalg.LinAlgError:
+            raise ValueError("precisions must be positive definite") from None
+        stack = upper if upper.ndim == 3 else upper[None]
+        lower = np.stack([dtrtri(factor.T, lower=1)[0] for factor in stack])
+        covariances = lower @ np.swapaxes(lower, 1, 2)
+        return GaussianParams(means, covariances if upper.ndim == 3 else covariances[0], np.ascontiguousarray(upper))
+
+    def check_shape(self, name: str, array: np.ndarray, n_components: int, n_features: int) -> np.ndarray:
+        """Return covariances or precisions as float64 after checking shape, finiteness, symmetry and sign."""
+        array = np.asarray(array, dtype=np.float64)
+        shape = {
+            "full": (n_components, n_features, n_features),
+            "tied": (n_features, n_features),
+            "diag": (n_components, n_features),
+            "spherical": (n_components,),
+        }[self.covariance_type]
+        if array.shape != shape:
+            raise ValueError(f"{name} has shape {array.shape}; {self.covariance_type!r} needs {shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds NaN or infinity; every entry must be finite")
+        if not self._is_matrix:
+            if not (array > 0).all():
+                raise ValueError(f"{name} must be positive; entry {np.argwhere(array <= 0)[0].tolist()} is not")
+            return array
+        stack = array if array.ndim == 3 else array[None]
+        for k, matrix in enumerate(stack):
+            where = f"{name}[{k}]" if array.ndim == 3 else name
+            if not np.allclose(matrix, matrix.T, rtol=1e-5, atol=0.0 if not matrix.any() else 1e-8 * np.abs(matrix).max()):
+                raise ValueError(f"{where} must be symmetric")
+            try:
+                np.linalg.cholesky(matrix)
+            except np.linalg.LinAlgError:
+                raise ValueError(f"{where} must be positive definite") from None
+        return array
+
+    def _collapse(self, place: np.ndarray, what: str) -> DegenerateError:
+        who = "the common covariance" if self.covariance_type == "tied" else f"component {int(place[0])}"
+        column = f" at column {int(place[-1])}" if len(place) > 1 else ""
+        return DegenerateError(
+            f"{who} has {what}{column}: its rows are constant or dependent there. Use fewer components, a larger "
+            "reg_covar, a covariance_prior, or drop constant and duplicated columns"
+        )
+
+    # prior, counting, sampling
+
+    def with_prior_defaults(self, mean: np.ndarray, covariance: np.ndarray, n_components: int) -> "Gaussian":
+        """Fill what the prior leaves open from the mean (D,) and covariance (D, D) of the data; checks the rest."""
+        if self.prior is None:
+            return self
+        n_features = mean.size
+        prior = self.prior
+        center = mean if prior.mean is None else np.asarray(prior.mean, dtype=np.float64)
+        freedom = n_features + 2.0 if prior.degrees_of_freedom is None else float(prior.degrees_of_freedom)
+        spread = covariance / n_components ** (2.0 / n_features)
+        default = {"diag": np.diag(spread), "spherical": np.trace(spread) / n_features}.get(self.covariance_type, spread)
+        scale = np.asarray(default if prior.scale is None else prior.scale, dtype=np.float64)
+        if scale.ndim == 0 and self.covariance_type == "diag":
+            scale = np.full(n_features, float(scale))
+        _check_prior(prior.mean_precision, center, freedom, scale, self.covariance_type, n_features)
+        return replace(self, prior=NormalInverseWishart(center, float(prior.mean_precision), freedom, scale))
+
+    def log_prior(self, params: GaussianParams) -> float:
+        """Log-density of the prior at the parameters, up to a constant."""
+        if self.prior is None:
+            return 0.0
+        n_components, n_features = params.means.shape
+        center, mean_precision, freedom, scale = self.prior
+        roots = params.precisions_cholesky
+        log_det = 2 * (self._log_constants(params) + 0.5 * n_features * math.log(2 * math.pi))  # log|precision|, (K,)
+        total = 0.0
+        if mean_precision > 0:
+            gap = params.means - center
+            if self._is_matrix:
+                y = _apply(np.swapaxes(roots, -1, -2), gap)
+            else:
+                y = gap * (roots if roots.ndim == 2 else roots[:, None])
+            total += 0.5 * float((log_det - mean_precision * (y**2).sum(axis=1)).sum())
+        if np.any(scale != 0):
+            extra = n_features + 1 if self._is_matrix else 2
+            if self.covariance_type == "tied":
+                total += 0.5 * ((freedom + extra) * log_det[0] - float((roots * (scale @ roots)).sum()))
+            elif self.covariance_type == "full":
+                total += 0.5 * float((freedom + extra) * log_det.sum() - (roots * (scale @ roots)).sum())
+            elif self.covariance_type == "diag":
+                total += 0.5 * float((freedom + extra) * log_det.sum() - (scale * roots**2).sum())
+            else:
+                total += 0.5 * float((freedom + extra) * log_det.sum() / n_features - (scale * roots**2).sum())
+        return total
+
+    def n_parameters(self, n_components: int, n_features: int) -> int:
+        """Number of free parameters of means and covariances."""
+        per_matrix = n_features * (n_features + 1) // 2
+        covariance = {
+            "full": n_components * per_matrix,
+            "tied": per_matrix,
+            "diag": n_components * n_features,
+            "spherical": n_components,
+        }
+        return n_components * n_features + covariance[self.covariance_type]
+
+    def sample(self, params: GaussianParams, component: int, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw rows (n_samples, D) from one component."""
+        n_features = params.means.shape[1]
+        z = rng.standard_normal((n_samples, n_features))
+        mean, covariances = params.means[component], params.covariances
+        if self._is_matrix:
+            lower = np.linalg.cholesky(covariances if covariances.ndim == 2 else covariances[component])
+            return mean + z @ lower.T
+        return mean + z * np.sqrt(covariances[component])
+
+
+@functools.lru_cache(maxsize=64)
+def _vech_index(n_features: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Place of entry (i, j) in the packed lower triangle, (D, D); rows and columns of the packed entries."""
+    rows, columns = np.tril_indices(n_features)
+    place = np.empty((n_features, n_features), np.int64)
+    place[rows, columns] = place[columns, rows] = np.arange(rows.size)
+    return place, rows, columns
+
+
+def _apply(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Matrix times vector along the leading axes."""
+    return (matrices @ vectors[..., None])[..., 0]
+
+
+def _pack_whiteners(whiteners: np.ndarray, means: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """(n, D + 1, D) or (n, 2, D): W or its diagonal above, the mean in the last row."""
+    if whiteners.ndim == 2:
+        whiteners = whiteners[:, None, :]
+    return np.ascontiguousarray(np.concatenate([whiteners, means[:, None, :]], axis=1), dtype)
+
+
+def _unwhiten(whitener: np.ndarray, means: np.ndarray, scatters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and scatters of whitened rows, taken back to the frame."""
+    whitener = whitener.astype(np.float64)
+    center = whitener[:, -1]
+    if scatters.ndim < 3:
+        deviation = 1.0 / whitener[:, 0]
+        square = deviation**2 if scatters.ndim == 2 else deviation[:, 0] ** 2
+        return center + deviation * means, scatters * square
+    lower = np.stack([dtrtri(w, lower=1)[0] for w in whitener[:, :-1]])
+    return center + _apply(lower, means), lower @ scatters @ np.swapaxes(lower, 1, 2)
+
+
+def _first_singular(stack: np.ndarray, smallest: np.ndarray) -> np.ndarray:
+    for k, matrix in enumerate(stack):
+        try:
+            diagonal = np.diagonal(np.linalg.cholesky(matrix))
+        except np.linalg.LinAlgError:
+            return np.array([k])
+        if not (diagonal > smallest).all():
+            return np.array([k, int(np.flatnonzero(~(diagonal > smallest))[0])])
+    return np.array([0])
+
+
+def _check_prior(mean_precision, center, freedom, scale, covariance_type, n_features) -> None:
+    if not (mean_precision >= 0 and math.isfinite(mean_precision)):
+        raise ValueError(f"mean_precision_prior must be a finite number that is not negative; got {mean_precision}")
+    if center.shape != (n_features,) or not np.isfinite(center).all():
+        raise ValueError(f"mean_prior must hold {n_features} finite numbers; got shape {center.shape}")
+    shape = {"diag": (n_features,), "spherical": ()}.get(covariance_type, (n_features, n_features))
+    if not np.any(scale != 0):
+        return
+    if scale.shape != shape or not np.isfinite(scale).all():
+        raise ValueError(f"covariance_prior must be finite, of shape {shape} for {covariance_type!r}; got {scale.shape}")
+    matrix = scale if scale.ndim == 2 else np.diag(np.atleast_1d(scale))
+    if not np.allclose(matrix, matrix.T) or np.linalg.eigvalsh(matrix).min() <= 0:
+        raise ValueError("covariance_prior must be symmetric positive definite")
+    if not (freedom > 0 and math.isfinite(freedom)):
+        raise ValueError(f"degrees_of_freedom_prior must be a positive finite number; got {freedom}")

@@ -1,0 +1,191 @@
+"""Starts of a mixture: centres by k-means and its kin, responsibilities by chance or from the user. All weight-aware."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from fastem.data import Block, Data, chunks
+from fastem.kernels.features import LINEAR
+from fastem.kernels.posteriors import HARD
+from fastem.kernels.sweep import statistics
+
+CENTERS = ("kmeans", "k-means++", "random_from_data")
+STARTS = (*CENTERS, "random")
+
+# Seeding looks at so many rows at most, since it costs K passes over them; Lloyd's steps then take every row.
+_SEED_ROWS, _SEED_ROWS_PER_NUMBER = 5000, 50
+_LLOYD_ITERATIONS = 100
+_LLOYD_TOL = 1e-4  # relative fall of the inertia
+_CHUNK = 65536  # rows whose responsibilities are held at once
+
+
+class Sample(NamedTuple):
+    """Some rows of the data, in a frame, with their weights."""
+
+    rows: np.ndarray  # (n, D) float64
+    weight: np.ndarray  # (n,)
+
+
+def centers(method: str, data: Data, frame: np.ndarray, n_components: int, rng: np.random.Generator, n_threads: int):
+    """Centres (K, D) in the frame (2, D) by 'kmeans', 'k-means++' or 'random_from_data'.
+
+    Raises ValueError if fewer than K distinct rows have positive weight.
+    """
+    require_distinct(data, n_components)
+    n_rows = max(_SEED_ROWS, _SEED_ROWS_PER_NUMBER * n_components * data.n_features)
+    sample = sample_rows(data, frame, n_rows, rng)
+    if method == "random_from_data":
+        return _distinct_rows(sample, n_components, rng)
+    points = k_means_plus_plus(sample, n_components, rng)
+    if method == "k-means++":
+        return points
+    identity = np.stack([np.zeros(data.n_features), np.ones(data.n_features)])
+    points = lloyd(Data([Block(sample.rows, sample.weight[:, None])]), identity, points, sample, n_threads)
+    if len(sample.rows) < data.n_samples:
+        points = lloyd(data, frame, points, sample, n_threads)
+    return points
+
+
+def sample_rows(data: Data, frame: np.ndarray, n_rows: int, rng: np.random.Generator) -> Sample:
+    """At most about n_rows rows of positive weight, evenly from all blocks."""
+    rows, weights = [], []
+    for block in data:
+        candidates = np.flatnonzero(block.weight[:, 0]) if len(block.weight) else np.arange(len(block.X))
+        share = -(-n_rows * len(block.X) // data.n_samples)
+        if len(candidates) > share:
+            candidates = np.sort(rng.choice(candidates, share, replace=False))
+        rows.append((block.X[candidates] - frame[0]) * frame[1])
+        weights.append(block.weight[candidates, 0] if len(block.weight) else np.ones(len(candidates)))
+    return Sample(np.concatenate(rows), np.concatenate(weights))
+
+
+def require_distinct(data: Data, n_components: int) -> None:
+    """Refuse data with fewer than n_components distinct rows of positive weight; reads no more rows than it must."""
+    distinct = np.empty((0, data.n_features))
+    for x, w in chunks(data, max(1024, 4 * n_components)):
+        distinct = np.unique(np.concatenate([distinct, x[w > 0]]), axis=0)
+        if len(distinct) >= n_components:
+            return
+    raise ValueError(
+        f"X has only {len(distinct)} distinct rows of positive weight for n_components={n_components}; "
+        "use fewer components"
+    )
+
+
+def _distinct_rows(sample: Sample, n_components: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows drawn by their weight, no two equal: the smallest of exponential clocks (Efraimidis & Spirakis 2006)."""
+    clocks = rng.exponential(size=len(sample.rows)) / sample.weight
+    order = np.argsort(clocks, kind="stable")
+    first = np.sort(np.unique(sample.rows[order], axis=0, return_index=True)[1])
+    if len(first) < n_components:  # the sample repeats few rows: the data have enough, somewhere
+        return k_means_plus_plus(sample, n_components, rng)
+    return sample.rows[order[first[:n_components]]]
+
+
+def k_means_plus_plus(sample: Sample, n_components: int, rng: np.random.Generator) -> np.ndarray:
+    """Greedy k-means++ (Arthur & Vassilvitskii 2007, section 2.2): the best of 2 + ln K candidates for each centre."""
+    n_trials = 2 + int(np.log(n_components))
+    rows, weight = sample
+    chosen = [int(_draw(weight, 1, rng)[0])]
+    distance = ((rows - rows[chosen[0]]) ** 2).sum(axis=1)
+    for _ in range(1, n_components):
+        mass = weight * distance
+        candidates = _draw(mass if mass.any() else weight, n_trials, rng)
+        trials = [np.minimum(distance, ((rows - rows[c]) ** 2).sum(axis=1)) for c in candidates]
+        best = int(np.argmin([weight @ trial for trial in trials]))
+        chosen.append(int(candidates[best]))
+        distance = trials[best]
+    return rows[chosen]
+
+
+def _draw(mass: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices drawn with probability proportional to mass; never one of zero mass."""
+    cumulative = np.cumsum(mass)
+    place = np.searchsorted(cumulative, rng.random(size) * cumulative[-1], side="right")
+    return np.minimum(place, int(np.flatnonzero(mass)[-1]))
+
+
+def lloyd(data: Data, frame: np.ndarray, points: np.ndarray, sample: Sample, n_threads: int) -> np.ndarray:
+    """Lloyd's iterations, each a sweep with a hard posterior, until the inertia falls by less than 1e-4 of itself.
+
+    A centre that has lost its rows moves to the row of the sample that is farthest from its own centre.
+    """
+    square_norm = sum(float(w @ (((x - frame[0]) * frame[1]) ** 2).sum(axis=1)) for x, w in chunks(data))
+    whitener = np.empty((0, 2, data.n_features), data.dtype)
+    before = np.inf
+    for _ in range(_LLOYD_ITERATIONS):
+        theta = np.concatenate([-0.5 * (points**2).sum(axis=1, keepdims=True), points], axis=1)
+        theta = theta.astype(data.dtype)
+        parts = [statistics(b.X, b.weight, frame, theta, whitener, LINEAR, HARD, n_threads) for b in data]
+        sums = sum(part[0] for part in parts)
+        inertia = square_norm - 2 * sum(part[1] for part in parts)
+        counts = sums[:, 0]
+        points = np.where(counts[:, None] > 0, sums[:, 1:] / np.where(counts > 0, counts, 1.0)[:, None], points)
+        for k in np.flatnonzero(counts == 0):
+            points[k] = sample.rows[_farthest(sample, np.delete(points, k, axis=0))]
+        if counts.all() and before - inertia <= _LLOYD_TOL * abs(inertia):
+            break
+        before = inertia
+    return points
+
+
+def _farthest(sample: Sample, points: np.ndarray) -> int:
+    nearest = np.min([((sample.rows - point) ** 2).sum(axis=1) for point in points], axis=0)
+    return int(np.argmax(np.where(sample.weight > 0, nearest, -1.0)))
+
+
+def random_blocks(data: Data, n_components: int, seed: int) -> Iterator[Block]:
+    """Blocks whose weights are random responsibilities times the weights of the rows; the same for the same seed."""
+    rng = np.random.default_rng(seed)
+
+    def draw(first: int, n_rows: int) -> np.ndarray:
+        resp = rng.random((n_rows, n_components))
+        return resp / resp.sum(axis=1, keepdims=True)
+
+    return _blocks_with(data, draw)
+
+
+def given_blocks(data: Data, resp: np.ndarray, n_components: int) -> Iterator[Block]:
+    """Blocks whose weights are labels (N,) or responsibilities (N, K) of the user, times the weights of the rows."""
+
+    def take(first: int, n_rows: int) -> np.ndarray:
+        part = resp[first : first + n_rows]
+        return (part[:, None] == np.arange(n_components)).astype(np.float64) if part.ndim == 1 else part
+
+    return _blocks_with(data, take)
+
+
+def _blocks_with(data: Data, resp_of) -> Iterator[Block]:
+    first = 0
+    for block in data:
+        for start in range(0, len(block.X), _CHUNK):
+            rows = block.X[start : start + _CHUNK]
+            resp = resp_of(first, len(rows))
+            if len(block.weight):
+                resp = resp * block.weight[start : start + _CHUNK]
+            yield Block(rows, np.ascontiguousarray(resp))
+            first += len(rows)
+
+
+def check_resp(resp: np.ndarray, n_samples: int, n_components: int) -> np.ndarray:
+    """Return labels (N,) int64 or responsibilities (N, K) float64 after checking every entry."""
+    resp = np.asarray(resp)
+    if resp.shape == (n_samples,):
+        labels = resp.astype(np.int64) if resp.dtype.kind in "biuf" else None
+        if labels is None or not np.array_equal(labels, resp):
+            raise ValueError("resp_init as labels must hold integers; encode the classes as 0 to n_components - 1")
+        if labels.min() < 0 or labels.max() >= n_components:
+            raise ValueError(
+                f"resp_init holds labels from {labels.min()} to {labels.max()}; they must lie in 0 to {n_components - 1}"
+            )
+        return labels
+    if resp.shape != (n_samples, n_components) or resp.dtype.kind not in "biuf":
+        raise ValueError(
+            f"resp_init has shape {resp.shape} and dtype {resp.dtype}; labels ({n_samples},) or responsibilities "
+            f"({n_samples}, {n_components}) are needed"
+        )
+    resp = np.ascontiguousarray(resp, dtype=np.float64)
+    if not (resp >= 0).all() or not np.allclose(resp.sum(axis=1), 1.0):
+        raise ValueError("resp_init must hold non-negative responsibilities that sum to 1 in each row")
+    return resp

@@ -1,0 +1,112 @@
+"""The jit options of every kernel, the width of a vector, and the control of threads.
+
+No other file calls numba's decorators: `test_layers.py` holds this.
+"""
+
+import contextlib
+import os
+import threading
+
+import llvmlite.binding as llvm
+import numba
+from numba.core import config
+
+# Never fastmath=True: -inf and NaN must keep their meaning in log-sum-exp.
+_FAST = {"contract", "nsz", "arcp", "reassoc"}
+# In exp and in compensated sums a reordering would fold the very terms that carry the accuracy.
+_EXACT = {"contract"}
+_NONE = False
+
+# With the plain loops the interpreter (NUMBA_DISABLE_JIT) and numba's bounds checks see every index.
+PLAIN = bool(config.DISABLE_JIT or config.BOUNDSCHECK)
+# A cache entry does not know whether it was compiled with bounds checks, so those builds are never cached.
+_OPTIONS = {"cache": not PLAIN, "nogil": True, "error_model": "numpy"}
+
+
+def kernel(function):
+    """Compile a serial kernel whose sums may be reordered by the compiler."""
+    return numba.njit(fastmath=_FAST, **_OPTIONS)(function)
+
+
+def helper(function):
+    """Compile a piece of a kernel; it may be a closure and is cached only as part of its caller."""
+    return numba.njit(fastmath=_FAST, **{**_OPTIONS, "cache": False})(function)
+
+
+def exact(function):
+    """Compile a serial kernel whose operations keep their written order; a*b+c may be fused."""
+    return numba.njit(fastmath=_EXACT, **_OPTIONS)(function)
+
+
+def compensated(function):
+    """Compile a serial kernel of error-free transformations: no reordering and no fusing."""
+    return numba.njit(fastmath=_NONE, **_OPTIONS)(function)
+
+
+def parallel(function):
+    """Compile a kernel that splits lanes over threads with `prange`."""
+    return numba.njit(fastmath=_FAST, parallel=True, **_OPTIONS)(function)
+
+
+def _vector_bytes() -> int:
+    """Bytes of the widest vector register of the processor that numba compiles for."""
+    if config.CPU_NAME == "generic":
+        return 16
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 64
+    return 32 if features.get("avx") else 16
+
+
+VECTOR_BYTES = _vector_bytes()
+
+# numba's workqueue layer aborts the process when two threads enter it at once, and GNU OpenMP when a forked
+# child does after its parent did. So regions are entered one at a time, except on the layers that are known
+# to allow more, and a child forked after this module was imported runs the serial kernels (the same bits).
+_one_at_a_time = threading.RLock()
+_CONCURRENT_LAYERS = ("tbb", "omp")
+_forked = False
+
+
+def _after_fork() -> None:
+    global _forked, _one_at_a_time
+    _forked = True
+    _one_at_a_time = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def max_threads() -> int:
+    """Number of threads a parallel kernel may use here and now."""
+    return 1 if _forked else numba.config.NUMBA_NUM_THREADS
+
+
+def use_threads(n_threads: int | None) -> int:
+    """Resolve a user's `n_threads` (None or -1: all) to a number between 1 and `max_threads()`."""
+    available = max_threads()
+    if n_threads is None or n_threads == -1:
+        return min(available, numba.get_num_threads())
+    return max(1, min(int(n_threads), available))
+
+
+@contextlib.contextmanager
+def parallel_region(n_threads: int):
+    """Enter a parallel kernel on `n_threads` threads; the calling thread's setting is put back afterwards."""
+    before = numba.get_num_threads()
+    lock = contextlib.nullcontext() if _layer() in _CONCURRENT_LAYERS else _one_at_a_time
+    with lock:
+        numba.set_num_threads(n_threads)
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)
+
+
+def _layer() -> str | None:
+    """The threading layer in use, or None before the first parallel kernel has started one."""
+    try:
+        return numba.threading_layer()
+    except ValueError:
+        return None

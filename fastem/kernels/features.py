@@ -1,0 +1,88 @@
+"""Blocks of rows as columns, and the sufficient statistics of each row: row 0 is the constant 1, then x, then squares.
+
+A feature map is an integer code, switched outside the inner loops.
+"""
+
+import numpy as np
+
+from fastem.kernels._jit import helper, kernel
+
+LINEAR = 0  # 1, x
+DIAGONAL = 1  # 1, x, x**2
+SPHERICAL = 2  # 1, x, |x|**2
+FULL = 3  # 1, x, x_i x_j for j <= i, row by row of the lower triangle
+
+
+@kernel
+def n_statistics(feature_map, n_features):
+    """Number of rows of the feature map."""
+    if feature_map == LINEAR:
+        return 1 + n_features
+    if feature_map == DIAGONAL:
+        return 1 + 2 * n_features
+    if feature_map == SPHERICAL:
+        return 2 + n_features
+    return 1 + n_features + n_features * (n_features + 1) // 2
+
+
+@helper
+def scratch(n_rows, n_columns, like):
+    """Uninitialised (n_rows, n_columns) array of the dtype of `like` that starts on a cache line."""
+    raw = np.empty(n_rows * n_columns + 64 // like.itemsize, like.dtype)
+    start = (-raw.ctypes.data % 64) // like.itemsize
+    return raw[start : start + n_rows * n_columns].reshape(n_rows, n_columns)
+
+
+@kernel
+def load_columns(X, frame, first, n_rows, columns):
+    """columns (D, B) = (X[first : first + n_rows] - frame[0]) * frame[1], transposed; rows missing to B are zero."""
+    n_features, width = columns.shape
+    for b in range(n_rows):
+        for d in range(n_features):
+            columns[d, b] = (X[first + b, d] - frame[0, d]) * frame[1, d]
+    for d in range(n_features):
+        for b in range(n_rows, width):
+            columns[d, b] = 0.0
+
+
+@kernel
+def build_features(feature_map, columns, first, last, phi):
+    """phi (last - first, B) = rows first..last-1 of the feature map of a block held as columns (D, B)."""
+    n_features, width = columns.shape
+    i, j = 0, 0
+    if feature_map == FULL and first > 1 + n_features:
+        skipped = first - 1 - n_features
+        while skipped > i:
+            skipped -= i + 1
+            i += 1
+        j = skipped
+    for p in range(first, last):
+        out = phi[p - first]
+        if p == 0:
+            for b in range(width):
+                out[b] = 1.0
+        elif p <= n_features:
+            for b in range(width):
+                out[b] = columns[p - 1, b]
+        elif feature_map == FULL:
+            for b in range(width):
+                out[b] = columns[i, b] * columns[j, b]
+            j += 1
+            if j > i:
+                i, j = i + 1, 0
+        elif feature_map == DIAGONAL:
+            for b in range(width):
+                out[b] = columns[p - 1 - n_features, b] * columns[p - 1 - n_features, b]
+        else:
+            squared_norm(columns, out)
+
+
+@kernel
+def squared_norm(columns, out):
+    """out (B,) = squared Euclidean norm of each column of (D, B)."""
+    n_features, width = columns.shape
+    for b in range(width):
+        out[b] = 0.0
+    for d in range(n_features):
+        for b in range(width):
+            out[b] += columns[d, b] * columns[d, b]

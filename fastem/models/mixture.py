@@ -1,0 +1,245 @@
+"""Finite mixtures of a family: the model that the fused sweep was made for."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem.data import SMALLEST, Block, Data, Summary, summarize
+from fastem.families.gaussian import Frame, Gaussian, GaussianParams, Layout, Moments
+from fastem.initialize import CENTERS, STARTS, centers, check_resp, given_blocks, random_blocks
+from fastem.kernels._jit import use_threads
+from fastem.kernels.features import FULL, LINEAR, n_statistics
+from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
+from fastem.kernels.sweep import score, statistics
+
+
+class MixtureParams(NamedTuple):
+    """Weights (K,) of the components and the parameters of the family."""
+
+    weights: np.ndarray
+    components: GaussianParams
+
+
+class MixtureStats(NamedTuple):
+    """Additive statistics of rows under some parameters.
+
+    Attributes
+    ----------
+    weight : float
+        Total weight of the rows.
+    log_likelihood : float
+        Of the parameters that went in.
+    sums : ndarray of shape (K, P)
+        Expected statistics, in the order of the encoding of those parameters.
+    scatter : ndarray of shape (D, D) or (0, 0)
+        Second moment of all rows in the frame, where the family's features lack it (tied covariances).
+    """
+
+    weight: float
+    log_likelihood: float
+    sums: np.ndarray
+    scatter: np.ndarray
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Mixture of K components of one family.
+
+    Parameters
+    ----------
+    family : Gaussian
+    n_components : int, default=1
+    start : {'kmeans', 'k-means++', 'random', 'random_from_data'} or array-like, default='kmeans'
+        How `initialize` finds its first responsibilities: nearest centre, chance, or labels (N,) or
+        responsibilities (N, K) that are given.
+    weights_init, means_init, precisions_init : array-like, default=None
+        Parameters that replace those of the start.
+    weight_concentration : float, default=1.0
+        Parameter alpha of a symmetric Dirichlet prior on the weights; 1 is none.
+    n_threads : int, default=None
+        None or -1: all that numba may use.
+
+    Examples
+    --------
+    >>> import numpy as np, fastem
+    >>> X = np.array([[0.0], [1.0], [9.0], [10.0]])
+    >>> fastem.fit(fastem.Mixture(fastem.Gaussian("tied"), 2), X, random_state=0).n_iter
+    2
+    """
+
+    family: Gaussian
+    n_components: int = 1
+    start: Any = "kmeans"
+    weights_init: Any = None
+    means_init: Any = None
+    precisions_init: Any = None
+    weight_concentration: float = 1.0
+    n_threads: int | None = None
+    frame: Frame | None = field(default=None, repr=False)
+
+    def __post_init__(self):
+        if self.n_components < 1:
+            raise ValueError(f"n_components must be at least 1; got {self.n_components}")
+        if not (self.weight_concentration >= 1 and math.isfinite(self.weight_concentration)):
+            raise ValueError(
+                "weight_concentration must be a finite number of at least 1 (below, the mode lies on the boundary); "
+                f"got {self.weight_concentration}"
+            )
+
+    # the protocol
+
+    def prepare(self, data: Data) -> "Mixture":
+        """Take the frame and the defaults of the prior from the data; check the start against them."""
+        if data.n_samples < self.n_components:
+            raise ValueError(
+                f"X has {data.n_samples} sample(s) for n_components={self.n_components}; use fewer components"
+            )
+        if not isinstance(self.start, str):
+            check_resp(self.start, data.n_samples, self.n_components)
+        elif self.start not in STARTS:
+            raise ValueError(f"start must be one of {list(STARTS)}, labels or responsibilities; got {self.start!r}")
+        summary = summarize(data)
+        _check_scale(summary)
+        model = replace(self, frame=self.family.frame(summary, data.dtype))
+        if self.family.prior is None:
+            return model
+        scatter = sum(model._scatter(block) for block in data) / data.total_weight
+        unit = 1.0 / model.frame.scale
+        covariance = scatter * (unit[:, None] * unit)
+        return replace(model, family=self.family.with_prior_defaults(summary.mean, covariance, self.n_components))
+
+    def initialize(self, data: Data, rng: np.random.Generator) -> MixtureParams:
+        """Start parameters: an M-step on the first responsibilities, then whatever was given explicitly."""
+        weights, means, precisions = self.weights_init, self.means_init, self.precisions_init
+        if weights is not None and means is not None and precisions is not None:
+            return MixtureParams(weights, self.family.from_precisions(means, precisions))
+        moments = self._first_moments(data, rng)
+        if weights is None:
+            weights = self._weights(moments.counts, data.total_weight)
+        if precisions is not None:
+            return MixtureParams(weights, self.family.from_precisions(moments.means if means is None else means, precisions))
+        components = self.family.maximize(moments, None, self.frame.granule)
+        return MixtureParams(weights, components if means is None else components._replace(means=means))
+
+    def e_step(self, params: MixtureParams, block: Block) -> MixtureStats:
+        """One fused sweep over a block."""
+        layout = self.family.layout(params.components, self.frame)
+        theta = self.family.natural(params.components, _log(params.weights), layout, self.frame)
+        sums, log_likelihood = self._sweep(block, theta, layout, SOFTMAX)
+        scatter = np.empty((0, 0))
+        if layout.feature_map == LINEAR:
+            scatter = block.constant("scatter", self._scatter)
+            root = params.components.precisions_cholesky / self.frame.scale[:, None]
+            log_likelihood -= 0.5 * float((root * (scatter @ root)).sum())
+        return MixtureStats(block.total_weight, log_likelihood, sums, scatter)
+
+    def m_step(self, stats: MixtureStats, params: MixtureParams) -> MixtureParams:
+        """Posterior mode given the statistics of `params`."""
+        layout = self.family.layout(params.components, self.frame)
+        moments = self.family.moments(stats.sums, stats.scatter, layout, self.frame)
+        components = self.family.maximize(moments, params.components, self.frame.granule)
+        return MixtureParams(self._weights(moments.counts, stats.weight), components)
+
+    def log_prior(self, params: MixtureParams) -> float:
+        """Log-density of the prior, up to a constant."""
+        total = self.family.log_prior(params.components)
+        if self.weight_concentration > 1.0:
+            total += (self.weight_concentration - 1.0) * float(_log(params.weights).sum())
+        return total
+
+    # beyond fitting
+
+    def score_rows(self, params: MixtureParams, X: np.ndarray, want_resp: bool = False):
+        """Log-density (N,), most probable component (N,) and, if wanted, responsibilities (N, K) of each row."""
+        theta, layout, frame = self.family.exact(params.components, _log(params.weights))
+        return score(X, frame, theta, layout.whitener, layout.feature_map, use_threads(self.n_threads), want_resp)
+
+    def n_parameters(self, n_features: int) -> int:
+        """Number of free parameters."""
+        return self.family.n_parameters(self.n_components, n_features) + self.n_components - 1
+
+    def sample(self, params: MixtureParams, n_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draw rows (n_samples, D) and their components (n_samples,), sorted by component."""
+        counts = rng.multinomial(n_samples, params.weights / params.weights.sum())
+        rows = [self.family.sample(params.components, k, n, rng) for k, n in enumerate(counts)]
+        return np.concatenate(rows), np.repeat(np.arange(len(counts)), counts)
+
+    # inside
+
+    def _weights(self, counts: np.ndarray, total: float) -> np.ndarray:
+        extra = self.weight_concentration - 1.0
+        weights = (counts + extra) / (total + len(counts) * extra)
+        return weights / weights.sum()
+
+    def _kernel_frame(self) -> np.ndarray:
+        return np.stack([self.frame.center, self.frame.scale])
+
+    def _sweep(self, block: Block, theta: np.ndarray, layout: Layout, posterior: int) -> tuple[np.ndarray, float]:
+        sums, log_likelihood, n_lost = statistics(
+            block.X,
+            block.weight,
+            self._kernel_frame(),
+            theta,
+            layout.whitener,
+            layout.feature_map,
+            posterior,
+            use_threads(self.n_threads),
+        )
+        return sums, -math.inf if n_lost else log_likelihood
+
+    def _scatter(self, block: Block) -> np.ndarray:
+        """Second moment (D, D) of the rows of a block in the frame: one sweep with a single state."""
+        n_features = block.X.shape[1]
+        theta = np.zeros((1, n_statistics(FULL, n_features)), block.X.dtype)
+        layout = Layout(FULL, np.zeros(1, np.int64), np.empty((0, 2, n_features), block.X.dtype))
+        sums, _ = self._sweep(block, theta, layout, SOFTMAX)
+        return self.family.unpack_second(sums[:, 1 + n_features :], n_features)[0]
+
+    def _first_moments(self, data: Data, rng: np.random.Generator) -> Moments:
+        """Moments under the first responsibilities; taken about their own means where sums about the frame cancel."""
+        n_features, dtype = data.n_features, data.dtype
+        feature_map = FULL if self.family.covariance_type == "tied" else self.family.feature_map
+        theta = np.zeros((self.n_components, n_statistics(feature_map, n_features)), dtype)
+        if self.n_components > 1 and isinstance(self.start, str) and self.start in CENTERS:
+            n_threads = use_threads(self.n_threads)
+            points = centers(self.start, data, self._kernel_frame(), self.n_components, rng, n_threads)
+            theta[:, 0] = -0.5 * (points**2).sum(axis=1)
+            theta[:, 1 : 1 + n_features] = points
+            posterior, blocks = HARD, lambda: iter(data)
+        else:
+            seed = int(rng.integers(2**63))
+            posterior, blocks = GIVEN, lambda: self._given_blocks(data, seed)
+        order = np.arange(self.n_components)
+        layout = Layout(feature_map, order, np.empty((0, 2, n_features), dtype))
+        moments = self._collect(blocks(), theta, layout, posterior)
+        layout = self.family.about_means(moments, self.frame, feature_map)
+        if layout is None:
+            return moments
+        return self._collect(blocks(), np.zeros_like(theta), layout, posterior)
+
+    def _given_blocks(self, data: Data, seed: int) -> Iterator[Block]:
+        if isinstance(self.start, str):
+            return random_blocks(data, self.n_components, seed)
+        return given_blocks(data, check_resp(self.start, data.n_samples, self.n_components), self.n_components)
+
+    def _collect(self, blocks: Iterable[Block], theta: np.ndarray, layout: Layout, posterior: int) -> Moments:
+        sums = sum(self._sweep(block, theta, layout, posterior)[0] for block in blocks)
+        return self.family.moments(sums, np.empty((0, 0)), layout, self.frame)
+
+
+def _log(weights: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.log(weights)
+
+
+def _check_scale(summary: Summary) -> None:
+    """Refuse columns whose variance is lost to underflow."""
+    tiny = (summary.reach > 0) & (summary.reach < SMALLEST)
+    if tiny.any():
+        column = int(np.flatnonzero(tiny)[0])
+        raise ValueError(
+            f"column {column} of X varies by {summary.reach[column]:.3g} only: its variance underflows; rescale it"
+        )

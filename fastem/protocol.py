@@ -1,0 +1,89 @@
+"""What a driver knows of a model: the protocol, the algebra of statistics, the outcome of a fit."""
+
+import enum
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+Params = Any  # a NamedTuple of arrays, never mutated
+Stats = Any  # a NamedTuple whose every field is additive over rows
+
+
+class Status(enum.Enum):
+    """Why a fit ended; the value is the message."""
+
+    CONVERGED = "converged: the objective gains less than tol"
+    MAX_ITER = "max_iter was reached before the objective settled"
+    CALLBACK = "a callback asked to stop"
+    NOT_ITERATED = "the parameters were given, not fitted"
+
+
+class DegenerateError(ValueError):
+    """The likelihood has no finite maximum where this start leads: a component has collapsed."""
+
+
+class Result(NamedTuple):
+    """Outcome of a fit.
+
+    Attributes
+    ----------
+    params : Params
+        Parameters after the last M-step.
+    log_likelihood : float
+        Total log-likelihood of the parameters that entered the last M-step. EM never lowers it, so `params` reach
+        at least this; their own value would cost one more pass.
+    history : ndarray of shape (n_iter,)
+        Objective, log-likelihood plus log-prior, that entered each M-step.
+    n_iter : int
+        E-steps done from the start that was kept.
+    status : Status
+    model : Model
+        The model as prepared for the data.
+    """
+
+    params: Params
+    log_likelihood: float
+    history: np.ndarray
+    n_iter: int
+    status: Status
+    model: "Model"
+
+
+class Iteration(NamedTuple):
+    """What a callback sees after each E-step."""
+
+    start: int  # number of the start, from 0
+    n_iter: int  # from 1
+    params: Params  # the parameters that the objective belongs to
+    objective: float  # total
+    change: float  # gain of the objective since the iteration before, per unit of weight; inf at first
+
+
+class Model(Protocol):
+    """A latent-variable model. `stats.log_likelihood` belongs to the params that went in."""
+
+    def prepare(self, data: Any) -> "Model":
+        """Return the model with all that it takes from the whole data, once: scales, defaults of priors."""
+
+    def initialize(self, data: Any, rng: np.random.Generator) -> Params:
+        """Return start parameters."""
+
+    def e_step(self, params: Params, block: Any) -> Stats:
+        """Return the expected statistics of a block; fields `weight` and `log_likelihood` are always there."""
+
+    def m_step(self, stats: Stats, params: Params) -> Params:
+        """Return the parameters that maximise the expected objective; raises DegenerateError if there are none."""
+
+    def log_prior(self, params: Params) -> float:
+        """Return the log-density of the prior up to a constant; 0 without one."""
+
+
+def add_stats(parts: Iterable[Stats]) -> Stats:
+    """Sum statistics field by field, in the order given."""
+    total: Any = None
+    for part in parts:
+        total = part if total is None else type(part)(*(a + b for a, b in zip(total, part, strict=True)))
+    if total is None:
+        raise ValueError("data has no blocks; give at least one row")
+    return total
