@@ -13,7 +13,7 @@ _HOMES = {
     "GaussianMixture": "fastem.estimators.gaussian_mixture",
     "Iteration": "fastem.protocol",
     "Mixture": "fastem.models.mixture",
-    "NormalInverseWishart": "fastem.families.gaussian",
+    "NormalInverseWishart": "fastem.families.normal_inverse_wishart",
     "Result": "fastem.protocol",
     "Status": "fastem.protocol",
     "fit": "fastem.em",

@@ -100,7 +100,9 @@ def as_rows(data: Any, name: str = "X") -> np.ndarray:
         try:
             X = X.astype(np.float64)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{name} holds objects that are not numbers ({error}); encode or drop those columns") from None
+            raise ValueError(
+                f"{name} holds objects that are not numbers ({error}); encode or drop those columns"
+            ) from None
     if X.dtype.kind not in "biuf":
         raise ValueError(f"{name} has dtype {X.dtype}; it must hold real numbers")
     if X.ndim != 2:

@@ -24,7 +24,8 @@ def change(history: Sequence[float], tol: float) -> bool:
 def aitken(history: Sequence[float], tol: float) -> bool:
     """The limit of the geometric sequence through the last three values is less than tol away.
 
-    Bohning et al. (1994), Ann. Inst. Statist. Math. 46, eq. 2.7: a = (l2 - l1) / (l1 - l0), limit = l1 + (l2 - l1) / (1 - a).
+    Bohning et al. (1994), Ann. Inst. Statist. Math. 46, 373-388, section 2: with a = (l2 - l1) / (l1 - l0) the limit
+    is l1 + (l2 - l1) / (1 - a), which lies (l2 - l1)^2 / ((l1 - l0) - (l2 - l1)) - (l2 - l1) beyond l2.
     """
     if len(history) < 3:
         return False
@@ -33,7 +34,7 @@ def aitken(history: Sequence[float], tol: float) -> bool:
         return True
     if before <= 0 or not 0 < gain < before:
         return False
-    return gain * gain / (before - gain) < tol
+    return gain * gain / (before - gain) < tol  # = a / (1 - a) (l2 - l1), the distance from l2 to the limit
 
 
 STOPPING: dict[str, StoppingRule] = {"change": change, "aitken": aitken}
@@ -65,7 +66,7 @@ def fit(
     start : Params, default=None
         Parameters to start from, instead of `model.initialize`; then `n_init` is 1.
     max_iter : int, default=100
-        Largest number of E-steps (and M-steps) of a start.
+        Largest number of E-steps (and M-steps) of a start; 0 returns the first start as it is.
     tol : float, default=1e-3
         For the stopping rule, in the objective per unit of weight (nats per sample).
     stopping : {'change', 'aitken'} or callable, default='change'
@@ -100,8 +101,8 @@ def fit(
     'CONVERGED'
     """
     rule = _stopping_rule(stopping)
-    if max_iter < 1 or n_init < 1:
-        raise ValueError(f"max_iter and n_init must be at least 1; got max_iter={max_iter}, n_init={n_init}")
+    if max_iter < 0 or n_init < 1:
+        raise ValueError(f"max_iter must be at least 0 and n_init at least 1; got max_iter={max_iter}, n_init={n_init}")
     if not tol >= 0:
         raise ValueError(f"tol must be a number that is not negative; got {tol}")
     data = as_data(data, sample_weight)
@@ -109,7 +110,7 @@ def fit(
     rng = np.random.default_rng(random_state)
     best: Result | None = None
     failure: DegenerateError | None = None
-    for number in range(1 if start is not None else n_init):
+    for number in range(1 if start is not None or max_iter == 0 else n_init):
         try:
             params = model.initialize(data, rng) if start is None else start
             result = _climb(model, data, params, number, max_iter, tol, rule, callbacks)
@@ -129,6 +130,7 @@ def _climb(model, data, params, number, max_iter, tol, rule, callbacks) -> Resul
     history: list[float] = []
     per_weight: list[float] = []
     status = Status.MAX_ITER
+    n_iter, log_likelihood = 0, -math.inf
     for n_iter in range(1, max_iter + 1):
         stats = add_stats(model.e_step(params, block) for block in data)
         objective = stats.log_likelihood + model.log_prior(params)
@@ -137,6 +139,7 @@ def _climb(model, data, params, number, max_iter, tol, rule, callbacks) -> Resul
                 f"the log-likelihood became {objective} at iteration {n_iter}: some rows have no density under any "
                 "component. Check the start parameters, or rescale columns that differ by many orders of magnitude"
             )
+        log_likelihood = stats.log_likelihood
         history.append(objective)
         per_weight.append(objective / stats.weight)
         gain = per_weight[-1] - per_weight[-2] if n_iter > 1 else math.inf
@@ -149,7 +152,7 @@ def _climb(model, data, params, number, max_iter, tol, rule, callbacks) -> Resul
         if any(stop):
             status = Status.CALLBACK
             break
-    return Result(params, stats.log_likelihood, np.array(history), n_iter, status, model)
+    return Result(params, log_likelihood, np.array(history), n_iter, status, model)
 
 
 def _stopping_rule(stopping: str | StoppingRule) -> StoppingRule:

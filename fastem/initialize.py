@@ -1,4 +1,4 @@
-"""Starts of a mixture: centres by k-means and its kin, responsibilities by chance or from the user. All weight-aware."""
+"""Starts of a mixture: centres by k-means and its kin, responsibilities by chance or given. All use the weights."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -112,11 +112,10 @@ def lloyd(data: Data, frame: np.ndarray, points: np.ndarray, sample: Sample, n_t
     A centre that has lost its rows moves to the row of the sample that is farthest from its own centre.
     """
     square_norm = sum(float(w @ (((x - frame[0]) * frame[1]) ** 2).sum(axis=1)) for x, w in chunks(data))
-    whitener = np.empty((0, 2, data.n_features), data.dtype)
+    whitener = np.empty((0, 2, data.n_features))
     before = np.inf
     for _ in range(_LLOYD_ITERATIONS):
         theta = np.concatenate([-0.5 * (points**2).sum(axis=1, keepdims=True), points], axis=1)
-        theta = theta.astype(data.dtype)
         parts = [statistics(b.X, b.weight, frame, theta, whitener, LINEAR, HARD, n_threads) for b in data]
         sums = sum(part[0] for part in parts)
         inertia = square_norm - 2 * sum(part[1] for part in parts)
@@ -177,7 +176,7 @@ def check_resp(resp: np.ndarray, n_samples: int, n_components: int) -> np.ndarra
             raise ValueError("resp_init as labels must hold integers; encode the classes as 0 to n_components - 1")
         if labels.min() < 0 or labels.max() >= n_components:
             raise ValueError(
-                f"resp_init holds labels from {labels.min()} to {labels.max()}; they must lie in 0 to {n_components - 1}"
+                f"resp_init holds labels from {labels.min()} to {labels.max()}; 0 to {n_components - 1} are needed"
             )
         return labels
     if resp.shape != (n_samples, n_components) or resp.dtype.kind not in "biuf":

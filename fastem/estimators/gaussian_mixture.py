@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
@@ -16,7 +16,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastem.data import as_data, as_rows
 from fastem.em import STOPPING, fit
-from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian, GaussianParams, NormalInverseWishart
+from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian, GaussianParams
+from fastem.families.normal_inverse_wishart import NormalInverseWishart
 from fastem.initialize import STARTS
 from fastem.models.mixture import Mixture, MixtureParams
 from fastem.protocol import Iteration, Status
@@ -120,12 +121,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     2
     """
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
         "tol": [Interval(Real, 0.0, None, closed="left")],
         "reg_covar": [Interval(Real, 0.0, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 0, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "init_params": [StrOptions(set(STARTS))],
         "weights_init": ["array-like", None],
@@ -284,10 +285,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             random_state=seed,
             callbacks=[*callbacks, *self._reporters()],
         )
-        if result.status is Status.MAX_ITER and self.max_iter > 1:
+        if result.status is Status.MAX_ITER and self.max_iter > 0:
             warnings.warn(
-                f"EM did not converge in max_iter={self.max_iter} iterations (last change "
-                f"{result.history[-1] - result.history[-2]:.3g} nats in all). Raise max_iter or tol.",
+                f"EM did not converge in max_iter={self.max_iter} iterations: raise max_iter or tol, or look at "
+                "lower_bounds_ for what is still gained.",
                 ConvergenceWarning,
                 stacklevel=2,
             )
@@ -296,7 +297,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         self.status_ = result.status
         self.n_iter_ = result.n_iter
         self.lower_bounds_ = (result.history / data.total_weight).tolist()
-        self.lower_bound_ = self.lower_bounds_[-1]
+        self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else -math.inf
         self.log_likelihood_ = float(result.log_likelihood)
         return self
 

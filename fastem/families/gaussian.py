@@ -8,23 +8,31 @@ VVV, EEE, VVI and VII of Celeux & Govaert (1995), Pattern Recognition 28, 781-79
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy.linalg.lapack import dtrtri
 
-from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, n_statistics
 from fastem.data import Summary
+from fastem.families.normal_inverse_wishart import NO_PRIOR, NormalInverseWishart, ResolvedPrior, is_positive_definite
+from fastem.kernels.double_double import whitener_of
+from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, n_statistics
 from fastem.protocol import DegenerateError
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
-# Quadratic features of a component lose eps * (reach / sigma)^2 of their accuracy; beyond this they are whitened.
-# In float32 the products are rounded at random and added in float64, so that the mean loss is far smaller.
-_THIN = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-3}
-# A standard deviation of so many units of rounding of the data is a component that has collapsed on a point.
-_GRANULES = 4.0
+# Quadratic features of a component lose eps * (reach / sigma)^2 of their accuracy. Beyond the first limit a component
+# is whitened; beyond the second, float32 rows are taken in float64 (iris, 1e-4: the log-likelihood is off by 1e-5).
+_THIN = 1e-9
+_SINGLE = 2e-5
+# Values that differ at all differ by a unit of rounding; a standard deviation (given the other columns) below half of
+# one is a component on a single point, or rounding noise of dependent columns (at most 0.29).
+_GRANULES = 0.5
+# Densities lose eps * inflation to the Cholesky factor; beyond this they are computed in double-double (12 times
+# slower), so that they keep 12 digits.
+_INFLATED = 1e3
 _TINY = np.finfo(np.float64).tiny
 
 
@@ -51,36 +59,14 @@ class Frame(NamedTuple):
     scale: np.ndarray  # (D,)
     reach: np.ndarray  # (D,) largest |coordinate|, in the frame
     granule: np.ndarray  # (D,) rounding of the data, in their own units
-    dtype: np.dtype  # of the data, and so of the products
-
-
-class NormalInverseWishart(NamedTuple):
-    """Conjugate prior of means and covariances (Fraley & Raftery 2007, J. Classification 24, section 3).
-
-    mu_k | Sigma_k ~ N(mean, Sigma_k / mean_precision) and Sigma_k ~ inverse Wishart(degrees_of_freedom, scale);
-    for diag and spherical the variances are inverse gamma(degrees_of_freedom / 2, scale / 2).
-
-    Attributes
-    ----------
-    mean : array-like of shape (D,), default=None
-        None: the mean of the data.
-    mean_precision : float, default=0.01
-        0: no prior on the means.
-    degrees_of_freedom : float, default=None
-        None: D + 2.
-    scale : array-like, default=None
-        (D, D) for full and tied, (D,) for diag, float for spherical. None: the covariance of the data / K^(2/D).
-        0: no prior on the covariances.
-    """
-
-    mean: np.ndarray | None = None
-    mean_precision: float = 0.01
-    degrees_of_freedom: float | None = None
-    scale: np.ndarray | float | None = None
+    dtype: np.dtype  # of the data
 
 
 class Layout(NamedTuple):
-    """Which components a sweep takes by features and which by whitening; the thin components come last."""
+    """Which components a sweep takes by features and which by whitening; the thin components come last.
+
+    The dtype of the whitener is that of the products.
+    """
 
     feature_map: int
     order: np.ndarray  # (K,) component of each row of theta
@@ -112,6 +98,7 @@ class Gaussian:
     covariance_type: str = "full"
     reg_covar: float = 0.0
     prior: NormalInverseWishart | None = None
+    resolved: ResolvedPrior = field(default=NO_PRIOR, repr=False)
 
     def __post_init__(self):
         if self.covariance_type not in COVARIANCE_TYPES:
@@ -141,20 +128,25 @@ class Gaussian:
     # natural
 
     def layout(self, params: GaussianParams, frame: Frame) -> Layout:
-        """Choose the path of each component in the frame."""
+        """Choose the path of each component in the frame, and the precision of the products."""
         whiteners = self._whiteners(params.precisions_cholesky, len(params.means), frame.scale)
-        thin = self._thin(whiteners, frame)
-        feature_map = FULL if self.covariance_type == "tied" and thin.any() else self.feature_map
+        squares = (whiteners**2).sum(axis=1) if self._is_matrix else whiteners**2
+        cancels = (squares * frame.reach**2).max(axis=1)
+        dtype = frame.dtype if np.finfo(frame.dtype).eps * cancels.max() <= _SINGLE else np.float64
+        thin = np.finfo(np.float64).eps * cancels > _THIN
+        feature_map = self.feature_map
+        if self.covariance_type == "tied" and thin.any():
+            feature_map, thin = FULL, np.ones_like(thin)
         order = np.argsort(thin, kind="stable")
         last = order[len(order) - np.count_nonzero(thin) :]
         means = (params.means[last] - frame.center) * frame.scale
-        return Layout(feature_map, order, _pack_whiteners(whiteners[last], means, frame.dtype))
+        return Layout(feature_map, order, _pack_whiteners(whiteners[last], means, dtype))
 
     def natural(self, params: GaussianParams, log_weights: np.ndarray, layout: Layout, frame: Frame) -> np.ndarray:
         """Natural parameters Theta (K, P) in the order of the layout; of a thin component only slot 0 is in use."""
         constants = (self._log_constants(params) + log_weights)[layout.order]
         fast = layout.order[: len(layout.order) - len(layout.whitener)]
-        theta = np.zeros((len(constants), n_statistics(layout.feature_map, frame.center.size)), frame.dtype)
+        theta = np.zeros((len(constants), n_statistics(layout.feature_map, frame.center.size)), layout.whitener.dtype)
         theta[:, 0] = constants
         if fast.size:
             whiteners = self._whiteners(params.precisions_cholesky, len(params.means), frame.scale)[fast]
@@ -168,14 +160,28 @@ class Gaussian:
         return theta
 
     def exact(self, params: GaussianParams, log_weights: np.ndarray) -> tuple[np.ndarray, Layout, np.ndarray]:
-        """Theta, layout and frame (2, D) for densities: all components whitened, in float64 and the data's units."""
+        """Theta, layout and frame (2, D) for densities: all components whitened, in float64 and the data's units.
+
+        Where rows of the whiteners cancel, these are recomputed from the covariances in double-double.
+        """
         n_components, n_features = params.means.shape
         unit = np.ones(n_features)
-        whitener = _pack_whiteners(
-            self._whiteners(params.precisions_cholesky, n_components, unit), params.means, np.dtype(np.float64)
-        )
-        theta = np.ascontiguousarray((self._log_constants(params) + log_weights)[:, None])
-        return theta, Layout(LINEAR, np.arange(n_components), whitener), np.stack([0 * unit, unit])
+        whiteners = self._whiteners(params.precisions_cholesky, n_components, unit)
+        constants = self._log_constants(params)
+        if self._is_matrix and self._inflation(whiteners, params.covariances) > _INFLATED:
+            doubled = _double_double_whiteners(params.covariances)
+            if doubled is not None:
+                diagonal = np.diagonal(doubled[:, :n_features], axis1=1, axis2=2)
+                constants = np.log(diagonal).sum(axis=1) - 0.5 * n_features * math.log(2 * math.pi)
+                whiteners = np.broadcast_to(doubled, (n_components, 2 * n_features, n_features))
+        theta = np.ascontiguousarray((constants + log_weights)[:, None])
+        layout = Layout(LINEAR, np.arange(n_components), _pack_whiteners(whiteners, params.means))
+        return theta, layout, np.stack([0 * unit, unit])
+
+    def _inflation(self, whiteners: np.ndarray, covariances: np.ndarray) -> float:
+        """Largest variance inflation factor, precision_ii covariance_ii; 1 for uncorrelated columns."""
+        precision_diagonal = (whiteners**2).sum(axis=1)
+        return float((precision_diagonal * np.diagonal(covariances, axis1=-2, axis2=-1)).max())
 
     def _log_constants(self, params: GaussianParams) -> np.ndarray:
         """log|W| - D/2 log(2 pi) of each component."""
@@ -191,13 +197,6 @@ class Gaussian:
         if self._is_matrix:
             return np.broadcast_to(np.swapaxes(roots, -1, -2) / scale, (n_components, scale.size, scale.size))
         return (roots if roots.ndim == 2 else roots[:, None]) / scale
-
-    def _thin(self, whiteners: np.ndarray, frame: Frame) -> np.ndarray:
-        """Components whose quadratic features would cancel (K,); for tied, all or none."""
-        squares = (whiteners**2).sum(axis=1) if self._is_matrix else whiteners**2
-        loss = np.finfo(frame.dtype).eps * (squares * frame.reach**2).max(axis=1)
-        thin = loss > _THIN[np.dtype(frame.dtype)]
-        return np.full_like(thin, thin.any()) if self.covariance_type == "tied" else thin
 
     def _quadratic(self, whiteners: np.ndarray, feature_map: int) -> np.ndarray:
         """Quadratic part of Theta, (K, P - 1 - D)."""
@@ -259,48 +258,48 @@ class Gaussian:
         variances = scatters / np.maximum(moments.counts, _TINY)[:, None] * frame.scale**2
         if self.covariance_type == "tied":
             variances = scatters / moments.counts.sum() * frame.scale**2
-        limit = np.finfo(frame.dtype).eps / _THIN[np.dtype(frame.dtype)] * frame.reach**2
+        limit = np.finfo(np.float64).eps / _THIN * frame.reach**2
         if (variances >= limit).all():
             return None
         matrix = self.covariance_type in ("full", "tied")
         unit = np.eye(n_features) if matrix else np.ones(n_features)
         whiteners = np.broadcast_to(unit, (n_components, *unit.shape))
         means = (moments.means - frame.center) * frame.scale
-        return Layout(feature_map, np.arange(n_components), _pack_whiteners(whiteners, means, frame.dtype))
+        return Layout(feature_map, np.arange(n_components), _pack_whiteners(whiteners, means))
 
     def maximize(self, moments: Moments, old: GaussianParams | None, granule: np.ndarray) -> GaussianParams:
         """Posterior mode (maximum likelihood without a prior) of means and covariances given the moments."""
         counts, means, scatters = moments
         n_components, n_features = means.shape
         empty = counts <= _TINY
-        if empty.any():
-            if old is None:
+        if old is None:
+            if empty.any():
                 raise DegenerateError(
                     f"component {int(np.flatnonzero(empty)[0])} starts without any weight; use fewer components "
                     "or another start"
                 )
+        elif empty.any():
             means = np.where(empty[:, None], old.means, means)
-        prior = self.prior or NormalInverseWishart(mean_precision=0.0, scale=0.0)
+        prior = self.resolved
         mean_weight = float(prior.mean_precision > 0)
-        has_scale = np.any(np.asarray(prior.scale) != 0)
+        has_scale = prior.has_scale
         if mean_weight:
             shrink = counts * prior.mean_precision / (counts + prior.mean_precision)
             gap = means - prior.mean
             scatters = scatters + self._shape_scatter(shrink, gap)
             means = means - (prior.mean_precision / (counts + prior.mean_precision))[:, None] * gap
-        freedom = prior.degrees_of_freedom if has_scale else 0.0
+        extra = prior.exponent(self.covariance_type, n_features)
         if self.covariance_type == "full":
-            weight = counts + mean_weight + (freedom + n_features + 1 if has_scale else 0)
-            weight = weight[:, None, None]
+            weight = (counts + mean_weight + extra)[:, None, None]
         elif self.covariance_type == "tied":
-            weight = counts.sum() + n_components * mean_weight + (freedom + n_features + 1 if has_scale else 0)
+            weight = counts.sum() + n_components * mean_weight + extra
         elif self.covariance_type == "diag":
-            weight = (counts + mean_weight + (freedom + 2 if has_scale else 0))[:, None]
+            weight = (counts + mean_weight + extra)[:, None]
         else:
-            weight = n_features * (counts + mean_weight) + (freedom + 2 if has_scale else 0)
+            weight = n_features * (counts + mean_weight) + extra
         covariances = (scatters + prior.scale) / np.maximum(weight, _TINY)
         covariances = self._regularized(covariances)
-        if empty.any() and not has_scale and self.covariance_type != "tied":
+        if old is not None and empty.any() and not has_scale and self.covariance_type != "tied":
             covariances[empty] = old.covariances[empty]
         return GaussianParams(means, covariances, self.precisions_cholesky(covariances, granule))
 
@@ -337,7 +336,7 @@ class Gaussian:
                 deviations = np.sqrt(covariances)
             good = (deviations > smallest) & (covariances >= _TINY)
             if not good.all():
-                raise self._collapse(np.argwhere(~good)[0], "a variance of 0")
+                raise self._collapse(np.argwhere(~good)[0], "a variance that is lost in the rounding of the data")
             return 1.0 / deviations
         stack = covariances if covariances.ndim == 3 else covariances[None]
         try:
@@ -385,12 +384,8 @@ class Gaussian:
         stack = array if array.ndim == 3 else array[None]
         for k, matrix in enumerate(stack):
             where = f"{name}[{k}]" if array.ndim == 3 else name
-            if not np.allclose(matrix, matrix.T, rtol=1e-5, atol=0.0 if not matrix.any() else 1e-8 * np.abs(matrix).max()):
-                raise ValueError(f"{where} must be symmetric")
-            try:
-                np.linalg.cholesky(matrix)
-            except np.linalg.LinAlgError:
-                raise ValueError(f"{where} must be positive definite") from None
+            if not is_positive_definite(matrix):
+                raise ValueError(f"{where} must be symmetric positive definite")
         return array
 
     def _collapse(self, place: np.ndarray, what: str) -> DegenerateError:
@@ -403,49 +398,20 @@ class Gaussian:
 
     # prior, counting, sampling
 
-    def with_prior_defaults(self, mean: np.ndarray, covariance: np.ndarray, n_components: int) -> "Gaussian":
+    def resolve_prior(self, mean: np.ndarray, covariance: np.ndarray, n_components: int) -> "Gaussian":
         """Fill what the prior leaves open from the mean (D,) and covariance (D, D) of the data; checks the rest."""
         if self.prior is None:
             return self
-        n_features = mean.size
-        prior = self.prior
-        center = mean if prior.mean is None else np.asarray(prior.mean, dtype=np.float64)
-        freedom = n_features + 2.0 if prior.degrees_of_freedom is None else float(prior.degrees_of_freedom)
-        spread = covariance / n_components ** (2.0 / n_features)
-        default = {"diag": np.diag(spread), "spherical": np.trace(spread) / n_features}.get(self.covariance_type, spread)
-        scale = np.asarray(default if prior.scale is None else prior.scale, dtype=np.float64)
-        if scale.ndim == 0 and self.covariance_type == "diag":
-            scale = np.full(n_features, float(scale))
-        _check_prior(prior.mean_precision, center, freedom, scale, self.covariance_type, n_features)
-        return replace(self, prior=NormalInverseWishart(center, float(prior.mean_precision), freedom, scale))
+        return replace(self, resolved=self.prior.resolve(self.covariance_type, mean, covariance, n_components))
 
     def log_prior(self, params: GaussianParams) -> float:
         """Log-density of the prior at the parameters, up to a constant."""
         if self.prior is None:
             return 0.0
         n_components, n_features = params.means.shape
-        center, mean_precision, freedom, scale = self.prior
-        roots = params.precisions_cholesky
-        log_det = 2 * (self._log_constants(params) + 0.5 * n_features * math.log(2 * math.pi))  # log|precision|, (K,)
-        total = 0.0
-        if mean_precision > 0:
-            gap = params.means - center
-            if self._is_matrix:
-                y = _apply(np.swapaxes(roots, -1, -2), gap)
-            else:
-                y = gap * (roots if roots.ndim == 2 else roots[:, None])
-            total += 0.5 * float((log_det - mean_precision * (y**2).sum(axis=1)).sum())
-        if np.any(scale != 0):
-            extra = n_features + 1 if self._is_matrix else 2
-            if self.covariance_type == "tied":
-                total += 0.5 * ((freedom + extra) * log_det[0] - float((roots * (scale @ roots)).sum()))
-            elif self.covariance_type == "full":
-                total += 0.5 * float((freedom + extra) * log_det.sum() - (roots * (scale @ roots)).sum())
-            elif self.covariance_type == "diag":
-                total += 0.5 * float((freedom + extra) * log_det.sum() - (scale * roots**2).sum())
-            else:
-                total += 0.5 * float((freedom + extra) * log_det.sum() / n_features - (scale * roots**2).sum())
-        return total
+        log_det = 2 * self._log_constants(params) + n_features * math.log(2 * math.pi)
+        whiteners = self._whiteners(params.precisions_cholesky, n_components, np.ones(n_features))
+        return self.resolved.log_density(self.covariance_type, params.means, log_det, whiteners)
 
     def n_parameters(self, n_components: int, n_features: int) -> int:
         """Number of free parameters of means and covariances."""
@@ -483,11 +449,23 @@ def _apply(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     return (matrices @ vectors[..., None])[..., 0]
 
 
-def _pack_whiteners(whiteners: np.ndarray, means: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _pack_whiteners(whiteners: np.ndarray, means: np.ndarray, dtype: DTypeLike = np.float64) -> np.ndarray:
     """(n, D + 1, D) or (n, 2, D): W or its diagonal above, the mean in the last row."""
     if whiteners.ndim == 2:
         whiteners = whiteners[:, None, :]
     return np.ascontiguousarray(np.concatenate([whiteners, means[:, None, :]], axis=1), dtype)
+
+
+def _double_double_whiteners(covariances: np.ndarray) -> np.ndarray | None:
+    """(K, 2 D, D) high and low parts of the inverse Cholesky factors, or None if one is not positive definite."""
+    stack = np.ascontiguousarray(covariances if covariances.ndim == 3 else covariances[None])
+    n_components, n_features, _ = stack.shape
+    doubled = np.zeros((n_components, 2 * n_features, n_features))
+    lower = np.zeros((2, n_features, n_features))
+    for covariance, out in zip(stack, doubled, strict=True):
+        if not whitener_of(covariance, lower, out):
+            return None
+    return doubled
 
 
 def _unwhiten(whitener: np.ndarray, means: np.ndarray, scatters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -511,20 +489,3 @@ def _first_singular(stack: np.ndarray, smallest: np.ndarray) -> np.ndarray:
         if not (diagonal > smallest).all():
             return np.array([k, int(np.flatnonzero(~(diagonal > smallest))[0])])
     return np.array([0])
-
-
-def _check_prior(mean_precision, center, freedom, scale, covariance_type, n_features) -> None:
-    if not (mean_precision >= 0 and math.isfinite(mean_precision)):
-        raise ValueError(f"mean_precision_prior must be a finite number that is not negative; got {mean_precision}")
-    if center.shape != (n_features,) or not np.isfinite(center).all():
-        raise ValueError(f"mean_prior must hold {n_features} finite numbers; got shape {center.shape}")
-    shape = {"diag": (n_features,), "spherical": ()}.get(covariance_type, (n_features, n_features))
-    if not np.any(scale != 0):
-        return
-    if scale.shape != shape or not np.isfinite(scale).all():
-        raise ValueError(f"covariance_prior must be finite, of shape {shape} for {covariance_type!r}; got {scale.shape}")
-    matrix = scale if scale.ndim == 2 else np.diag(np.atleast_1d(scale))
-    if not np.allclose(matrix, matrix.T) or np.linalg.eigvalsh(matrix).min() <= 0:
-        raise ValueError("covariance_prior must be symmetric positive definite")
-    if not (freedom > 0 and math.isfinite(freedom)):
-        raise ValueError(f"degrees_of_freedom_prior must be a positive finite number; got {freedom}")

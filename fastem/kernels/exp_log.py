@@ -93,6 +93,4 @@ def log(x):
     p = p * z + 6.666666666666735130e-01
     half = 0.5 * f * f
     scale = np.float64(n)
-    return scale * 6.93147180369123816490e-01 - (
-        (half - (s * (half + z * p) + scale * 1.90821492927058770002e-10)) - f
-    )
+    return scale * 6.93147180369123816490e-01 - ((half - (s * (half + z * p) + scale * 1.90821492927058770002e-10)) - f)

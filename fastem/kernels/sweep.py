@@ -9,7 +9,7 @@ import numpy as np
 
 from fastem.kernels import _jit
 from fastem.kernels._jit import VECTOR_BYTES, kernel, parallel
-from fastem.kernels.features import build_features, load_columns, n_statistics, scratch, squared_norm
+from fastem.kernels.features import build_features, load_columns, scratch, squared_norm
 from fastem.kernels.posteriors import GIVEN, SOFTMAX, hard, log_normalizer, softmax
 from fastem.kernels.products import product
 from fastem.kernels.whiten import whiten

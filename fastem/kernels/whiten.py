@@ -1,10 +1,12 @@
 """The accurate path: y = W (x - mean) for one component, instead of quadratic features that cancel.
 
-A whitener holds one component's mean in its last row and, above, either a lower triangle W (D, D) or, in one row,
-the diagonal of W. Statistics of such a component are the features of y: sums about its own current mean.
+A whitener holds one component's mean in its last row and, above, a lower triangle W (D, D), or in one row the diagonal
+of W, or in 2 D rows a W in double-double. Statistics of such a component are the features of y: sums about its own
+current mean.
 """
 
 from fastem.kernels._jit import kernel
+from fastem.kernels.double_double import whiten_exactly
 from fastem.kernels.products import product
 
 
@@ -17,6 +19,9 @@ def whiten(columns, whitener, centred, y):
         for d in range(n_features):
             for b in range(width):
                 y[d, b] = (columns[d, b] - mean[d]) * whitener[0, d]
+        return
+    if whitener.shape[0] == 2 * n_features + 1:
+        whiten_exactly(columns, whitener, y)
         return
     for d in range(n_features):
         for b in range(width):

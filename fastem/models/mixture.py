@@ -89,6 +89,13 @@ class Mixture:
                 f"got {self.weight_concentration}"
             )
 
+    @property
+    def bound(self) -> Frame:
+        """The frame, which `prepare` takes from the data."""
+        if self.frame is None:
+            raise ValueError("the model does not know the scale of its data yet; call model.prepare(data) first")
+        return self.frame
+
     # the protocol
 
     def prepare(self, data: Data) -> "Mixture":
@@ -107,9 +114,9 @@ class Mixture:
         if self.family.prior is None:
             return model
         scatter = sum(model._scatter(block) for block in data) / data.total_weight
-        unit = 1.0 / model.frame.scale
+        unit = 1.0 / model.bound.scale
         covariance = scatter * (unit[:, None] * unit)
-        return replace(model, family=self.family.with_prior_defaults(summary.mean, covariance, self.n_components))
+        return replace(model, family=self.family.resolve_prior(summary.mean, covariance, self.n_components))
 
     def initialize(self, data: Data, rng: np.random.Generator) -> MixtureParams:
         """Start parameters: an M-step on the first responsibilities, then whatever was given explicitly."""
@@ -120,27 +127,29 @@ class Mixture:
         if weights is None:
             weights = self._weights(moments.counts, data.total_weight)
         if precisions is not None:
-            return MixtureParams(weights, self.family.from_precisions(moments.means if means is None else means, precisions))
-        components = self.family.maximize(moments, None, self.frame.granule)
+            return MixtureParams(
+                weights, self.family.from_precisions(moments.means if means is None else means, precisions)
+            )
+        components = self.family.maximize(moments, None, self.bound.granule)
         return MixtureParams(weights, components if means is None else components._replace(means=means))
 
     def e_step(self, params: MixtureParams, block: Block) -> MixtureStats:
         """One fused sweep over a block."""
-        layout = self.family.layout(params.components, self.frame)
-        theta = self.family.natural(params.components, _log(params.weights), layout, self.frame)
+        layout = self.family.layout(params.components, self.bound)
+        theta = self.family.natural(params.components, _log(params.weights), layout, self.bound)
         sums, log_likelihood = self._sweep(block, theta, layout, SOFTMAX)
         scatter = np.empty((0, 0))
         if layout.feature_map == LINEAR:
             scatter = block.constant("scatter", self._scatter)
-            root = params.components.precisions_cholesky / self.frame.scale[:, None]
+            root = params.components.precisions_cholesky / self.bound.scale[:, None]
             log_likelihood -= 0.5 * float((root * (scatter @ root)).sum())
         return MixtureStats(block.total_weight, log_likelihood, sums, scatter)
 
     def m_step(self, stats: MixtureStats, params: MixtureParams) -> MixtureParams:
         """Posterior mode given the statistics of `params`."""
-        layout = self.family.layout(params.components, self.frame)
-        moments = self.family.moments(stats.sums, stats.scatter, layout, self.frame)
-        components = self.family.maximize(moments, params.components, self.frame.granule)
+        layout = self.family.layout(params.components, self.bound)
+        moments = self.family.moments(stats.sums, stats.scatter, layout, self.bound)
+        components = self.family.maximize(moments, params.components, self.bound.granule)
         return MixtureParams(self._weights(moments.counts, stats.weight), components)
 
     def log_prior(self, params: MixtureParams) -> float:
@@ -175,7 +184,7 @@ class Mixture:
         return weights / weights.sum()
 
     def _kernel_frame(self) -> np.ndarray:
-        return np.stack([self.frame.center, self.frame.scale])
+        return np.stack([self.bound.center, self.bound.scale])
 
     def _sweep(self, block: Block, theta: np.ndarray, layout: Layout, posterior: int) -> tuple[np.ndarray, float]:
         sums, log_likelihood, n_lost = statistics(
@@ -193,16 +202,16 @@ class Mixture:
     def _scatter(self, block: Block) -> np.ndarray:
         """Second moment (D, D) of the rows of a block in the frame: one sweep with a single state."""
         n_features = block.X.shape[1]
-        theta = np.zeros((1, n_statistics(FULL, n_features)), block.X.dtype)
-        layout = Layout(FULL, np.zeros(1, np.int64), np.empty((0, 2, n_features), block.X.dtype))
+        theta = np.zeros((1, n_statistics(FULL, n_features)))
+        layout = Layout(FULL, np.zeros(1, np.int64), np.empty((0, 2, n_features)))
         sums, _ = self._sweep(block, theta, layout, SOFTMAX)
         return self.family.unpack_second(sums[:, 1 + n_features :], n_features)[0]
 
     def _first_moments(self, data: Data, rng: np.random.Generator) -> Moments:
         """Moments under the first responsibilities; taken about their own means where sums about the frame cancel."""
-        n_features, dtype = data.n_features, data.dtype
+        n_features = data.n_features
         feature_map = FULL if self.family.covariance_type == "tied" else self.family.feature_map
-        theta = np.zeros((self.n_components, n_statistics(feature_map, n_features)), dtype)
+        theta = np.zeros((self.n_components, n_statistics(feature_map, n_features)))
         if self.n_components > 1 and isinstance(self.start, str) and self.start in CENTERS:
             n_threads = use_threads(self.n_threads)
             points = centers(self.start, data, self._kernel_frame(), self.n_components, rng, n_threads)
@@ -213,12 +222,12 @@ class Mixture:
             seed = int(rng.integers(2**63))
             posterior, blocks = GIVEN, lambda: self._given_blocks(data, seed)
         order = np.arange(self.n_components)
-        layout = Layout(feature_map, order, np.empty((0, 2, n_features), dtype))
+        layout = Layout(feature_map, order, np.empty((0, 2, n_features)))
         moments = self._collect(blocks(), theta, layout, posterior)
-        layout = self.family.about_means(moments, self.frame, feature_map)
-        if layout is None:
+        about_means = self.family.about_means(moments, self.bound, feature_map)
+        if about_means is None:
             return moments
-        return self._collect(blocks(), np.zeros_like(theta), layout, posterior)
+        return self._collect(blocks(), np.zeros_like(theta), about_means, posterior)
 
     def _given_blocks(self, data: Data, seed: int) -> Iterator[Block]:
         if isinstance(self.start, str):
@@ -226,8 +235,10 @@ class Mixture:
         return given_blocks(data, check_resp(self.start, data.n_samples, self.n_components), self.n_components)
 
     def _collect(self, blocks: Iterable[Block], theta: np.ndarray, layout: Layout, posterior: int) -> Moments:
-        sums = sum(self._sweep(block, theta, layout, posterior)[0] for block in blocks)
-        return self.family.moments(sums, np.empty((0, 0)), layout, self.frame)
+        sums = np.zeros(theta.shape)
+        for block in blocks:
+            sums = sums + self._sweep(block, theta, layout, posterior)[0]
+        return self.family.moments(sums, np.empty((0, 0)), layout, self.bound)
 
 
 def _log(weights: np.ndarray) -> np.ndarray:

@@ -1,0 +1,318 @@
+"""Each kernel against a plain oracle, in both dtypes."""
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastem.kernels import sweep
+from fastem.kernels._jit import VECTOR_BYTES
+from fastem.kernels.double_double import two_product, two_sum, whiten_exactly, whitener_of
+from fastem.kernels.exp_log import _exp_32, _exp_64, log
+from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, build_features, load_columns, n_statistics
+from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
+from fastem.kernels.products import _tile_plain, product
+
+MAPS = {"linear": LINEAR, "diagonal": DIAGONAL, "spherical": SPHERICAL, "full": FULL}
+
+
+def features_of(name, x):
+    """The feature map of rows (n, D), written out."""
+    n, d = x.shape
+    quadratic = {
+        "linear": np.empty((n, 0)),
+        "diagonal": x**2,
+        "spherical": (x**2).sum(1, keepdims=True),
+        "full": np.stack([x[:, i] * x[:, j] for i in range(d) for j in range(i + 1)], axis=1),
+    }[name]
+    return np.concatenate([np.ones((n, 1)), x, quadratic], axis=1)
+
+
+# exp and log
+
+
+@pytest.mark.parametrize(("function", "dtype", "low"), [(_exp_64, np.float64, -700.0), (_exp_32, np.float32, -86.0)])
+def test_exp_is_within_an_ulp(function, dtype, low, rng):
+    x = np.concatenate([rng.uniform(low, 0, 3000), -np.logspace(-20, 0, 200), [0.0]]).astype(dtype)
+    got = np.array([function(v) for v in x], dtype)
+    with mpmath.workdps(30):
+        want = [mpmath.exp(mpmath.mpf(float(v))) for v in x]
+        error = [
+            abs(mpmath.mpf(float(g)) - w) / mpmath.mpf(float(np.spacing(dtype(w))))
+            for g, w in zip(got, want, strict=True)
+        ]
+    assert max(error) < 1.0
+
+
+@pytest.mark.parametrize(("function", "dtype"), [(_exp_64, np.float64), (_exp_32, np.float32)])
+def test_exp_flushes_to_zero(function, dtype):
+    assert function(dtype(-np.inf)) == 0.0
+    assert function(dtype(-1e30)) == 0.0
+    assert function(dtype(0.0)) == 1.0
+    assert math.isnan(function(dtype(np.nan))) or function(dtype(np.nan)) == 0.0
+
+
+def test_log_is_within_an_ulp(rng):
+    x = np.concatenate([np.exp(rng.uniform(-700, 700, 3000)), 1 + rng.uniform(-1e-8, 1e-8, 500), [1.0, 2.0, 0.5]])
+    got = np.array([log(v) for v in x])
+    with mpmath.workdps(40):
+        want = [mpmath.log(mpmath.mpf(float(v))) for v in x]
+        error = [
+            abs(mpmath.mpf(g) - w) / mpmath.mpf(float(np.spacing(abs(float(w)))))
+            for g, w in zip(got, want, strict=True)
+            if w
+        ]
+    assert max(error) < 1.0
+    assert log(1.0) == 0.0
+
+
+# double-double
+
+
+@given(st.floats(-1e100, 1e100), st.floats(-1e100, 1e100))
+@settings(deadline=None, derandomize=True, max_examples=200)
+def test_error_free_transformations(a, b):
+    with mpmath.workdps(700):
+        s, e = two_sum(a, b)
+        assert mpmath.mpf(s) + mpmath.mpf(e) == mpmath.mpf(a) + mpmath.mpf(b)
+        if abs(a * b) > 1e-250:
+            p, e = two_product(a, b)
+            assert mpmath.mpf(p) + mpmath.mpf(e) == mpmath.mpf(a) * mpmath.mpf(b)
+
+
+def test_double_double_whitener_of_a_hilbert_matrix():
+    n = 8
+    hilbert = 1.0 / (np.arange(n)[:, None] + np.arange(n) + 1.0)
+    whitener, lower = np.zeros((2 * n, n)), np.zeros((2, n, n))
+    assert whitener_of(hilbert, lower, whitener)
+    with mpmath.workdps(60):
+        want = mpmath.cholesky(mpmath.matrix(hilbert.tolist())) ** -1
+        x = np.linspace(1, 2, n)
+        y = np.zeros((n, 1))
+        whiten_exactly(np.ascontiguousarray(x[:, None]), np.vstack([whitener, np.zeros((1, n))]), y)
+        image = want * mpmath.matrix(x.tolist())
+        for i in range(n):
+            assert abs(mpmath.mpf(y[i, 0]) - image[i]) <= 4e-16 * abs(image[i])
+            for j in range(i + 1):
+                got = mpmath.mpf(whitener[i, j]) + mpmath.mpf(whitener[n + i, j])
+                assert abs(got - want[i, j]) <= mpmath.mpf(10) ** -20 * abs(want[i, j])
+
+
+def test_double_double_whitener_refuses_an_indefinite_matrix():
+    matrix = np.array([[1.0, 2.0], [2.0, 1.0]])
+    assert not whitener_of(matrix, np.zeros((2, 2, 2)), np.zeros((4, 2)))
+
+
+# products
+
+
+def shapes():
+    return [(m, n, depth) for m in (1, 2, 3, 5, 7, 8, 13, 24) for n in (1, 2, 3, 4, 5, 7) for depth in (1, 2, 17)]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("wide", [False, True], ids=["same", "float64-sums"])
+def test_product_matches_the_oracle_and_touches_nothing_else(dtype, wide, rng):
+    half = VECTOR_BYTES // 2 // np.dtype(dtype).itemsize
+    for m, halves, depth in shapes():
+        n = halves * half
+        a = rng.normal(size=(m, depth + 3)).astype(dtype)
+        b = rng.normal(size=(depth, n + 5)).astype(dtype)
+        c = rng.normal(size=(m + 2, n + 7)).astype(np.float64 if wide else dtype)
+        want = c.copy()
+        want[:m, :n] += a[:, 2 : 2 + depth].astype(np.float64) @ b[:, :n]
+        product(a, 2, b, m, n, depth, c)
+        np.testing.assert_allclose(
+            c[:m, :n],
+            want[:m, :n],
+            rtol=2e-4 if dtype == np.float32 else 1e-12,
+            atol=1e-5 if dtype == np.float32 else 1e-12,
+        )
+        assert np.array_equal(c[m:], want[m:])
+        assert np.array_equal(c[:, n:], want[:, n:])
+
+
+def test_the_plain_tile_is_a_product(rng):
+    a, b, c = rng.normal(size=(3, 6)), rng.normal(size=(6, VECTOR_BYTES // 8 + 1)), np.zeros((4, VECTOR_BYTES // 8 + 2))
+    _tile_plain(a, 6, 6, b, 1, b.shape[1], c, c.shape[1] + 1, c.shape[1], 6, 2, 1, 1)
+    np.testing.assert_allclose(c[1:3, 1:-1], a[1:] @ b[:, 1:])
+    assert not c[[0, 3]].any()
+    assert not c[:, [0, -1]].any()
+
+
+# features
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("n_features", [1, 2, 5])
+def test_features_whole_and_in_chunks(name, n_features, rng):
+    x = rng.normal(size=(7, n_features))
+    frame = np.stack([rng.normal(size=n_features), np.exp2(rng.integers(-3, 3, n_features))])
+    columns = np.full((n_features, 10), np.nan)
+    load_columns(np.concatenate([np.full((2, n_features), 9.0), x]), frame, 2, 7, columns)
+    want = features_of(name, (x - frame[0]) * frame[1]).T
+    n_stats = n_statistics(MAPS[name], n_features)
+    assert want.shape[0] == n_stats
+    for chunk in (n_stats, 1, 3):
+        for first in range(0, n_stats, chunk):
+            last = min(n_stats, first + chunk)
+            phi = np.full((last - first, 10), np.nan)
+            build_features(MAPS[name], columns, first, last, phi)
+            np.testing.assert_allclose(phi[:, :7], want[first:last], rtol=1e-15)
+            assert np.isfinite(phi).all()
+
+
+# the sweep
+
+
+def sweep_oracle(name, x, weight, theta, posterior, n_thin, whitener):
+    scores = features_of(name, x) @ theta.T
+    n_fast = len(theta) - n_thin
+    ys = []
+    for t in range(n_thin):
+        w, mean = whitener[t, :-1], whitener[t, -1]
+        y = (x - mean) * w if len(w) == 1 and x.shape[1] > 1 else (x - mean) @ w.T
+        ys.append(y)
+        scores[:, n_fast + t] = theta[n_fast + t, 0] - 0.5 * (y**2).sum(axis=1)
+    best = scores.max(axis=1)
+    if posterior == SOFTMAX:
+        e = np.exp(scores - best[:, None])
+        resp, value = e / e.sum(axis=1, keepdims=True), best + np.log(e.sum(axis=1))
+    elif posterior == HARD:
+        resp, value = np.eye(len(theta))[scores.argmax(axis=1)], best
+    else:
+        resp, value = weight, np.zeros(len(x))
+    w = np.ones(len(x)) if weight.shape[0] == 0 else weight[:, 0]
+    resp = resp if posterior == GIVEN else resp * w[:, None]
+    sums = resp.T @ features_of(name, x)
+    for t, y in enumerate(ys):
+        sums[n_fast + t] = resp[:, n_fast + t] @ features_of(name, y)
+    return sums, float(w @ value) if posterior != GIVEN else 0.0
+
+
+@pytest.mark.parametrize("posterior", [SOFTMAX, HARD, GIVEN], ids=["softmax", "hard", "given"])
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["f64", "f32"])
+def test_sweep_matches_the_oracle(name, posterior, dtype, rng):
+    for n_rows, n_features, n_states, n_thin, weighted in [
+        (1, 1, 1, 0, False),
+        (500, 3, 5, 0, True),
+        (901, 2, 4, 2, False),
+        (97, 4, 3, 3, True),
+    ]:
+        x = rng.normal(size=(n_rows, n_features)).astype(dtype).astype(np.float64)
+        theta = rng.normal(size=(n_states, n_statistics(MAPS[name], n_features))) * 0.3
+        theta[:, 1 + n_features :] = -np.abs(theta[:, 1 + n_features :])
+        theta[n_states - n_thin :, 1:] = 0.0
+        theta = theta.astype(dtype).astype(np.float64)
+        rows = n_features if name == "full" else 1
+        whitener = (
+            np.concatenate(
+                [
+                    np.tril(
+                        rng.normal(size=(n_thin, rows, n_features))
+                        if rows > 1
+                        else np.abs(rng.normal(size=(n_thin, 1, n_features))),
+                        k=0 if rows > 1 else n_features,
+                    ),
+                    rng.normal(size=(n_thin, 1, n_features)),
+                ],
+                axis=1,
+            )
+            .astype(dtype)
+            .astype(np.float64)
+        )
+        weight = rng.integers(0, 3, size=(n_rows, 1)).astype(float) if weighted else np.empty((0, 1))
+        if posterior == GIVEN:
+            weight = rng.dirichlet(np.ones(n_states), size=n_rows)
+        frame = np.stack([np.zeros(n_features), np.ones(n_features)])
+        arguments = (
+            x.astype(dtype),
+            weight,
+            frame,
+            theta.astype(dtype),
+            whitener.astype(dtype),
+            MAPS[name],
+            posterior,
+            1,
+        )
+        sums, log_likelihood, n_lost = sweep.statistics(*arguments)
+        want, value = sweep_oracle(name, x, weight, theta, posterior, n_thin, whitener)
+        tolerance = 1e-11 if dtype == np.float64 else 2e-4
+        np.testing.assert_allclose(sums, want, rtol=tolerance, atol=tolerance * n_rows**0.5 * 10)
+        assert log_likelihood == pytest.approx(value, rel=tolerance, abs=tolerance)
+        assert n_lost == 0
+
+
+@pytest.mark.parametrize("n_features", [40, 60])
+def test_sweep_in_chunks_of_features_matches_the_oracle(n_features, rng):
+    x = rng.normal(size=(200, n_features))
+    n_stats = n_statistics(FULL, n_features)
+    assert n_stats * 96 * 8 > sweep._FEATURE_BYTES  # so that features are built in more than one chunk
+    theta = rng.normal(size=(3, n_stats)) * 0.01
+    empty = np.empty((0, 2, n_features))
+    frame = np.stack([np.zeros(n_features), np.ones(n_features)])
+    sums, value, _ = sweep.statistics(x, np.empty((0, 1)), frame, theta, empty, FULL, SOFTMAX, 1)
+    want, expected = sweep_oracle("full", x, np.empty((0, 1)), theta, SOFTMAX, 0, empty)
+    np.testing.assert_allclose(sums, want, rtol=1e-10, atol=1e-10)
+    assert value == pytest.approx(expected, rel=1e-12)
+
+
+def test_rows_without_any_density_are_counted():
+    theta = np.array([[-np.inf, 0.0], [-np.inf, 0.0]])
+    frame, none = np.array([[0.0], [1.0]]), np.empty((0, 2, 1))
+    sums, value, n_lost = sweep.statistics(np.ones((3, 1)), np.empty((0, 1)), frame, theta, none, LINEAR, SOFTMAX, 1)
+    assert n_lost == 3
+    assert value == -np.inf
+    assert not sums.any()
+
+
+def test_a_state_of_weight_zero_takes_nothing(rng):
+    theta = np.array([[0.0, 0.1], [-np.inf, 0.0]])
+    frame, none = np.array([[0.0], [1.0]]), np.empty((0, 2, 1))
+    x = rng.normal(size=(50, 1))
+    sums, value, n_lost = sweep.statistics(x, np.empty((0, 1)), frame, theta, none, LINEAR, SOFTMAX, 1)
+    np.testing.assert_allclose(sums, [[50, x.sum()], [0, 0]], rtol=1e-14, atol=1e-14)
+    assert n_lost == 0
+    assert value == pytest.approx(0.1 * x.sum())
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_serial_and_parallel_entries_give_the_same_bits(dtype, rng):
+    x = rng.normal(size=(20_000, 4)).astype(dtype)
+    theta = (rng.normal(size=(8, n_statistics(FULL, 4))) * 0.1).astype(dtype)
+    assert x.shape[0] * theta.size > sweep._SERIAL_WORK
+    frame = np.stack([np.zeros(4), np.ones(4)])
+    arguments = (x, np.empty((0, 1)), frame, theta, np.empty((0, 2, 4), dtype), FULL, SOFTMAX)
+    one, two = sweep.statistics(*arguments, 1), sweep.statistics(*arguments, 2)
+    assert np.array_equal(one[0], two[0])
+    assert one[1:] == two[1:]
+
+
+def test_lanes_depend_on_the_shape_alone():
+    theta = np.zeros((16, 153))
+    lanes = [sweep._n_lanes(n, 16, 153, 16, theta) for n in (1, 96, 97, 10_000, 10_000_000)]
+    assert lanes == [1, 1, 2, 64, 64]
+    assert sweep._n_lanes(10_000_000, 64, 50_000, 300, np.zeros((64, 50_000))) == sweep._MIN_LANES
+
+
+def test_inner_loops_are_vector_instructions_without_calls(rng):
+    x = rng.normal(size=(200, 3))
+    theta = rng.normal(size=(4, n_statistics(FULL, 3)))
+    frame = np.stack([np.zeros(3), np.ones(3)])
+    sweep.statistics(x, np.empty((0, 1)), frame, theta, np.empty((0, 2, 3)), FULL, SOFTMAX, 1)
+    entry = sweep._sweep_serial
+    if not entry.signatures:
+        pytest.skip("the interpreter compiles nothing")
+    assembly = entry.inspect_asm(entry.signatures[0])
+    if VECTOR_BYTES >= 32 and assembly:
+        register = "zmm" if VECTOR_BYTES == 64 else "ymm"
+        assert sum("vfmadd" in line and register in line for line in assembly.splitlines()) > 50
+        assert not any(
+            "call" in line and name in line
+            for line in assembly.splitlines()
+            for name in ("\texp", "\tlog", "$exp", "$log")
+        )

@@ -1,0 +1,81 @@
+"""The layers hold: an import only points down, jit options stand in one file, fastem imports nothing heavy."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "fastem"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# What each layer may import, besides the standard library and its own layer.
+ALLOWED = {
+    "kernels": {"numpy", "numba", "llvmlite"},
+    "protocol": {"numpy"},
+    "data": {"numpy"},
+    "families": {"numpy", "scipy", "kernels", "protocol", "data"},
+    "initialize": {"numpy", "kernels", "protocol", "data"},
+    "models": {"numpy", "families", "kernels", "protocol", "data", "initialize"},
+    "em": {"numpy", "protocol", "data"},
+    "persistence": {"numpy", "protocol"},
+}
+STANDARD = set(sys.stdlib_module_names)
+
+
+def layer_of(path: pathlib.Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: pathlib.Path) -> set[str]:
+    """Top-level packages imported anywhere in a file; fastem's own by their layer."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the layer"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            found.add(parts[0] if parts[0] != "fastem" or len(parts) == 1 or parts[1] == "__version__" else parts[1])
+    return found
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if layer_of(p) in ALLOWED], ids=lambda p: p.stem)
+def test_imports_point_down(path):
+    layer = layer_of(path)
+    assert imports_of(path) - STANDARD - {layer, "fastem"} <= ALLOWED[layer]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+def test_jit_options_stand_in_one_file(path):
+    if path.name == "_jit.py":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute | ast.Name):
+            name = node.attr if isinstance(node, ast.Attribute) else node.id
+            assert name not in {"njit", "jit", "vectorize", "guvectorize", "jitclass"}, f"{path.name}:{node.lineno}"
+        if isinstance(node, ast.keyword):
+            assert node.arg != "fastmath", f"{path.name}: fastmath outside _jit.py"
+
+
+def test_sklearn_is_imported_by_estimators_only():
+    for path in SOURCES:
+        if layer_of(path) not in {"estimators", "cli", "demo"}:
+            assert "sklearn" not in imports_of(path), path
+
+
+def test_kernels_take_at_most_eight_arguments_at_the_entries():
+    source = ast.parse((PACKAGE / "kernels" / "sweep.py").read_text())
+    entries = [n for n in source.body if isinstance(n, ast.FunctionDef) and n.name.endswith(("_serial", "_parallel"))]
+    assert len(entries) == 4
+    assert all(len(entry.args.args) <= 8 for entry in entries)
+
+
+def test_import_is_light():
+    code = "import sys, fastem; print(sorted({'numba', 'sklearn', 'scipy', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,319 @@
+"""What must hold of every model, through the protocol alone; one row of MODELS a model."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from conftest import simulate
+
+import fastem
+from fastem.data import as_data
+from fastem.families.gaussian import Gaussian, GaussianParams
+from fastem.families.normal_inverse_wishart import NormalInverseWishart
+from fastem.models.mixture import Mixture, MixtureParams
+from fastem.protocol import add_stats
+
+MAP = NormalInverseWishart(mean_precision=0.5, degrees_of_freedom=7.0)
+TYPES = ("full", "tied", "diag", "spherical")
+MODELS = {
+    **{name: Mixture(Gaussian(name), 3) for name in TYPES},
+    **{f"{name}-map": Mixture(Gaussian(name, prior=MAP), 3, weight_concentration=2.0) for name in TYPES},
+}
+EVERY = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+
+
+class Case(NamedTuple):
+    X: np.ndarray
+    weight: np.ndarray
+    model: Mixture  # prepared
+    params: MixtureParams  # a few steps into a fit
+
+
+def case_of(model, rng, dtype=np.float64) -> Case:
+    X = simulate(rng, 400, 3, 3, separation=0.8, dtype=dtype)
+    weight = rng.integers(0, 4, len(X)).astype(float)
+    result = fastem.fit(model, X, sample_weight=weight, max_iter=3, tol=0, random_state=1)
+    return Case(X, weight, result.model, result.params)
+
+
+def stats_of(case, rows, weight=None):
+    return add_stats(case.model.e_step(case.params, block) for block in as_data(rows, weight))
+
+
+def assert_stats_equal(one, two, rtol=1e-12):
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * max(1.0, np.max(np.abs(b), initial=0)))
+
+
+def leaves(params):
+    return [params.weights, *params.components]
+
+
+def assert_params_equal(one, two, rtol=1e-10):
+    for a, b in zip(leaves(one), leaves(two), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * np.abs(b).max())
+
+
+# statistics
+
+
+@EVERY
+def test_statistics_add_over_blocks(model, rng):
+    case = case_of(model, rng)
+    whole = stats_of(case, case.X, case.weight)
+    parts = [stats_of(case, case.X[i:j], case.weight[i:j]) for i, j in ((0, 7), (7, 250), (250, 400))]
+    assert_stats_equal(add_stats(parts), whole)
+
+
+@EVERY
+def test_integer_weights_repeat_rows_and_zero_removes_them(model, rng):
+    case = case_of(model, rng)
+    repeated = np.repeat(case.X, case.weight.astype(int), axis=0)
+    assert_stats_equal(stats_of(case, case.X, case.weight), stats_of(case, repeated))
+
+
+@EVERY
+def test_float32_statistics_are_close(model, rng):
+    case = case_of(model, rng, np.float32)
+    double = as_data(case.X.astype(np.float64), case.weight)
+    model64 = case.model.prepare(double)
+    params = case.params
+    single = stats_of(case, case.X, case.weight)
+    exact = add_stats(model64.e_step(params, block) for block in double)
+    assert single.log_likelihood == pytest.approx(exact.log_likelihood, rel=1e-6)
+    stepped32, stepped64 = case.model.m_step(single, params), model64.m_step(exact, params)
+    assert_params_equal(stepped32, stepped64, rtol=2e-5)
+
+
+# the M-step: gradients by central differences in an unconstrained chart
+
+
+def pack(model, params):
+    """Log-weights, means, log-diagonals and off-diagonals of the covariance roots (or log-variances)."""
+    pieces = [np.log(params.weights), params.components.means.ravel()]
+    covariances = params.components.covariances
+    if model.family.covariance_type in ("full", "tied"):
+        lower = np.linalg.cholesky(covariances)
+        diagonal = np.diagonal(lower, axis1=-2, axis2=-1)
+        rows, columns = np.tril_indices(lower.shape[-1], -1)
+        pieces += [np.log(diagonal).ravel(), lower[..., rows, columns].ravel()]
+    else:
+        pieces.append(np.log(covariances).ravel())
+    return np.concatenate(pieces)
+
+
+def unpack(model, vector, like):
+    k, d = like.components.means.shape
+    weights = np.exp(vector[:k] - np.logaddexp.reduce(vector[:k]))
+    means = vector[k : k + k * d].reshape(k, d)
+    rest = vector[k + k * d :]
+    shape = like.components.covariances.shape
+    if model.family.covariance_type in ("full", "tied"):
+        n = shape[0] if len(shape) == 3 else 1
+        lower = np.zeros((n, d, d))
+        lower[:, np.arange(d), np.arange(d)] = np.exp(rest[: n * d]).reshape(n, d)
+        rows, columns = np.tril_indices(d, -1)
+        lower[:, rows, columns] = rest[n * d :].reshape(n, -1)
+        covariances = (lower @ np.swapaxes(lower, 1, 2)).reshape(shape)
+    else:
+        covariances = np.exp(rest).reshape(shape)
+    components = GaussianParams(means, covariances, model.family.precisions_cholesky(covariances))
+    return MixtureParams(weights, components)
+
+
+def expected_log_likelihood(model, moments, params):
+    """Q(params | the parameters behind the moments), in closed form."""
+    kind = model.family.covariance_type
+    k, d = params.components.means.shape
+    covariances, scatters = params.components.covariances, moments.scatters
+    gaps = moments.means - params.components.means
+    total = float(moments.counts @ np.log(params.weights))
+    for i in range(k):
+        covariance = covariances if kind == "tied" else covariances[i]
+        if kind in ("diag", "spherical"):
+            covariance = np.eye(d) * covariance
+        precision = np.linalg.inv(covariance)
+        total -= 0.5 * moments.counts[i] * (d * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1])
+        total -= 0.5 * moments.counts[i] * gaps[i] @ precision @ gaps[i]
+        if kind == "full":
+            total -= 0.5 * np.trace(precision @ scatters[i])
+        elif kind == "diag":
+            total -= 0.5 * np.diagonal(precision) @ scatters[i]
+        elif kind == "spherical":
+            total -= 0.5 * precision[0, 0] * scatters[i]
+    return total - (0.5 * np.trace(precision @ scatters) if kind == "tied" else 0.0)
+
+
+def gradient(function, x, h=1e-5):
+    return np.array([(function(x + h * e) - function(x - h * e)) / (2 * h) for e in np.eye(len(x))])
+
+
+def moments_of(case):
+    layout = case.model.family.layout(case.params.components, case.model.frame)
+    stats = stats_of(case, case.X, case.weight)
+    return case.model.family.moments(stats.sums, stats.scatter, layout, case.model.frame), stats
+
+
+@EVERY
+def test_m_step_is_a_stationary_point(model, rng):
+    case = case_of(model, rng)
+    moments, stats = moments_of(case)
+    after = case.model.m_step(stats, case.params)
+
+    def objective(vector):
+        params = unpack(case.model, vector, after)
+        return expected_log_likelihood(case.model, moments, params) + case.model.log_prior(params)
+
+    at_maximum = gradient(objective, pack(case.model, after))
+    elsewhere = gradient(objective, pack(case.model, case.params))
+    assert np.abs(at_maximum).max() < 1e-4
+    assert np.abs(elsewhere).max() > 1e-2  # so that the test can fail
+
+
+@EVERY
+def test_fisher_identity(model, rng):
+    """The gradient of the log-likelihood is that of Q at the same parameters."""
+    case = case_of(model, rng)
+    moments, _ = moments_of(case)
+    at = pack(case.model, case.params)
+
+    def observed(vector):
+        return stats_of(
+            case._replace(params=unpack(case.model, vector, case.params)), case.X, case.weight
+        ).log_likelihood
+
+    def expected(vector):
+        return expected_log_likelihood(case.model, moments, unpack(case.model, vector, case.params))
+
+    observed_gradient, expected_gradient = gradient(observed, at), gradient(expected, at)
+    np.testing.assert_allclose(observed_gradient, expected_gradient, rtol=1e-5, atol=1e-4)
+    assert np.abs(expected_gradient).max() > 1e-2
+
+
+@EVERY
+def test_objective_never_falls(model, rng):
+    for seed in range(3):
+        X = simulate(rng, 300, 2, 4, separation=1.5)
+        seen = fastem.fit(model, X, max_iter=60, tol=0, random_state=seed).history
+        assert len(seen) == 60
+        assert np.diff(seen).min() >= -1e-10 * abs(seen[-1])
+        assert seen[-1] > seen[0]
+
+
+# equivariance
+
+
+@EVERY
+def test_permuted_components_give_permuted_answers(model, rng):
+    case = case_of(model, rng)
+    order = np.array([2, 0, 1])
+
+    def permute(params):
+        means, covariances, roots = params.components
+        if case.model.family.covariance_type != "tied":
+            covariances, roots = covariances[order], roots[order]
+        return MixtureParams(params.weights[order], GaussianParams(means[order], covariances, roots))
+
+    plain = case.model.m_step(stats_of(case, case.X, case.weight), case.params)
+    swapped = case._replace(params=permute(case.params))
+    after = swapped.model.m_step(stats_of(swapped, case.X, case.weight), swapped.params)
+    assert_params_equal(after, permute(plain))
+
+
+@EVERY
+def test_affine_equivariance(model, rng):
+    """A fit of shifted and scaled columns is the shifted and scaled fit; bit for bit the same steps in the frame."""
+    X = simulate(rng, 400, 3, 3)
+    spherical = model.family.covariance_type == "spherical"
+    scale = np.full(3, 4.0) if spherical else np.array([2.0**-20, 1.0, 2.0**30])
+    shift = np.array([3.0, -1e3, 0.5]) * scale
+    if model.family.prior is not None:  # a prior of its own scale is equivariant too, only when it comes from the data
+        assert model.family.prior.scale is None
+        if model.family.covariance_type == "spherical":
+            shift = shift * 0 + 8.0
+    options = {"max_iter": 15, "tol": 0, "random_state": 3}
+    plain, moved = fastem.fit(model, X, **options), fastem.fit(model, X * scale + shift, **options)
+    np.testing.assert_allclose(
+        moved.params.components.means,
+        plain.params.components.means * scale + shift,
+        rtol=1e-7,
+        atol=1e-7 * scale.max() if spherical else 0,
+    )
+    np.testing.assert_allclose(moved.params.weights, plain.params.weights, rtol=1e-7)
+    factor = {"diag": scale**2, "spherical": scale[0] ** 2}.get(model.family.covariance_type, np.outer(scale, scale))
+    covariances = plain.params.components.covariances * factor
+    np.testing.assert_allclose(moved.params.components.covariances / factor, covariances / factor, rtol=1e-6, atol=1e-7)
+
+
+# degenerate equalities
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_one_component_is_the_maximum_likelihood_estimate(name, rng):
+    X = simulate(rng, 200, 3, 1)
+    weight = rng.random(200)
+    result = fastem.fit(Mixture(Gaussian(name)), X, sample_weight=weight, random_state=0)
+    mean = np.average(X, axis=0, weights=weight)
+    covariance = (X - mean).T @ ((X - mean) * weight[:, None]) / weight.sum()
+    want = {
+        "full": covariance[None],
+        "tied": covariance,
+        "diag": np.diag(covariance)[None],
+        "spherical": np.array([np.trace(covariance) / 3]),
+    }[name]
+    np.testing.assert_allclose(result.params.components.means, mean[None], rtol=1e-13)
+    np.testing.assert_allclose(result.params.components.covariances, want, rtol=1e-13)
+
+
+def test_structures_agree_in_one_dimension(rng):
+    X = simulate(rng, 300, 1, 2)
+    start = np.argsort(np.argsort(X[:, 0])) * 2 // 300
+    results = [
+        fastem.fit(Mixture(Gaussian(name), 2, start=start), X, max_iter=20, tol=0)
+        for name in ("full", "diag", "spherical")
+    ]
+    for result in results[1:]:
+        np.testing.assert_allclose(result.history, results[0].history, rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["f64", "f32"])
+def test_the_whitened_path_agrees_with_the_features(name, dtype, rng, monkeypatch):
+    """The same fit with every component thin; and the thin path is really taken."""
+    from fastem.families import gaussian
+
+    X = simulate(rng, 500, 3, 3, dtype=dtype)
+    options = {"max_iter": 10, "tol": 0, "random_state": 2}
+    model = Mixture(Gaussian(name), 3)
+    plain = fastem.fit(model, X, **options)
+    monkeypatch.setattr(gaussian, "_THIN", 1e-40)
+    monkeypatch.setattr(gaussian, "_SINGLE", 1e40)  # float32 products on both paths
+    thin = fastem.fit(model, X, **options)
+    layout = thin.model.family.layout(thin.params.components, thin.model.frame)
+    assert len(layout.whitener) == 3
+    np.testing.assert_allclose(thin.history, plain.history, rtol=1e-12 if dtype == np.float64 else 1e-6)
+    assert_params_equal(thin.params, plain.params, 1e-10 if dtype == np.float64 else 1e-4)
+
+
+@pytest.mark.parametrize("name", ["full", "diag", "spherical"])
+def test_thin_and_wide_components_in_one_fit(name, rng):
+    """One cluster 1e-6 wide beside one of width 1, and 1e3 away: its covariance keeps its digits."""
+    thin = 1e3 + 1e-6 * rng.normal(size=(300, 2))
+    X = np.concatenate([thin, rng.normal(size=(300, 2))])
+    labels = np.repeat([0, 1], 300)
+    result = fastem.fit(Mixture(Gaussian(name), 2, start=labels), X, max_iter=5, tol=0)
+    layout = result.model.family.layout(result.params.components, result.model.frame)
+    assert layout.order[-1] == 0
+    assert len(layout.whitener) == 1
+    covariance = np.cov(thin.T, bias=True)
+    want = {"full": covariance, "diag": np.diag(covariance), "spherical": np.trace(covariance) / 2}[name]
+    np.testing.assert_allclose(result.params.components.covariances[0], want, rtol=1e-8)
+    np.testing.assert_allclose(result.params.components.means[0], thin.mean(axis=0), rtol=1e-15)
+
+
+def test_replaced_fields_are_checked():
+    with pytest.raises(ValueError, match="n_components"):
+        replace(MODELS["full"], n_components=0)
+    with pytest.raises(ValueError, match="weight_concentration"):
+        replace(MODELS["full"], weight_concentration=0.5)
