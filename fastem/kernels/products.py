@@ -27,61 +27,82 @@ def _tile_vector(typingctx, a, ia, lda, b, ib, ldb, c, ic, ldc, depth, rows, vec
     if not a.layout == b.layout == c.layout == "C":
         raise TypingError(f"tiles need C-ordered arrays, got {a}, {b}, {c}")
     signature = types.void(a, ia, lda, b, ib, ldb, c, ic, ldc, depth, rows, vectors, parts)
-    n_rows, n_vectors = rows.literal_value, vectors.literal_value
     n_lanes = VECTOR_BYTES // parts.literal_value // (b.dtype.bitwidth // 8)
+    shape = rows.literal_value, vectors.literal_value, n_lanes
 
     def codegen(context, builder, signature, args):
-        pa, pb, pc = (make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3, 6))
-        ia, lda, ib, ldb, ic, ldc, depth = (args[i] for i in (1, 2, 4, 5, 7, 8, 9))
-        index = ia.type
-        vector = ir.VectorType(pb.type.pointee, n_lanes)
-        wide = ir.VectorType(pc.type.pointee, n_lanes)
-        fma = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{n_lanes}f{b.dtype.bitwidth}"
-        )
-
-        def vector_at(pointer, offset, j, kind):
-            offset = builder.add(offset, index(j * n_lanes))
-            return builder.bitcast(builder.gep(pointer, [offset]), kind.as_pointer())
-
-        def broadcast(scalar):
-            undefined = ir.Constant(vector, ir.Undefined)
-            first = builder.insert_element(undefined, scalar, ir.IntType(32)(0))
-            return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), n_lanes), None))
-
-        before = builder.block
-        loop = builder.append_basic_block("tile.loop")
-        after = builder.append_basic_block("tile.store")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        step = builder.phi(index)
-        sums = [[builder.phi(vector) for _ in range(n_vectors)] for _ in range(n_rows)]
-        row_b = builder.add(ib, builder.mul(step, ldb))
-        columns = [builder.load(vector_at(pb, row_b, j, vector), align=b.dtype.bitwidth // 8) for j in range(n_vectors)]
-        totals = []
-        for i in range(n_rows):
-            offset = builder.add(builder.add(ia, step), builder.mul(lda, index(i)))
-            element = broadcast(builder.load(builder.gep(pa, [offset])))
-            totals.append([builder.call(fma, [element, columns[j], sums[i][j]]) for j in range(n_vectors)])
-        following = builder.add(step, index(1))
-        builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
-        step.add_incoming(index(0), before)
-        step.add_incoming(following, loop)
-        for i in range(n_rows):
-            for j in range(n_vectors):
-                sums[i][j].add_incoming(ir.Constant(vector, None), before)
-                sums[i][j].add_incoming(totals[i][j], loop)
-        builder.position_at_end(after)
-        for i in range(n_rows):
-            row_c = builder.add(ic, builder.mul(ldc, index(i)))
-            for j in range(n_vectors):
-                total = totals[i][j] if wide == vector else builder.fpext(totals[i][j], wide)
-                pointer = vector_at(pc, row_c, j, wide)
-                old = builder.load(pointer, align=c.dtype.bitwidth // 8)
-                builder.store(builder.fadd(old, total), pointer, align=c.dtype.bitwidth // 8)
+        pointers = []
+        for i in (0, 3, 6):
+            array = make_array(signature.args[i])(context, builder, args[i])
+            pointers.append(builder.gep(array.data, [args[i + 1]]))
+        pa, pb, pc = pointers
+        tile = _tile_function(builder.module, shape, b.dtype.bitwidth, c.dtype.bitwidth)
+        builder.call(tile, [pa, args[2], pb, args[5], pc, args[8], args[9]])
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+def _tile_function(module, shape, bits, wide_bits):
+    """The LLVM function of a tile, once a module and never inlined: a kernel has dozens of calls of each tile."""
+    n_rows, n_vectors, n_lanes = shape
+    real = {32: ir.FloatType(), 64: ir.DoubleType()}
+    scalar, wide_scalar, index = real[bits], real[wide_bits], ir.IntType(64)
+    kind = ir.FunctionType(
+        ir.VoidType(),
+        [scalar.as_pointer(), index, scalar.as_pointer(), index, wide_scalar.as_pointer(), index, index],
+    )
+    name = f"fastem_tile_{n_rows}x{n_vectors}x{n_lanes}_f{bits}_f{wide_bits}"
+    function = cgutils.get_or_insert_function(module, kind, name)
+    if not function.is_declaration:
+        return function
+    function.linkage = "linkonce_odr"
+    for attribute in ("noinline", "nounwind"):
+        function.attributes.add(attribute)
+    pa, lda, pb, ldb, pc, ldc, depth = function.args
+    vector, wide = ir.VectorType(scalar, n_lanes), ir.VectorType(wide_scalar, n_lanes)
+    fma = cgutils.get_or_insert_function(
+        module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{n_lanes}f{bits}"
+    )
+    entry, loop, after = (function.append_basic_block(label) for label in ("entry", "loop", "store"))
+    builder = ir.IRBuilder(entry)
+    builder.branch(loop)
+    builder.position_at_end(loop)
+
+    def vector_at(pointer, offset, j, kind):
+        return builder.bitcast(builder.gep(pointer, [builder.add(offset, index(j * n_lanes))]), kind.as_pointer())
+
+    def broadcast(value):
+        undefined = ir.Constant(vector, ir.Undefined)
+        first = builder.insert_element(undefined, value, ir.IntType(32)(0))
+        return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), n_lanes), None))
+
+    step = builder.phi(index)
+    sums = [[builder.phi(vector) for _ in range(n_vectors)] for _ in range(n_rows)]
+    row_b = builder.mul(step, ldb)
+    columns = [builder.load(vector_at(pb, row_b, j, vector), align=bits // 8) for j in range(n_vectors)]
+    totals = []
+    for i in range(n_rows):
+        element = broadcast(builder.load(builder.gep(pa, [builder.add(step, builder.mul(lda, index(i)))])))
+        totals.append([builder.call(fma, [element, columns[j], sums[i][j]]) for j in range(n_vectors)])
+    following = builder.add(step, index(1))
+    builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+    step.add_incoming(index(0), entry)
+    step.add_incoming(following, loop)
+    for old_row, new_row in zip(sums, totals):
+        for old, new in zip(old_row, new_row):
+            old.add_incoming(ir.Constant(vector, None), entry)
+            old.add_incoming(new, loop)
+    builder.position_at_end(after)
+    for i in range(n_rows):
+        row_c = builder.mul(ldc, index(i))
+        for j in range(n_vectors):
+            total = totals[i][j] if wide == vector else builder.fpext(totals[i][j], wide)
+            pointer = vector_at(pc, row_c, j, wide)
+            old = builder.load(pointer, align=wide_bits // 8)
+            builder.store(builder.fadd(old, total), pointer, align=wide_bits // 8)
+    builder.ret_void()
+    return function
 
 
 def _tile_plain(a, ia, lda, b, ib, ldb, c, ic, ldc, depth, rows, vectors, parts):

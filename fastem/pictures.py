@@ -1,0 +1,94 @@
+"""Pictures of fitted Gaussian mixtures. Needs matplotlib: `pip install "fastem[plot]"`."""
+
+import math
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+_RADII = {1.0: "solid", 2.0: "dashed"}  # ellipses in standard deviations, and their lines
+
+
+def _new_figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('pictures need matplotlib; install it with: pip install "fastem[plot]"') from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Any, path: str | os.PathLike) -> None:
+    """Write a figure as PNG under a temporary name, then rename it."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(temporary, format="png", dpi=120)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def component_covariances(mixture: Any) -> np.ndarray:
+    """Covariances (K, D, D) of a fitted mixture, whatever its covariance_type."""
+    n_components, n_features = mixture.means_.shape
+    covariances = mixture.covariances_
+    if mixture.covariance_type in ("full", "tied"):
+        return np.broadcast_to(covariances, (n_components, n_features, n_features))
+    return np.stack([np.eye(n_features) * variance for variance in covariances])
+
+
+def ellipse(mean: np.ndarray, covariance: np.ndarray, radius: float, n_points: int = 100) -> np.ndarray:
+    """Points (n_points, 2) at Mahalanobis distance `radius` from the mean."""
+    angle = np.linspace(0.0, 2.0 * math.pi, n_points)
+    return mean + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1) @ np.linalg.cholesky(covariance).T
+
+
+def density(mixture: Any, X: np.ndarray, names: tuple[str, str], title: str) -> Any:
+    """Figure of rows (n, 2) coloured by component over the log-density, ellipses at 1 and 2 standard deviations."""
+    figure = _new_figure(7.5, 6.0)
+    axes = figure.add_subplot()
+    low, high = X.min(axis=0), X.max(axis=0)
+    margin = 0.12 * (high - low)
+    x, y = (np.linspace(*ends, 200) for ends in zip(low - margin, high + margin, strict=True))
+    grid = np.stack(np.meshgrid(x, y), axis=-1)
+    log_density = mixture.score_samples(grid.reshape(-1, 2)).reshape(grid.shape[:2])
+    levels = np.unique(np.quantile(mixture.score_samples(X), [0.02, 0.1, 0.25, 0.5, 0.75, 0.95]))
+    contours = axes.contourf(x, y, log_density, levels=levels, cmap="Greys", alpha=0.4, extend="max")
+    axes.scatter(*X.T, c=mixture.predict(X), cmap="tab10", vmin=0, vmax=9, s=14, linewidths=0)
+    for k, (mean, covariance) in enumerate(zip(mixture.means_, component_covariances(mixture), strict=True)):
+        for radius, style in _RADII.items():
+            axes.plot(*ellipse(mean, covariance, radius).T, color=f"C{k}", linestyle=style, linewidth=1.8)
+        axes.plot(*mean, marker="+", color="black", markersize=11, markeredgewidth=1.6)
+        axes.annotate(f"{mixture.weights_[k]:.0%}", mean, xytext=(9, 9), textcoords="offset points", weight="bold")
+    axes.set(xlabel=names[0], ylabel=names[1], title=title)
+    figure.colorbar(contours, ax=axes, label="log-density (nats)")
+    return figure
+
+
+def segmentation(mixture: Any, image: np.ndarray, title: str) -> Any:
+    """Figure of a photograph (height, width, 3) in 0..1, the same in the mean colours of components, and their weights."""
+    labels = mixture.predict(image.reshape(-1, 3))
+    colours = np.clip(mixture.means_, 0.0, 1.0)
+    figure = _new_figure(12.0, 5.2)
+    figure.suptitle(title)
+    grid = figure.add_gridspec(2, 2, height_ratios=[8, 1])
+    for column, (picture, name) in enumerate(
+        [(image, "photograph"), (colours[labels].reshape(image.shape), "segments")]
+    ):
+        axes = figure.add_subplot(grid[0, column])
+        axes.imshow(picture)
+        axes.set_title(name)
+        axes.set_axis_off()
+    axes = figure.add_subplot(grid[1, :])
+    left = 0.0
+    for k in np.argsort(-mixture.weights_):
+        axes.barh(0, mixture.weights_[k], left=left, color=colours[k], edgecolor="white")
+        ink = "black" if colours[k].mean() > 0.5 else "white"
+        axes.text(left + mixture.weights_[k] / 2, 0, f"{mixture.weights_[k]:.0%}", ha="center", va="center", color=ink)
+        left += mixture.weights_[k]
+    axes.set(xlim=(0, 1), yticks=[], xticks=[], title="weights of the components")
+    return figure
