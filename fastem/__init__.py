@@ -12,6 +12,7 @@ _HOMES = {
     "Gaussian": "fastem.families.gaussian",
     "GaussianMixture": "fastem.estimators.gaussian_mixture",
     "Iteration": "fastem.protocol",
+    "ModelFileError": "fastem.persistence",
     "Mixture": "fastem.models.mixture",
     "NormalInverseWishart": "fastem.families.normal_inverse_wishart",
     "Result": "fastem.protocol",

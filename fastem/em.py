@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastem.data import as_data
+from fastem.data import as_data, is_integer, is_real
 from fastem.protocol import DegenerateError, Iteration, Model, Params, Result, Status, add_stats
 
 Callback = Callable[[Iteration], Any]
@@ -100,14 +100,14 @@ def fit(
     >>> result.status.name
     'CONVERGED'
     """
+    _check_arguments(model, max_iter, n_init, tol, callbacks)
     rule = _stopping_rule(stopping)
-    if max_iter < 0 or n_init < 1:
-        raise ValueError(f"max_iter must be at least 0 and n_init at least 1; got max_iter={max_iter}, n_init={n_init}")
-    if not tol >= 0:
-        raise ValueError(f"tol must be a number that is not negative; got {tol}")
+    rng = _generator(random_state)
+    max_iter, n_init = int(max_iter), int(n_init)
     data = as_data(data, sample_weight)
     model = model.prepare(data)
-    rng = np.random.default_rng(random_state)
+    if start is not None:
+        start = model.check_params(start)
     best: Result | None = None
     failure: DegenerateError | None = None
     for number in range(1 if start is not None or max_iter == 0 else n_init):
@@ -161,3 +161,27 @@ def _stopping_rule(stopping: str | StoppingRule) -> StoppingRule:
     if stopping not in STOPPING:
         raise ValueError(f"stopping must be a callable or one of {sorted(STOPPING)}; got {stopping!r}")
     return STOPPING[stopping]
+
+
+def _check_arguments(model: Any, max_iter: Any, n_init: Any, tol: Any, callbacks: Any) -> None:
+    if isinstance(model, type) or not hasattr(model, "e_step"):
+        raise TypeError(
+            f"model must be an instance that follows fastem.protocol.Model; got {type(model).__name__} {model!r}"
+        )
+    if not is_integer(max_iter, 0):
+        raise ValueError(f"max_iter must be an integer of at least 0; got {max_iter!r}")
+    if not is_integer(n_init, 1):
+        raise ValueError(f"n_init must be an integer of at least 1; got {n_init!r}")
+    if not is_real(tol, 0.0):
+        raise ValueError(f"tol must be a number that is not negative; got {tol!r}")
+    if not isinstance(callbacks, Sequence) or not all(callable(callback) for callback in callbacks):
+        raise TypeError(f"callbacks must be a sequence of callables; got {callbacks!r}")
+
+
+def _generator(random_state: Any) -> np.random.Generator:
+    try:
+        return np.random.default_rng(random_state)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"random_state must be None, a non-negative integer or a numpy Generator; got {random_state!r}"
+        ) from error

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastem.data import Block, Data, chunks
+from fastem.data import Block, Data, as_numbers, chunks, squares
 from fastem.kernels.features import LINEAR
 from fastem.kernels.posteriors import HARD
 from fastem.kernels.sweep import statistics
@@ -28,11 +28,7 @@ class Sample(NamedTuple):
 
 
 def centers(method: str, data: Data, frame: np.ndarray, n_components: int, rng: np.random.Generator, n_threads: int):
-    """Centres (K, D) in the frame (2, D) by 'kmeans', 'k-means++' or 'random_from_data'.
-
-    Raises ValueError if fewer than K distinct rows have positive weight.
-    """
-    require_distinct(data, n_components)
+    """Centres (K, D) in the frame (2, D) by 'kmeans', 'k-means++' or 'random_from_data'."""
     n_rows = max(_SEED_ROWS, _SEED_ROWS_PER_NUMBER * n_components * data.n_features)
     sample = sample_rows(data, frame, n_rows, rng)
     if method == "random_from_data":
@@ -111,7 +107,8 @@ def lloyd(data: Data, frame: np.ndarray, points: np.ndarray, sample: Sample, n_t
 
     A centre that has lost its rows moves to the row of the sample that is farthest from its own centre.
     """
-    square_norm = sum(float(w @ (((x - frame[0]) * frame[1]) ** 2).sum(axis=1)) for x, w in chunks(data))
+    with np.errstate(over="ignore", invalid="ignore"):  # rows of weight 0 may lie anywhere
+        square_norm = sum(float(w @ squares((x - frame[0]) * frame[1], w).sum(axis=1)) for x, w in chunks(data))
     whitener = np.empty((0, 2, data.n_features))
     before = np.inf
     for _ in range(_LLOYD_ITERATIONS):
@@ -169,19 +166,19 @@ def _blocks_with(data: Data, resp_of) -> Iterator[Block]:
 
 def check_resp(resp: np.ndarray, n_samples: int, n_components: int) -> np.ndarray:
     """Return labels (N,) int64 or responsibilities (N, K) float64 after checking every entry."""
-    resp = np.asarray(resp)
+    resp = as_numbers("resp_init", resp)
     if resp.shape == (n_samples,):
-        labels = resp.astype(np.int64) if resp.dtype.kind in "biuf" else None
-        if labels is None or not np.array_equal(labels, resp):
+        labels = resp.astype(np.int64) if np.isfinite(resp).all() else np.empty(0)
+        if not np.array_equal(labels, resp):
             raise ValueError("resp_init as labels must hold integers; encode the classes as 0 to n_components - 1")
         if labels.min() < 0 or labels.max() >= n_components:
             raise ValueError(
                 f"resp_init holds labels from {labels.min()} to {labels.max()}; 0 to {n_components - 1} are needed"
             )
         return labels
-    if resp.shape != (n_samples, n_components) or resp.dtype.kind not in "biuf":
+    if resp.shape != (n_samples, n_components):
         raise ValueError(
-            f"resp_init has shape {resp.shape} and dtype {resp.dtype}; labels ({n_samples},) or responsibilities "
+            f"resp_init has shape {resp.shape}; labels ({n_samples},) or responsibilities "
             f"({n_samples}, {n_components}) are needed"
         )
     resp = np.ascontiguousarray(resp, dtype=np.float64)

@@ -70,7 +70,7 @@ def density(mixture: Any, X: np.ndarray, names: tuple[str, str], title: str) -> 
 
 
 def segmentation(mixture: Any, image: np.ndarray, title: str) -> Any:
-    """Figure of a photograph (height, width, 3) in 0..1, the same in the mean colours of components, and their weights."""
+    """Figure of a photograph (height, width, 3) in 0..1, the same in mean colours of components, and their weights."""
     labels = mixture.predict(image.reshape(-1, 3))
     colours = np.clip(mixture.means_, 0.0, 1.0)
     figure = _new_figure(12.0, 5.2)

@@ -66,6 +66,9 @@ class Model(Protocol):
     def prepare(self, data: Any) -> "Model":
         """Return the model with all that it takes from the whole data, once: scales, defaults of priors."""
 
+    def check_params(self, params: Params) -> Params:
+        """Return parameters that a user gave as a start, after checking them."""
+
     def initialize(self, data: Any, rng: np.random.Generator) -> Params:
         """Return start parameters."""
 

@@ -33,6 +33,9 @@ class Linkage:
     def prepare(self, data):
         return self
 
+    def check_params(self, t):
+        return t
+
     def initialize(self, data, rng):
         return next(self.starts)
 

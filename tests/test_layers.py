@@ -20,6 +20,9 @@ ALLOWED = {
     "models": {"numpy", "families", "kernels", "protocol", "data", "initialize"},
     "em": {"numpy", "protocol", "data"},
     "persistence": {"numpy", "protocol"},
+    "tables": {"numpy", "pyarrow", "persistence"},
+    "report": {"tqdm"},
+    "pictures": {"numpy", "matplotlib"},
 }
 STANDARD = set(sys.stdlib_module_names)
 

@@ -126,7 +126,7 @@ def expected_log_likelihood(model, moments, params):
     """Q(params | the parameters behind the moments), in closed form."""
     kind = model.family.covariance_type
     k, d = params.components.means.shape
-    covariances, scatters = params.components.covariances, moments.scatters
+    covariances, around = params.components.covariances, moments.covariances
     gaps = moments.means - params.components.means
     total = float(moments.counts @ np.log(params.weights))
     for i in range(k):
@@ -137,12 +137,12 @@ def expected_log_likelihood(model, moments, params):
         total -= 0.5 * moments.counts[i] * (d * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1])
         total -= 0.5 * moments.counts[i] * gaps[i] @ precision @ gaps[i]
         if kind == "full":
-            total -= 0.5 * np.trace(precision @ scatters[i])
+            total -= 0.5 * moments.counts[i] * np.trace(precision @ around[i])
         elif kind == "diag":
-            total -= 0.5 * np.diagonal(precision) @ scatters[i]
+            total -= 0.5 * moments.counts[i] * np.diagonal(precision) @ around[i]
         elif kind == "spherical":
-            total -= 0.5 * precision[0, 0] * scatters[i]
-    return total - (0.5 * np.trace(precision @ scatters) if kind == "tied" else 0.0)
+            total -= 0.5 * precision[0, 0] * moments.counts[i] * d * around[i]
+    return total - (0.5 * moments.counts.sum() * np.trace(precision @ around) if kind == "tied" else 0.0)
 
 
 def gradient(function, x, h=1e-5):
@@ -317,3 +317,36 @@ def test_replaced_fields_are_checked():
         replace(MODELS["full"], n_components=0)
     with pytest.raises(ValueError, match="weight_concentration"):
         replace(MODELS["full"], weight_concentration=0.5)
+
+
+def test_two_models_can_share_data(rng):
+    """What a model keeps with a block belongs to its frame."""
+    data = as_data(simulate(rng, 300, 2, 2) * [1.0, 100.0])
+    options = {"max_iter": 4, "tol": 0, "random_state": 0}
+    fastem.fit(Mixture(Gaussian("spherical", prior=MAP), 2), data, **options)
+    shared = fastem.fit(Mixture(Gaussian("tied"), 2), data, **options)
+    alone = fastem.fit(Mixture(Gaussian("tied"), 2), data.blocks[0].X, **options)
+    assert np.array_equal(shared.history, alone.history)
+
+
+def test_an_unprepared_model_says_so(rng):
+    model, data = MODELS["full"], as_data(simulate(rng))
+    params = model.prepare(data).initialize(data, rng)
+    with pytest.raises(ValueError, match="prepare"):
+        model.e_step(params, data.blocks[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"weights_init": [0.5, 0.4]}, "weights_init must be non-negative and sum to 1"),
+        ({"weights_init": [1.0]}, "weights_init has shape"),
+        ({"means_init": [[1.0], [np.nan]]}, "means_init holds NaN"),
+        ({"means_init": [[1.0, 2.0, 3.0]]}, "means_init has shape"),
+        ({"precisions_init": [1.0, -1.0]}, "precisions_init has shape"),
+        ({"precisions_init": [[[1.0, 2.0], [2.0, 1.0]]] * 2}, "positive definite"),
+    ],
+)
+def test_explicit_starts_are_checked_before_computing(given, words, rng):
+    with pytest.raises(ValueError, match=words):
+        fastem.fit(Mixture(Gaussian(), 2, **given), rng.normal(size=(20, 2)))

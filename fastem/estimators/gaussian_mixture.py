@@ -1,9 +1,10 @@
 """scikit-learn's GaussianMixture over fastem's model and driver: validation in, attributes out, no algorithm."""
 
+import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -14,12 +15,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fastem.data import as_data, as_rows
+from fastem.data import as_data, as_rows, is_integer
 from fastem.em import STOPPING, fit
 from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian, GaussianParams
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
 from fastem.initialize import STARTS
-from fastem.models.mixture import Mixture, MixtureParams
+from fastem.models.mixture import Mixture, MixtureParams, check_weights, finite_array
 from fastem.protocol import Iteration, Status
 
 
@@ -225,11 +226,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         >>> gm.predict([[-1.0], [4.0]])
         array([0, 1])
         """
-        means = _finite_array("means", means, 2)
+        means = finite_array("means", means, 2)
         estimator = cls(n_components=len(means), **params)
         estimator._validate_params()
         family = Gaussian(estimator.covariance_type)
-        weights = _check_weights("weights", weights, len(means))
+        weights = check_weights("weights", weights, len(means))
         if (covariances is None) == (precisions is None):
             raise ValueError("give exactly one of covariances and precisions")
         if precisions is not None:
@@ -265,6 +266,18 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         -------
         self
         """
+        with _unchanged_on_error(self):
+            self._fit(X, sample_weight, callbacks)
+        if self.status_ is Status.MAX_ITER and self.max_iter > 0:
+            warnings.warn(
+                f"EM did not converge in max_iter={self.max_iter} iterations: raise max_iter or tol, or look at "
+                "lower_bounds_ for what is still gained.",
+                ConvergenceWarning,
+                stacklevel=3,  # the caller of fit, beyond scikit-learn's wrapper
+            )
+        return self
+
+    def _fit(self, X, sample_weight, callbacks):
         X = self._check_rows(X, reset=True)
         data = as_data(X, sample_weight)
         start = self._params() if self.warm_start and hasattr(self, "means_") else None
@@ -275,7 +288,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             )
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         result = fit(
-            self._model(X.shape[1]),
+            self._model(),
             data,
             start=start,
             max_iter=self.max_iter,
@@ -285,13 +298,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             random_state=seed,
             callbacks=[*callbacks, *self._reporters()],
         )
-        if result.status is Status.MAX_ITER and self.max_iter > 0:
-            warnings.warn(
-                f"EM did not converge in max_iter={self.max_iter} iterations: raise max_iter or tol, or look at "
-                "lower_bounds_ for what is still gained.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
         self._set_params(result.params)
         self.converged_ = result.status is Status.CONVERGED
         self.status_ = result.status
@@ -299,7 +305,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         self.lower_bounds_ = (result.history / data.total_weight).tolist()
         self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else -math.inf
         self.log_likelihood_ = float(result.log_likelihood)
-        return self
 
     def fit_predict(self, X, y=None, sample_weight=None):
         """Fit, then return the most probable component (n_samples,) of each row: `fit(X).predict(X)`."""
@@ -327,37 +332,37 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     def bic(self, X):
         """Bayesian information criterion on X, -2 log L + p log n: lower is better."""
-        n_samples = np.shape(X)[0]
-        return -2 * self.score(X) * n_samples + self._n_parameters() * math.log(n_samples)
+        log_prob = self.score_samples(X)
+        return float(-2 * log_prob.sum() + self._n_parameters() * math.log(len(log_prob)))
 
     def aic(self, X):
         """Akaike information criterion on X, -2 log L + 2 p: lower is better."""
-        return -2 * self.score(X) * np.shape(X)[0] + 2 * self._n_parameters()
+        return float(-2 * self.score_samples(X).sum() + 2 * self._n_parameters())
 
     def sample(self, n_samples=1):
         """Draw (X, y): rows (n_samples, n_features) and their components (n_samples,), sorted by component."""
         check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1; got {n_samples}")
+        if not is_integer(n_samples, 1):
+            raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}")
         rng = np.random.default_rng(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        return self._model(self.means_.shape[1]).sample(self._params(), n_samples, rng)
+        return self._model().sample(self._params(), int(n_samples), rng)
 
     # between estimator and model
 
     def _check_rows(self, X, *, reset: bool) -> np.ndarray:
-        X = validate_data(
-            self, X, reset=reset, dtype=[np.float64, np.float32], order="C", ensure_min_samples=2 if reset else 1
-        )
-        return as_rows(X)
+        rows = as_rows(X)
+        if reset and len(rows) < 2:
+            raise ValueError("X has 1 sample; a fit needs at least 2 (n_samples=1)")
+        validate_data(self, X if hasattr(X, "columns") else rows, reset=reset, skip_check_array=True)
+        return rows
 
     def _score_rows(self, X, want_resp=False):
         check_is_fitted(self)
         X = self._check_rows(X, reset=False)
-        return self._model(X.shape[1]).score_rows(self._params(), X, want_resp)
+        return self._model().score_rows(self._params(), X, want_resp)
 
-    def _model(self, n_features: int) -> Mixture:
+    def _model(self) -> Mixture:
         """The model that the constructor parameters describe."""
-        K = self.n_components
         prior = None
         if self.covariance_prior is not None or self.mean_precision_prior is not None:
             scale: Any = 0.0 if self.covariance_prior is None else self.covariance_prior
@@ -372,21 +377,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):
                 "mean_prior needs mean_precision_prior, and degrees_of_freedom_prior needs covariance_prior; "
                 "without them they have no effect"
             )
-        family = Gaussian(self.covariance_type, self.reg_covar, prior)
-        weights, means, precisions = self.weights_init, self.means_init, self.precisions_init
-        if means is not None:
-            means = _finite_array("means_init", means, 2)
-            if means.shape != (K, n_features):
-                raise ValueError(f"means_init has shape {means.shape}; (n_components, n_features) = {(K, n_features)}")
         return Mixture(
-            family,
-            K,
-            start=self.init_params if self.resp_init is None else np.asarray(self.resp_init),
-            weights_init=None if weights is None else _check_weights("weights_init", weights, K),
-            means_init=means,
-            precisions_init=None
-            if precisions is None
-            else family.check_shape("precisions_init", precisions, K, n_features),
+            Gaussian(self.covariance_type, self.reg_covar, prior),
+            self.n_components,
+            start=self.init_params if self.resp_init is None else self.resp_init,
+            weights_init=self.weights_init,
+            means_init=self.means_init,
+            precisions_init=self.precisions_init,
             weight_concentration=self.weight_concentration_prior or 1.0,
             n_threads=self.n_threads,
         )
@@ -406,7 +403,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             self.precisions_ = roots**2
 
     def _n_parameters(self) -> int:
-        return self._model(self.means_.shape[1]).n_parameters(self.means_.shape[1])
+        return self._model().n_parameters(self.means_.shape[1])
 
     def _reporters(self) -> list[Callable[[Iteration], None]]:
         if not self.verbose:
@@ -423,19 +420,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return [report]
 
 
-def _finite_array(name: str, values, n_dimensions: int) -> np.ndarray:
-    array = np.array(values, dtype=np.float64)
-    if array.ndim != n_dimensions or array.size == 0:
-        raise ValueError(f"{name} has shape {array.shape}; {n_dimensions} dimensions and no empty one are needed")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds NaN or infinity; every entry must be finite")
-    return array
-
-
-def _check_weights(name: str, weights, n_components: int) -> np.ndarray:
-    weights = _finite_array(name, weights, 1)
-    if weights.shape != (n_components,):
-        raise ValueError(f"{name} has shape {weights.shape}; ({n_components},) is needed")
-    if (weights < 0).any() or not np.isclose(weights.sum(), 1.0, rtol=0, atol=1e-8):
-        raise ValueError(f"{name} must be non-negative and sum to 1; they sum to {weights.sum():.10g}")
-    return weights
+@contextlib.contextmanager
+def _unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
+    """Put every attribute back if the block raises: a refused fit leaves the last one whole."""
+    before = dict(estimator.__dict__)
+    try:
+        yield
+    except BaseException:
+        estimator.__dict__.clear()
+        estimator.__dict__.update(before)
+        raise

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from scipy.linalg.lapack import dtrtri
 
-from fastem.data import Summary
+from fastem.data import Summary, as_numbers, is_real
 from fastem.families.normal_inverse_wishart import NO_PRIOR, NormalInverseWishart, ResolvedPrior, is_positive_definite
 from fastem.kernels.double_double import whitener_of
 from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, n_statistics
@@ -30,6 +30,8 @@ _SINGLE = 2e-5
 # Values that differ at all differ by a unit of rounding; a standard deviation (given the other columns) below half of
 # one is a component on a single point, or rounding noise of dependent columns (at most 0.29).
 _GRANULES = 0.5
+# A pivot of a D x D covariance below so many D eps of its variance is rounding noise: the matrix is singular.
+_PIVOTS = 16.0
 # Densities lose eps * inflation to the Cholesky factor; beyond this they are computed in double-double (12 times
 # slower), so that they keep 12 digits.
 _INFLATED = 1e3
@@ -74,11 +76,11 @@ class Layout(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Weight, mean and scatter about the mean of each component, in the units of the data."""
+    """Weight, mean and covariance about the mean of each component, in the units of the data."""
 
     counts: np.ndarray  # (K,)
     means: np.ndarray  # (K, D)
-    scatters: np.ndarray  # (K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical: the trace
+    covariances: np.ndarray  # (K, D, D) full, (D, D) tied: pooled, (K, D) diag, (K,) spherical: mean over columns
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,10 @@ class Gaussian:
     def __post_init__(self):
         if self.covariance_type not in COVARIANCE_TYPES:
             raise ValueError(f"covariance_type must be one of {list(COVARIANCE_TYPES)}; got {self.covariance_type!r}")
-        if not (self.reg_covar >= 0 and math.isfinite(self.reg_covar)):
-            raise ValueError(f"reg_covar must be a finite number that is not negative; got {self.reg_covar}")
+        if not is_real(self.reg_covar, 0.0):
+            raise ValueError(f"reg_covar must be a finite number that is not negative; got {self.reg_covar!r}")
+        if self.prior is not None and not isinstance(self.prior, NormalInverseWishart):
+            raise TypeError(f"prior must be a fastem.NormalInverseWishart or None; got {self.prior!r}")
 
     # features
 
@@ -219,29 +223,32 @@ class Gaussian:
         n_components, n_features = len(sums), frame.center.size
         counts, first, second = sums[:, 0], sums[:, 1 : 1 + n_features], sums[:, 1 + n_features :]
         n_thin = len(layout.whitener)
-        means = first / np.maximum(counts, _TINY)[:, None]
+        safe = np.maximum(counts, _TINY)
+        means = first / safe[:, None]
         if layout.feature_map == FULL:
-            second = self.unpack_second(second, n_features)
-            second = second - counts[:, None, None] * means[:, :, None] * means[:, None, :]
+            second = self.unpack_second(second / safe[:, None], n_features) - means[:, :, None] * means[:, None, :]
         elif layout.feature_map == DIAGONAL:
-            second = second - counts[:, None] * means**2
+            second = second / safe[:, None] - means**2
         elif layout.feature_map == SPHERICAL:
-            second = second[:, 0] - counts * (means**2).sum(axis=1)
+            second = second[:, 0] / safe - (means**2).sum(axis=1)
         else:
-            second = scatter - (means * counts[:, None]).T @ means
+            second = (scatter - (means * counts[:, None]).T @ means) / counts.sum()
         if n_thin:
             thin = slice(n_components - n_thin, None)
             means = means.copy()
             means[thin], second[thin] = _unwhiten(layout.whitener, means[thin], second[thin])
+        if self.covariance_type == "tied" and second.ndim == 3:
+            second = np.einsum("k,kij->ij", counts / counts.sum(), second)
         back = np.empty_like(layout.order)
         back[layout.order] = np.arange(n_components)
-        if second.ndim == 3 or self.covariance_type in ("diag", "spherical"):
-            second = second[back]
-        if self.covariance_type == "tied" and second.ndim == 3:
-            second = second.sum(axis=0)
         unit = 1.0 / frame.scale
-        factor = {"diag": unit**2, "spherical": unit[0] ** 2}.get(self.covariance_type, unit[:, None] * unit)
-        return Moments(counts[back], frame.center + means[back] * unit, second * factor)
+        if self._is_matrix:
+            second = second * (unit[:, None] * unit)
+        else:
+            second = second * (unit**2 if second.ndim == 2 else unit[0] ** 2 / n_features)
+        if self.covariance_type != "tied":
+            second = second[back]
+        return Moments(counts[back], frame.center + means[back] * unit, second)
 
     def unpack_second(self, packed: np.ndarray, n_features: int) -> np.ndarray:
         """Second moments (K, D, D) from the packed lower triangles (K, D (D + 1) / 2) of the full feature map."""
@@ -250,27 +257,23 @@ class Gaussian:
     def about_means(self, moments: Moments, frame: Frame, feature_map: int) -> Layout | None:
         """Layout that takes every sum about the means of `moments`, or None if sums about the frame are as good."""
         n_components, n_features = moments.means.shape
-        scatters = moments.scatters
+        variances = moments.covariances
         if self._is_matrix:
-            scatters = np.broadcast_to(np.diagonal(scatters, axis1=-2, axis2=-1), moments.means.shape)
-        elif scatters.ndim == 1:
-            scatters = np.broadcast_to(scatters[:, None] / n_features, moments.means.shape)
-        variances = scatters / np.maximum(moments.counts, _TINY)[:, None] * frame.scale**2
-        if self.covariance_type == "tied":
-            variances = scatters / moments.counts.sum() * frame.scale**2
+            variances = np.diagonal(variances, axis1=-2, axis2=-1)
+        elif variances.ndim == 1:
+            variances = variances[:, None]
+        variances = variances * frame.scale**2
         limit = np.finfo(np.float64).eps / _THIN * frame.reach**2
         if (variances >= limit).all():
             return None
-        matrix = self.covariance_type in ("full", "tied")
-        unit = np.eye(n_features) if matrix else np.ones(n_features)
+        unit = np.eye(n_features) if self._is_matrix else np.ones(n_features)
         whiteners = np.broadcast_to(unit, (n_components, *unit.shape))
         means = (moments.means - frame.center) * frame.scale
         return Layout(feature_map, np.arange(n_components), _pack_whiteners(whiteners, means))
 
     def maximize(self, moments: Moments, old: GaussianParams | None, granule: np.ndarray) -> GaussianParams:
         """Posterior mode (maximum likelihood without a prior) of means and covariances given the moments."""
-        counts, means, scatters = moments
-        n_components, n_features = means.shape
+        counts, means, covariances = moments
         empty = counts <= _TINY
         if old is None:
             if empty.any():
@@ -281,36 +284,41 @@ class Gaussian:
         elif empty.any():
             means = np.where(empty[:, None], old.means, means)
         prior = self.resolved
-        mean_weight = float(prior.mean_precision > 0)
-        has_scale = prior.has_scale
-        if mean_weight:
-            shrink = counts * prior.mean_precision / (counts + prior.mean_precision)
-            gap = means - prior.mean
-            scatters = scatters + self._shape_scatter(shrink, gap)
-            means = means - (prior.mean_precision / (counts + prior.mean_precision))[:, None] * gap
-        extra = prior.exponent(self.covariance_type, n_features)
-        if self.covariance_type == "full":
-            weight = (counts + mean_weight + extra)[:, None, None]
-        elif self.covariance_type == "tied":
-            weight = counts.sum() + n_components * mean_weight + extra
-        elif self.covariance_type == "diag":
-            weight = (counts + mean_weight + extra)[:, None]
-        else:
-            weight = n_features * (counts + mean_weight) + extra
-        covariances = (scatters + prior.scale) / np.maximum(weight, _TINY)
+        if self.prior is not None:
+            means, covariances = self._with_prior(counts, means, covariances)
+        if self._is_matrix:  # symmetric to the last bit
+            covariances = 0.5 * (covariances + np.swapaxes(covariances, -1, -2))
         covariances = self._regularized(covariances)
-        if old is not None and empty.any() and not has_scale and self.covariance_type != "tied":
+        if old is not None and empty.any() and not prior.has_scale and self.covariance_type != "tied":
             covariances[empty] = old.covariances[empty]
         return GaussianParams(means, covariances, self.precisions_cholesky(covariances, granule))
 
-    def _shape_scatter(self, factors: np.ndarray, gaps: np.ndarray) -> np.ndarray:
-        """sum_k or each of factor_k gap_k gap_k', in the shape of the scatters."""
+    def _with_prior(self, counts, means, covariances) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior modes of means and covariances (Fraley & Raftery 2007, table 2 and section 3)."""
+        prior = self.resolved
+        n_components, n_features = means.shape
+        share = prior.mean_precision / np.maximum(counts + prior.mean_precision, _TINY)
+        gaps, pull = means - prior.mean, counts * share
+        added = float(prior.mean_precision > 0)
+        extra = prior.exponent(self.covariance_type, n_features)
         if self.covariance_type == "full":
-            return factors[:, None, None] * gaps[:, :, None] * gaps[:, None, :]
-        if self.covariance_type == "tied":
-            return (gaps * factors[:, None]).T @ gaps
-        squares = factors[:, None] * gaps**2
-        return squares if self.covariance_type == "diag" else squares.sum(axis=1)
+            mass = counts[:, None, None]
+            weight = mass + added + extra
+            scatter = pull[:, None, None] * gaps[:, :, None] * gaps[:, None, :]
+        elif self.covariance_type == "tied":
+            mass = counts.sum()
+            weight = mass + n_components * added + extra
+            scatter = (gaps * pull[:, None]).T @ gaps
+        elif self.covariance_type == "diag":
+            mass = counts[:, None]
+            weight = mass + added + extra
+            scatter = pull[:, None] * gaps**2
+        else:
+            mass = n_features * counts
+            weight = mass + n_features * added + extra
+            scatter = pull * (gaps**2).sum(axis=1)
+        weight = np.maximum(weight, _TINY)
+        return means - share[:, None] * gaps, covariances * (mass / weight) + (scatter + prior.scale) / weight
 
     def _regularized(self, covariances: np.ndarray) -> np.ndarray:
         if self.reg_covar == 0:
@@ -319,19 +327,19 @@ class Gaussian:
             return covariances + self.reg_covar
         return covariances + self.reg_covar * np.eye(covariances.shape[-1])
 
-    def precisions_cholesky(self, covariances: np.ndarray, granule: np.ndarray | float = 0.0) -> np.ndarray:
+    def precisions_cholesky(self, covariances: np.ndarray, granule: np.ndarray | None = None) -> np.ndarray:
         """Upper triangular roots of the precisions, or reciprocal standard deviations.
 
         Raises
         ------
         DegenerateError
-            If a covariance is not positive definite, or a standard deviation given all other columns is not larger
-            than a few units of rounding of the data (`granule`, (D,)): the component sits on one point.
+            If a covariance is not positive definite. With `granule` (D,), the rounding of the data, also if a standard
+            deviation, given the other columns, is lost in it or in the rounding of the covariance.
         """
-        smallest = _GRANULES * np.asarray(granule)
+        smallest = np.zeros(1) if granule is None else _GRANULES * granule
         if not self._is_matrix:
             if self.covariance_type == "spherical":
-                smallest = smallest.max(initial=0.0)
+                smallest = smallest.max()
             with np.errstate(invalid="ignore"):
                 deviations = np.sqrt(covariances)
             good = (deviations > smallest) & (covariances >= _TINY)
@@ -339,6 +347,9 @@ class Gaussian:
                 raise self._collapse(np.argwhere(~good)[0], "a variance that is lost in the rounding of the data")
             return 1.0 / deviations
         stack = covariances if covariances.ndim == 3 else covariances[None]
+        if granule is not None:
+            rounding = _PIVOTS * stack.shape[1] * np.finfo(np.float64).eps
+            smallest = np.maximum(smallest, np.sqrt(rounding * np.abs(np.diagonal(stack, axis1=1, axis2=2))))
         try:
             lower = np.linalg.cholesky(stack)
         except np.linalg.LinAlgError:
@@ -366,7 +377,7 @@ class Gaussian:
 
     def check_shape(self, name: str, array: np.ndarray, n_components: int, n_features: int) -> np.ndarray:
         """Return covariances or precisions as float64 after checking shape, finiteness, symmetry and sign."""
-        array = np.asarray(array, dtype=np.float64)
+        array = np.array(as_numbers(name, array), dtype=np.float64)
         shape = {
             "full": (n_components, n_features, n_features),
             "tied": (n_features, n_features),
@@ -377,14 +388,20 @@ class Gaussian:
             raise ValueError(f"{name} has shape {array.shape}; {self.covariance_type!r} needs {shape}")
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds NaN or infinity; every entry must be finite")
+        stack = array if array.ndim == 3 or not self._is_matrix else array[None]
+        variances = np.diagonal(stack, axis1=1, axis2=2) if self._is_matrix else array
+        good = (variances >= _TINY) & (variances <= 1 / _TINY)
+        if not good.all():
+            place = np.argwhere(~good)[0].tolist()
+            where = f"{name}{place}"
+            if self._is_matrix:
+                where = f"{name}{place[:1] if array.ndim == 3 else ''} at column {place[1]}"
+            raise ValueError(f"{where} must be positive definite, and no reciprocal may overflow or underflow")
         if not self._is_matrix:
-            if not (array > 0).all():
-                raise ValueError(f"{name} must be positive; entry {np.argwhere(array <= 0)[0].tolist()} is not")
             return array
-        stack = array if array.ndim == 3 else array[None]
         for k, matrix in enumerate(stack):
-            where = f"{name}[{k}]" if array.ndim == 3 else name
             if not is_positive_definite(matrix):
+                where = f"{name}[{k}]" if array.ndim == 3 else name
                 raise ValueError(f"{where} must be symmetric positive definite")
         return array
 
@@ -481,11 +498,14 @@ def _unwhiten(whitener: np.ndarray, means: np.ndarray, scatters: np.ndarray) -> 
 
 
 def _first_singular(stack: np.ndarray, smallest: np.ndarray) -> np.ndarray:
+    """Component and column of the first pivot that is not larger than `smallest`."""
+    smallest = np.broadcast_to(smallest, stack.shape[:2])
     for k, matrix in enumerate(stack):
-        try:
-            diagonal = np.diagonal(np.linalg.cholesky(matrix))
-        except np.linalg.LinAlgError:
-            return np.array([k])
-        if not (diagonal > smallest).all():
-            return np.array([k, int(np.flatnonzero(~(diagonal > smallest))[0])])
+        for column in range(len(matrix)):
+            try:
+                pivot = np.linalg.cholesky(matrix[: column + 1, : column + 1])[-1, -1]
+            except np.linalg.LinAlgError:
+                return np.array([k, column])
+            if not pivot > smallest[k, column]:
+                return np.array([k, column])
     return np.array([0])

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastem.data import as_numbers
+
 
 class NormalInverseWishart(NamedTuple):
     """Conjugate prior of means and covariances (Fraley & Raftery 2007, J. Classification 24, section 3).
@@ -35,13 +37,15 @@ class NormalInverseWishart(NamedTuple):
     ) -> "ResolvedPrior":
         """Fill what is open from the mean (D,) and covariance (D, D) of the data, and check what is given."""
         n_features = mean.size
-        center = mean if self.mean is None else np.asarray(self.mean, dtype=np.float64)
+        center = mean if self.mean is None else np.array(as_numbers("mean_prior", self.mean), float)
         freedom = n_features + 2.0 if self.degrees_of_freedom is None else float(self.degrees_of_freedom)
         spread = covariance / n_components ** (2.0 / n_features)
         defaults = {"diag": np.diag(spread), "spherical": np.trace(spread) / n_features}
-        scale = np.asarray(
-            defaults.get(covariance_type, spread) if self.scale is None else self.scale, dtype=np.float64
-        )
+        scale = np.asarray(defaults.get(covariance_type, spread))
+        if self.scale is not None:
+            scale = np.array(as_numbers("covariance_prior", self.scale), float)
+            if scale.ndim and not scale.any():
+                raise ValueError("covariance_prior is zero everywhere; it must be positive definite")
         if scale.ndim == 0 and covariance_type == "diag":
             scale = np.full(n_features, float(scale))
         prior = ResolvedPrior(center, float(self.mean_precision), freedom, scale)

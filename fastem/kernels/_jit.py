@@ -86,6 +86,8 @@ def max_threads() -> int:
 def use_threads(n_threads: int | None) -> int:
     """Resolve a user's `n_threads` (None or -1: all) to a number between 1 and `max_threads()`."""
     available = max_threads()
+    if available == 1:  # also in a forked child, where numba's threads must not be touched
+        return 1
     if n_threads is None or n_threads == -1:
         return min(available, numba.get_num_threads())
     return max(1, min(int(n_threads), available))

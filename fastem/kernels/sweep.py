@@ -138,6 +138,18 @@ def _posterior_block(scores, n_fast, posterior, weight, first, n_rows, best, tot
 
 
 @kernel
+def _centre_idle_rows(weight, first, n_rows, columns):
+    """Move rows of weight 0 to the centre: they may lie so far out that 0 times their square is NaN."""
+    for b in range(n_rows if weight.shape[0] > 0 else 0):
+        largest = weight[first + b, 0]
+        for k in range(1, weight.shape[1]):
+            largest = max(largest, weight[first + b, k])
+        if largest == 0.0:
+            for d in range(columns.shape[0]):
+                columns[d, b] = 0.0
+
+
+@kernel
 def _sweep_lane(X, weight, frame, theta, whitener, codes, first_row, last_row, statistics, totals):
     feature_map, posterior = codes
     n_features = X.shape[1]
@@ -158,6 +170,7 @@ def _sweep_lane(X, weight, frame, theta, whitener, codes, first_row, last_row, s
     for first in range(first_row, last_row, width):
         n_rows = min(width, last_row - first)
         load_columns(X, frame, first, n_rows, columns)
+        _centre_idle_rows(weight, first, n_rows, columns)
         if posterior != GIVEN:
             _score_block(columns, theta, whitener, feature_map, chunk, phi, y, centred, scores)
         elif n_fast > 0 and chunk >= n_stats:
@@ -301,5 +314,6 @@ def score(X, frame, theta, whitener, feature_map, n_threads, want_resp=False):
     labels = np.empty(n_rows, np.int64)
     resp = np.empty((n_rows if want_resp else 0, n_states))
     arguments = (X, frame, theta, whitener, feature_map, log_prob, labels, resp)
-    _run(_score_serial, _score_parallel, arguments, n_rows * theta.size, n_rows, n_threads)
+    work = n_rows * (theta.size + whitener.size)
+    _run(_score_serial, _score_parallel, arguments, work, n_rows, n_threads)
     return log_prob, labels, resp

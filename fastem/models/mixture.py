@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem.data import SMALLEST, Block, Data, Summary, summarize
+from fastem.data import SMALLEST, Block, Data, Summary, as_numbers, as_writable, is_integer, is_real, summarize
 from fastem.families.gaussian import Frame, Gaussian, GaussianParams, Layout, Moments
-from fastem.initialize import CENTERS, STARTS, centers, check_resp, given_blocks, random_blocks
+from fastem.initialize import CENTERS, STARTS, centers, check_resp, given_blocks, random_blocks, require_distinct
 from fastem.kernels._jit import use_threads
 from fastem.kernels.features import FULL, LINEAR, n_statistics
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
@@ -81,12 +81,17 @@ class Mixture:
     frame: Frame | None = field(default=None, repr=False)
 
     def __post_init__(self):
-        if self.n_components < 1:
-            raise ValueError(f"n_components must be at least 1; got {self.n_components}")
-        if not (self.weight_concentration >= 1 and math.isfinite(self.weight_concentration)):
+        if not isinstance(self.family, Gaussian):
+            raise TypeError(f"family must be a family such as fastem.Gaussian(); got {self.family!r}")
+        if not is_integer(self.n_components, 1):
+            raise ValueError(f"n_components must be an integer of at least 1; got {self.n_components!r}")
+        if self.n_threads not in (None, -1) and not is_integer(self.n_threads, 1):
+            raise ValueError(f"n_threads must be None, -1 or a positive integer; got {self.n_threads!r}")
+        object.__setattr__(self, "n_components", int(self.n_components))
+        if not is_real(self.weight_concentration, 1.0):
             raise ValueError(
                 "weight_concentration must be a finite number of at least 1 (below, the mode lies on the boundary); "
-                f"got {self.weight_concentration}"
+                f"got {self.weight_concentration!r}"
             )
 
     @property
@@ -108,15 +113,36 @@ class Mixture:
             check_resp(self.start, data.n_samples, self.n_components)
         elif self.start not in STARTS:
             raise ValueError(f"start must be one of {list(STARTS)}, labels or responsibilities; got {self.start!r}")
+        model = self._with_checked_start(data.n_features)
+        self.family.resolve_prior(np.zeros(data.n_features), np.eye(data.n_features), self.n_components)  # its checks
+        require_distinct(data, self.n_components)
         summary = summarize(data)
         _check_scale(summary)
-        model = replace(self, frame=self.family.frame(summary, data.dtype))
+        model = replace(model, frame=self.family.frame(summary, data.dtype))
         if self.family.prior is None:
             return model
-        scatter = sum(model._scatter(block) for block in data) / data.total_weight
+        scatter = sum(model._scatter_of(block) for block in data) / data.total_weight
         unit = 1.0 / model.bound.scale
         covariance = scatter * (unit[:, None] * unit)
         return replace(model, family=self.family.resolve_prior(summary.mean, covariance, self.n_components))
+
+    def check_params(self, params: MixtureParams) -> MixtureParams:
+        """Return start parameters after checking shapes, finiteness and sign."""
+        if not (isinstance(params, MixtureParams) and isinstance(params.components, GaussianParams)):
+            raise TypeError(f"start must be MixtureParams of GaussianParams; got {type(params).__name__}")
+        n_features = self.bound.center.size
+        weights = check_weights("start.weights", params.weights, self.n_components)
+        means, covariances, roots = params.components
+        means = finite_array("start.components.means", means, 2)
+        if means.shape != (self.n_components, n_features):
+            wanted = (self.n_components, n_features)
+            raise ValueError(f"start.components.means has shape {means.shape}; {wanted} is needed")
+        covariances = self.family.check_shape("start.components.covariances", covariances, *means.shape)
+        name = "start.components.precisions_cholesky"
+        roots = finite_array(name, roots, covariances.ndim)
+        if roots.shape != covariances.shape:
+            raise ValueError(f"{name} has shape {roots.shape}; {covariances.shape} is needed")
+        return MixtureParams(weights, GaussianParams(means, covariances, roots))
 
     def initialize(self, data: Data, rng: np.random.Generator) -> MixtureParams:
         """Start parameters: an M-step on the first responsibilities, then whatever was given explicitly."""
@@ -140,7 +166,7 @@ class Mixture:
         sums, log_likelihood = self._sweep(block, theta, layout, SOFTMAX)
         scatter = np.empty((0, 0))
         if layout.feature_map == LINEAR:
-            scatter = block.constant("scatter", self._scatter)
+            scatter = self._scatter_of(block)
             root = params.components.precisions_cholesky / self.bound.scale[:, None]
             log_likelihood -= 0.5 * float((root * (scatter @ root)).sum())
         return MixtureStats(block.total_weight, log_likelihood, sums, scatter)
@@ -164,7 +190,9 @@ class Mixture:
     def score_rows(self, params: MixtureParams, X: np.ndarray, want_resp: bool = False):
         """Log-density (N,), most probable component (N,) and, if wanted, responsibilities (N, K) of each row."""
         theta, layout, frame = self.family.exact(params.components, _log(params.weights))
-        return score(X, frame, theta, layout.whitener, layout.feature_map, use_threads(self.n_threads), want_resp)
+        return score(
+            as_writable(X), frame, theta, layout.whitener, layout.feature_map, use_threads(self.n_threads), want_resp
+        )
 
     def n_parameters(self, n_features: int) -> int:
         """Number of free parameters."""
@@ -198,6 +226,24 @@ class Mixture:
             use_threads(self.n_threads),
         )
         return sums, -math.inf if n_lost else log_likelihood
+
+    def _with_checked_start(self, n_features: int) -> "Mixture":
+        """Copy whose explicit start parameters are checked arrays."""
+        weights, means, precisions = self.weights_init, self.means_init, self.precisions_init
+        if weights is not None:
+            weights = check_weights("weights_init", weights, self.n_components)
+        if means is not None:
+            means = finite_array("means_init", means, 2)
+            if means.shape != (self.n_components, n_features):
+                wanted = (self.n_components, n_features)
+                raise ValueError(f"means_init has shape {means.shape}; (n_components, n_features) = {wanted} is needed")
+        if precisions is not None:
+            precisions = self.family.check_shape("precisions_init", precisions, self.n_components, n_features)
+        return replace(self, weights_init=weights, means_init=means, precisions_init=precisions)
+
+    def _scatter_of(self, block: Block) -> np.ndarray:
+        """Second moment (D, D) of a block in the frame, computed once a block and frame."""
+        return block.constant(("scatter", self._kernel_frame().tobytes()), self._scatter)
 
     def _scatter(self, block: Block) -> np.ndarray:
         """Second moment (D, D) of the rows of a block in the frame: one sweep with a single state."""
@@ -254,3 +300,23 @@ def _check_scale(summary: Summary) -> None:
         raise ValueError(
             f"column {column} of X varies by {summary.reach[column]:.3g} only: its variance underflows; rescale it"
         )
+
+
+def finite_array(name: str, values: Any, n_dimensions: int) -> np.ndarray:
+    """Return a float64 copy of an array of finite numbers."""
+    array = np.array(as_numbers(name, values), dtype=np.float64)
+    if array.ndim != n_dimensions or array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}; {n_dimensions} dimensions and no empty one are needed")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds NaN or infinity; every entry must be finite")
+    return array
+
+
+def check_weights(name: str, weights: Any, n_components: int) -> np.ndarray:
+    """Return a float64 copy of component weights that sum to 1."""
+    weights = finite_array(name, weights, 1)
+    if weights.shape != (n_components,):
+        raise ValueError(f"{name} has shape {weights.shape}; ({n_components},) is needed")
+    if (weights < 0).any() or not np.isclose(weights.sum(), 1.0, rtol=0, atol=1e-8):
+        raise ValueError(f"{name} must be non-negative and sum to 1; they sum to {weights.sum():.10g}")
+    return weights

@@ -1,0 +1,101 @@
+"""Whole fits: fixed start and number of iterations. Each time has the log-likelihood reached and a peak of memory."""
+
+import os
+import sys
+from pathlib import Path
+
+from . import datasets
+from .common import COVARIANCE_TYPES, best_seconds, fit, prepared, setup_cache, start  # noqa: F401
+
+timeout = 300
+
+
+class _Fit:
+    """`setup` of a subclass sets X and start."""
+
+    repeat = (3, 10, 5.0)
+
+    def time_fit(self, *_):
+        fit(self.X, self.start)
+
+    def peakmem_fit(self, *_):
+        fit(self.X, self.start)
+
+    def track_log_likelihood(self, *_):
+        return float(fit(self.X, self.start).lower_bound_)
+
+    track_log_likelihood.unit = "nats per sample"
+
+
+class Shape(_Fit):
+    """Full covariances, float64."""
+
+    params = (["200000x2x8", "200000x8x16", "100000x16x16", "50000x32x16"],)
+    param_names = ("n_samples x n_features x n_components",)
+
+    def setup(self, shape):
+        n_samples, n_features, n_components = map(int, shape.split("x"))
+        arguments = (n_samples, n_features, n_components)
+        self.X, self.start = prepared(datasets.mixture, n_components, "full", *arguments)
+
+
+class Structure(_Fit):
+    """100000 x 8, 16 components."""
+
+    params = (list(COVARIANCE_TYPES), ["float64", "float32"])
+    param_names = ("covariance_type", "dtype")
+
+    def setup(self, covariance_type, dtype):
+        self.X, self.start = prepared(datasets.mixture, 16, covariance_type, 100_000, 8, 16, dtype)
+
+
+class China(_Fit):
+    """The colours of a photograph: 273280 x 3, many rows alike, 8 components."""
+
+    def setup(self):
+        self.X, self.start = prepared(datasets.china, 8, "full")
+
+
+class Memory:
+    """What a fit takes above its data: 2000000 x 16 (244 MiB), 16 components."""
+
+    unit = "MiB"
+
+    def setup(self):
+        if not sys.platform.startswith("linux"):
+            raise NotImplementedError("the memory in use now is read from /proc")
+        prepared(datasets.mixture, 16, "full", 10_000, 16, 16)
+        self.X = datasets.mixture(2_000_000, 16, 16)
+        self.start = start(self.X[:10_000], 16, "full")
+
+    def track_peak_above_data(self):
+        import resource
+
+        in_use = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        fit(self.X, self.start, n_iter=2)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - in_use
+
+
+class ScikitLearn:
+    """An iteration of fastem's over one of scikit-learn's, both measured here: 200000 x 8, 16 components."""
+
+    params = (["full", "diag"],)
+    param_names = ("covariance_type",)
+    unit = "1"
+
+    def setup(self, covariance_type):
+        self.X, self.start = prepared(datasets.mixture, 16, covariance_type, 200_000, 8, 16)
+
+    def track_iteration_ratio(self, covariance_type):
+        from sklearn.mixture import GaussianMixture
+
+        theirs = self._iteration_seconds(GaussianMixture, n_iter=3, repeat=1)
+        return self._iteration_seconds(None, n_iter=20, repeat=3) / theirs
+
+    def _iteration_seconds(self, estimator, n_iter, repeat):
+        """Time of n_iter + 1 iterations less that of one: checks and the start cancel."""
+
+        def run(n):
+            return best_seconds(lambda: fit(self.X, self.start, n, estimator), repeat)
+
+        return (run(n_iter + 1) - run(1)) / n_iter

@@ -1,0 +1,28 @@
+"""Data of the benchmarks: simulated mixtures, the same for the same arguments, and a photograph."""
+
+import numpy as np
+
+_CHUNK = 1024  # rows made at once, so that the peak of memory is the data's own
+_SPREAD = 2.0  # standard deviation of the means, in units of the components': they overlap, as in most real data
+
+
+def mixture(n_samples, n_features, n_components, dtype="float64", seed=0):
+    """Sample a mixture of Gaussians with random full covariances; shape (n_samples, n_features)."""
+    rng = np.random.default_rng(seed)
+    means = rng.normal(scale=_SPREAD, size=(n_components, n_features))
+    factors = np.eye(n_features) + rng.normal(size=(n_components, n_features, n_features)) / (2 * np.sqrt(n_features))
+    weights = rng.dirichlet(np.full(n_components, 5.0))
+    X = np.empty((n_samples, n_features), dtype)
+    for first in range(0, n_samples, _CHUNK):
+        rows = X[first : first + _CHUNK]
+        labels = rng.choice(n_components, len(rows), p=weights)
+        noise = rng.normal(size=(len(rows), n_features, 1))
+        rows[:] = means[labels] + (factors[labels] @ noise)[..., 0]
+    return X
+
+
+def china(dtype="float64"):
+    """Pixels of the photograph china.jpg, scaled to [0, 1]; shape (273280, 3)."""
+    from sklearn.datasets import load_sample_image
+
+    return (load_sample_image("china.jpg").reshape(-1, 3) / 255).astype(dtype)
