@@ -10,6 +10,8 @@ bench-quick: BENCH ?= .
 bench: BENCH ?= ^(?!.*(gflops|log_likelihood))
 
 BIN := .venv/bin
+# numba's cache does not see a change in another file than the kernel's own.
+export NUMBA_CACHE_DIR := $(CURDIR)/.venv/numba-$(shell cat fastem/kernels/*.py | cksum | cut -d ' ' -f 1)
 STAMP := .venv/.stamp
 ASV := $(BIN)/python -m asv
 

@@ -65,6 +65,8 @@ class Data:
     """A sequence of blocks with the same columns."""
 
     def __init__(self, blocks: list[Block]):
+        if len({(block.X.shape[1], block.X.dtype) for block in blocks}) != 1:
+            raise ValueError("blocks must be at least one, of the same number of columns and dtype")
         self.blocks = blocks
         self.n_features = blocks[0].X.shape[1]
         self.n_samples = sum(len(block.X) for block in blocks)
@@ -208,12 +210,17 @@ def summarize(data: Data) -> Summary:
     counted = (x if w.all() else x[w > 0] for x, w in chunks(data) if w.any())
     lows, highs = zip(*(column_extremes(x) for x in counted), strict=True)
     low, high = np.min(lows, axis=0), np.max(highs, axis=0)
-    mean = np.clip(sum((w / weight) @ x for x, w in chunks(data)), low, high)
+    mean = np.clip(sum(weighted_sum(w / weight, x) for x, w in chunks(data)), low, high)
     reach = np.maximum(high - mean, mean - low)
     unit = np.where(reach > 0, reach, 1.0)
     with np.errstate(over="ignore", invalid="ignore"):  # rows of weight 0 may lie anywhere
-        variance = sum((w / weight) @ squares((x - mean) / unit, w) for x, w in chunks(data)) * unit**2
+        variance = sum(weighted_sum(w / weight, squares((x - mean) / unit, w)) for x, w in chunks(data)) * unit**2
     return Summary(weight, mean, variance, reach, np.maximum(-low, high))
+
+
+def weighted_sum(weight: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """sum_i weight_i x_i over rows (n, ...); not by BLAS, whose bits depend on its number of threads."""
+    return np.einsum("n,n...->...", weight, x)
 
 
 def squares(x: np.ndarray, weight: np.ndarray) -> np.ndarray:

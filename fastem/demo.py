@@ -16,7 +16,7 @@ from fastem import pictures, report
 
 
 def old_faithful() -> np.ndarray:
-    """Eruption length and waiting time in minutes, (272, 2): Azzalini & Bowman (1990), Appl. Statist. 39, 357-365."""
+    """Lengths of eruptions and waiting times in minutes, (272, 2); see resources/README.md for their source."""
     table = importlib.resources.files("fastem.resources").joinpath("old_faithful.csv")
     with table.open() as lines:
         return np.loadtxt(lines, delimiter=",", skiprows=1)
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     )
 
     (out / "summary.txt").write_text("\n\n".join(summaries) + "\n")
-    print("wrote " + ", ".join(str(path) for path in sorted(out.iterdir())))
+    print(f"wrote models, pictures and summary.txt to {out}")
     return 0
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastem.data import Block, Data, as_numbers, chunks, squares
+from fastem.data import Block, Data, as_numbers, chunks, squares, weighted_sum
 from fastem.kernels.features import LINEAR
 from fastem.kernels.posteriors import HARD
 from fastem.kernels.sweep import statistics
@@ -31,6 +31,9 @@ def centers(method: str, data: Data, frame: np.ndarray, n_components: int, rng: 
     """Centres (K, D) in the frame (2, D) by 'kmeans', 'k-means++' or 'random_from_data'."""
     n_rows = max(_SEED_ROWS, _SEED_ROWS_PER_NUMBER * n_components * data.n_features)
     sample = sample_rows(data, frame, n_rows, rng)
+    if len(np.unique(sample.rows, axis=0)) < n_components:  # the sample repeats few rows: add what the data have
+        rows = (require_distinct(data, n_components) - frame[0]) * frame[1]
+        sample = Sample(np.concatenate([sample.rows, rows]), np.append(sample.weight, np.ones(len(rows))))
     if method == "random_from_data":
         return _distinct_rows(sample, n_components, rng)
     points = k_means_plus_plus(sample, n_components, rng)
@@ -44,25 +47,32 @@ def centers(method: str, data: Data, frame: np.ndarray, n_components: int, rng: 
 
 
 def sample_rows(data: Data, frame: np.ndarray, n_rows: int, rng: np.random.Generator) -> Sample:
-    """At most about n_rows rows of positive weight, evenly from all blocks."""
+    """At most about n_rows rows, drawn by their weight, evenly from all blocks if there are more."""
     rows, weights = [], []
     for block in data:
-        candidates = np.flatnonzero(block.weight[:, 0]) if len(block.weight) else np.arange(len(block.X))
         share = -(-n_rows * len(block.X) // data.n_samples)
-        if len(candidates) > share:
-            candidates = np.sort(rng.choice(candidates, share, replace=False))
-        rows.append((block.X[candidates] - frame[0]) * frame[1])
-        weights.append(block.weight[candidates, 0] if len(block.weight) else np.ones(len(candidates)))
+        if len(block.X) <= share:
+            weight = block.weight[:, 0] if len(block.weight) else np.ones(len(block.X))
+            drawn = np.flatnonzero(weight)
+            weight = weight[drawn]
+        elif len(block.weight):
+            drawn, counts = np.unique(_draw(block.weight[:, 0], share, rng), return_counts=True)
+            weight = counts * (block.total_weight / share)
+        else:
+            drawn = np.sort(rng.choice(len(block.X), share, replace=False))
+            weight = np.full(share, len(block.X) / share)
+        rows.append((block.X[drawn] - frame[0]) * frame[1])
+        weights.append(weight)
     return Sample(np.concatenate(rows), np.concatenate(weights))
 
 
-def require_distinct(data: Data, n_components: int) -> None:
-    """Refuse data with fewer than n_components distinct rows of positive weight; reads no more rows than it must."""
+def require_distinct(data: Data, n_components: int) -> np.ndarray:
+    """Return at least n_components distinct rows of positive weight, or refuse; reads no more rows than it must."""
     distinct = np.empty((0, data.n_features))
     for x, w in chunks(data, max(1024, 4 * n_components)):
         distinct = np.unique(np.concatenate([distinct, x[w > 0]]), axis=0)
         if len(distinct) >= n_components:
-            return
+            return distinct
     raise ValueError(
         f"X has only {len(distinct)} distinct rows of positive weight for n_components={n_components}; "
         "use fewer components"
@@ -71,11 +81,8 @@ def require_distinct(data: Data, n_components: int) -> None:
 
 def _distinct_rows(sample: Sample, n_components: int, rng: np.random.Generator) -> np.ndarray:
     """Rows drawn by their weight, no two equal: the smallest of exponential clocks (Efraimidis & Spirakis 2006)."""
-    clocks = rng.exponential(size=len(sample.rows)) / sample.weight
-    order = np.argsort(clocks, kind="stable")
+    order = np.argsort(rng.exponential(size=len(sample.rows)) / sample.weight, kind="stable")
     first = np.sort(np.unique(sample.rows[order], axis=0, return_index=True)[1])
-    if len(first) < n_components:  # the sample repeats few rows: the data have enough, somewhere
-        return k_means_plus_plus(sample, n_components, rng)
     return sample.rows[order[first[:n_components]]]
 
 
@@ -89,7 +96,7 @@ def k_means_plus_plus(sample: Sample, n_components: int, rng: np.random.Generato
         mass = weight * distance
         candidates = _draw(mass if mass.any() else weight, n_trials, rng)
         trials = [np.minimum(distance, ((rows - rows[c]) ** 2).sum(axis=1)) for c in candidates]
-        best = int(np.argmin([weight @ trial for trial in trials]))
+        best = int(np.argmin([(weight * trial).sum() for trial in trials]))
         chosen.append(int(candidates[best]))
         distance = trials[best]
     return rows[chosen]
@@ -108,7 +115,7 @@ def lloyd(data: Data, frame: np.ndarray, points: np.ndarray, sample: Sample, n_t
     A centre that has lost its rows moves to the row of the sample that is farthest from its own centre.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # rows of weight 0 may lie anywhere
-        square_norm = sum(float(w @ squares((x - frame[0]) * frame[1], w).sum(axis=1)) for x, w in chunks(data))
+        square_norm = sum(float(weighted_sum(w, squares((x - frame[0]) * frame[1], w)).sum()) for x, w in chunks(data))
     whitener = np.empty((0, 2, data.n_features))
     before = np.inf
     for _ in range(_LLOYD_ITERATIONS):

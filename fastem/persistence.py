@@ -64,15 +64,14 @@ class Loadable(NamedTuple):
 
 
 def _check_mixture(estimator: Any) -> None:
-    """The kernels index by these shapes without looking again."""
+    """The kernels index by these shapes without looking again, and the command line shows these attributes."""
+    from fastem.families.gaussian import Gaussian
+
+    for name in ("status_", "converged_", "n_iter_", "lower_bound_", "lower_bounds_", "log_likelihood_"):
+        if not hasattr(estimator, name):
+            raise ModelFileError(f"{name} is missing")
     n_components, n_features = np.shape(estimator.means_)
-    shapes = {
-        "full": (n_components, n_features, n_features),
-        "tied": (n_features, n_features),
-        "diag": (n_components, n_features),
-        "spherical": (n_components,),
-    }
-    shape = shapes[estimator.covariance_type]
+    shape = Gaussian(estimator.covariance_type).shape(n_components, n_features)
     expected = {
         "means_": (n_components, n_features),
         "weights_": (n_components,),

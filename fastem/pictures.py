@@ -2,10 +2,11 @@
 
 import math
 import os
-import pathlib
 from typing import Any
 
 import numpy as np
+
+from fastem.persistence import atomic_writer
 
 _RADII = {1.0: "solid", 2.0: "dashed"}  # ellipses in standard deviations, and their lines
 
@@ -22,14 +23,9 @@ def _new_figure(width: float, height: float) -> Any:
 
 
 def save_figure(figure: Any, path: str | os.PathLike) -> None:
-    """Write a figure as PNG under a temporary name, then rename it."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        figure.savefig(temporary, format="png", dpi=120)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a figure as PNG; an existing file stays whole until it is replaced."""
+    with atomic_writer(path) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def component_covariances(mixture: Any) -> np.ndarray:

@@ -18,6 +18,10 @@ class Status(enum.Enum):
     CALLBACK = "a callback asked to stop"
     NOT_ITERATED = "the parameters were given, not fitted"
 
+    def __reduce_ex__(self, protocol):
+        """Pickle by name, so that messages may be reworded."""
+        return getattr, (Status, self.name)
+
 
 class DegenerateError(ValueError):
     """The likelihood has no finite maximum where this start leads: a component has collapsed."""

@@ -251,7 +251,7 @@ def _parse(reader: Any, label: str, header: bool | None, choose: Choose) -> np.n
         if len(row) != width:
             raise TableError(f"{label}, line {reader.line_num}: {len(row)} cells, but the first line has {width}")
         try:
-            numbers = [float(row[i]) for i in places]
+            numbers = [math.nan if "_" in row[i] else float(row[i]) for i in places]  # float("12_34") is 1234
         except ValueError:
             numbers = [math.nan]
         if not all(map(math.isfinite, numbers)):
@@ -273,7 +273,7 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell
 
 
 def _is_finite(cell: str) -> bool:

@@ -388,6 +388,12 @@ class Terminal(io.StringIO):
         return True
 
 
+def test_identifiers_with_underscores_are_no_numbers(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("1,2\n12_34,5\n3,4\n")
+    assert main(["fit", str(tmp_path / "t.csv"), *FIT]) == 1
+    assert "'12_34' is not a finite number" in capsys.readouterr().err
+
+
 def test_progress_by_tqdm(table, monkeypatch):
     pytest.importorskip("tqdm")
     terminal = Terminal()

@@ -280,16 +280,34 @@ def test_a_state_of_weight_zero_takes_nothing(rng):
     assert value == pytest.approx(0.1 * x.sum())
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_serial_and_parallel_entries_give_the_same_bits(dtype, rng):
-    x = rng.normal(size=(20_000, 4)).astype(dtype)
-    theta = (rng.normal(size=(8, n_statistics(FULL, 4))) * 0.1).astype(dtype)
-    assert x.shape[0] * theta.size > sweep._SERIAL_WORK
-    frame = np.stack([np.zeros(4), np.ones(4)])
-    arguments = (x, np.empty((0, 1)), frame, theta, np.empty((0, 2, 4), dtype), FULL, SOFTMAX)
+@pytest.mark.parametrize("posterior", [SOFTMAX, HARD, GIVEN], ids=["softmax", "hard", "given"])
+@pytest.mark.parametrize(("n_features", "n_thin"), [(4, 0), (4, 3), (38, 1)], ids=["features", "thin", "chunks"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["f64", "f32"])
+def test_serial_and_parallel_entries_give_the_same_bits(dtype, n_features, n_thin, posterior, rng):
+    n_rows, n_states = 20_000 if n_features == 4 else 1_000, 8
+    x = rng.normal(size=(n_rows, n_features)).astype(dtype)
+    theta = (rng.normal(size=(n_states, n_statistics(FULL, n_features))) * 0.1).astype(dtype)
+    assert n_rows * theta.size > sweep._SERIAL_WORK
+    frame = np.stack([np.zeros(n_features), np.ones(n_features)])
+    whitener = np.tril(rng.normal(size=(n_thin, n_features + 1, n_features))).astype(dtype)
+    weight = rng.random((n_rows, n_states if posterior == GIVEN else 1))
+    arguments = (x, weight, frame, theta, whitener, FULL, posterior)
     one, two = sweep.statistics(*arguments, 1), sweep.statistics(*arguments, 2)
     assert np.array_equal(one[0], two[0])
     assert one[1:] == two[1:]
+    assert np.isfinite(one[0]).all()
+
+
+@pytest.mark.parametrize("unit", [2.0**-140, 2.0**-30, 2.0**40, 2.0**130])
+def test_weights_of_any_size_in_float32(unit, rng):
+    x = rng.normal(size=(500, 2)).astype(np.float32)
+    theta = (rng.normal(size=(3, n_statistics(FULL, 2))) * 0.1).astype(np.float32)
+    frame, none = np.stack([np.zeros(2), np.ones(2)]), np.empty((0, 2, 2), np.float32)
+    weight = rng.random((500, 1))
+    plain = sweep.statistics(x, weight, frame, theta, none, FULL, SOFTMAX, 1)
+    scaled = sweep.statistics(x, weight * unit, frame, theta, none, FULL, SOFTMAX, 1)
+    np.testing.assert_allclose(scaled[0] / unit, plain[0], rtol=1e-6)
+    assert scaled[1] / unit == pytest.approx(plain[1], rel=1e-6)
 
 
 def test_lanes_depend_on_the_shape_alone():
@@ -299,20 +317,31 @@ def test_lanes_depend_on_the_shape_alone():
     assert sweep._n_lanes(10_000_000, 64, 50_000, 300, np.zeros((64, 50_000))) == sweep._MIN_LANES
 
 
+def _assembly(kernel):
+    """Lines of a kernel's machine code."""
+    return kernel.inspect_asm(kernel.signatures[0]).splitlines()
+
+
+def _names_libm(lines):
+    return any(f"${name}" in line or f"{name}@" in line for line in lines for name in ("exp", "log", "expf", "logf"))
+
+
 def test_inner_loops_are_vector_instructions_without_calls(rng):
-    x = rng.normal(size=(200, 3))
-    theta = rng.normal(size=(4, n_statistics(FULL, 3)))
-    frame = np.stack([np.zeros(3), np.ones(3)])
-    sweep.statistics(x, np.empty((0, 1)), frame, theta, np.empty((0, 2, 3)), FULL, SOFTMAX, 1)
-    entry = sweep._sweep_serial
-    if not entry.signatures:
-        pytest.skip("the interpreter compiles nothing")
-    assembly = entry.inspect_asm(entry.signatures[0])
-    if VECTOR_BYTES >= 32 and assembly:
-        register = "zmm" if VECTOR_BYTES == 64 else "ymm"
-        assert sum("vfmadd" in line and register in line for line in assembly.splitlines()) > 50
-        assert not any(
-            "call" in line and name in line
-            for line in assembly.splitlines()
-            for name in ("\texp", "\tlog", "$exp", "$log")
-        )
+    """exp of the posterior becomes vector code: the constants of its polynomial are loaded as whole vectors."""
+    from fastem.kernels._jit import helper
+    from fastem.kernels.posteriors import softmax
+
+    fresh = helper(getattr(softmax, "py_func", softmax))  # code from numba's cache cannot be inspected
+    fresh(rng.normal(size=(2, 16)), 2, np.empty(16), np.empty(16))
+    lines = _assembly(fresh)
+    assert not _names_libm(lines)
+    if VECTOR_BYTES >= 32:
+        packed = [line for line in lines if "vfmadd" in line and "pd" in line and ("ymm" in line or "zmm" in line)]
+        assert len(packed) >= 11  # the degree of the polynomial
+
+    @helper
+    def with_libm(x):
+        return math.exp(x) + math.log(x)
+
+    with_libm(1.5)
+    assert _names_libm(_assembly(with_libm))  # so that the check above can fail

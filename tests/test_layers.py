@@ -12,17 +12,17 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # What each layer may import, besides the standard library and its own layer.
 ALLOWED = {
-    "kernels": {"numpy", "numba", "llvmlite"},
+    "kernels": {"numpy", "numba", "llvmlite", "threadpoolctl"},
     "protocol": {"numpy"},
     "data": {"numpy"},
     "families": {"numpy", "scipy", "kernels", "protocol", "data"},
     "initialize": {"numpy", "kernels", "protocol", "data"},
     "models": {"numpy", "families", "kernels", "protocol", "data", "initialize"},
     "em": {"numpy", "protocol", "data"},
-    "persistence": {"numpy", "protocol"},
+    "persistence": {"numpy", "protocol", "families"},
     "tables": {"numpy", "pyarrow", "persistence"},
     "report": {"tqdm"},
-    "pictures": {"numpy", "matplotlib"},
+    "pictures": {"numpy", "matplotlib", "persistence"},
 }
 STANDARD = set(sys.stdlib_module_names)
 

@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fastem.data import as_data, as_rows, is_integer
+from fastem.data import as_data, as_numbers, as_rows, as_weight, is_integer
 from fastem.em import STOPPING, fit
 from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian, GaussianParams
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
@@ -64,7 +64,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     mean_prior : array-like of shape (n_features,), default=None
         Centre of the prior of the means. None: the mean of the data.
     mean_precision_prior : float, default=None
-        Rows that the prior of the means counts for. None: 0.01 with a `covariance_prior`, else no prior on the means.
+        Rows that the prior of the means counts for; 0 is none. None: 0.01 with a `covariance_prior`, else 0.
     degrees_of_freedom_prior : float, default=None
         Of the inverse-Wishart prior of the covariances. None: n_features + 2.
     covariance_prior : 'auto', array-like or None, default=None
@@ -141,7 +141,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         "resp_init": ["array-like", None],
         "weight_concentration_prior": [None, Interval(Real, 1.0, None, closed="left")],
         "mean_prior": ["array-like", None],
-        "mean_precision_prior": [None, Interval(Real, 0.0, None, closed="neither")],
+        "mean_precision_prior": [None, Interval(Real, 0.0, None, closed="left")],
         "degrees_of_freedom_prior": [None, Interval(Real, 0.0, None, closed="neither")],
         "covariance_prior": [None, StrOptions({"auto"}), "array-like", Interval(Real, 0.0, None, closed="neither")],
         "n_threads": [None, Interval(Integral, 1, None, closed="left"), Options(Integral, {-1})],
@@ -280,12 +280,19 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     def _fit(self, X, sample_weight, callbacks):
         X = self._check_rows(X, reset=True)
         data = as_data(X, sample_weight)
-        start = self._params() if self.warm_start and hasattr(self, "means_") else None
-        if start is not None and start.components.means.shape != (self.n_components, X.shape[1]):
-            raise ValueError(
-                f"warm_start: the last fit had (n_components, n_features) = {start.components.means.shape}, this one "
-                f"has {(self.n_components, X.shape[1])}; set warm_start=False"
+        start = None
+        if self.warm_start and hasattr(self, "means_"):
+            last = np.shape(self.means_), np.shape(self.covariances_)
+            wanted = (
+                (self.n_components, X.shape[1]),
+                Gaussian(self.covariance_type).shape(self.n_components, X.shape[1]),
             )
+            if last != wanted:
+                raise ValueError(
+                    f"warm_start: means and covariances of the last fit have shapes {last}, this one needs {wanted}; "
+                    "set warm_start=False"
+                )
+            start = self._params()
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         result = fit(
             self._model(),
@@ -327,8 +334,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         log_prob = self.score_samples(X)
         if sample_weight is None:
             return float(log_prob.mean())
-        weight = as_data(as_rows(X), sample_weight).blocks[0].weight[:, 0]
-        return float(weight @ log_prob / weight.sum())
+        weight = as_weight(sample_weight, len(log_prob))[:, 0]
+        counts = weight > 0  # a row of weight 0 may have log-density -inf
+        return float((weight[counts] * log_prob[counts]).sum() / weight.sum())
 
     def bic(self, X):
         """Bayesian information criterion on X, -2 log L + p log n: lower is better."""
@@ -359,11 +367,18 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     def _score_rows(self, X, want_resp=False):
         check_is_fitted(self)
         X = self._check_rows(X, reset=False)
-        return self._model().score_rows(self._params(), X, want_resp)
+        params = self._params()
+        if params.components.means.shape[1] != X.shape[1]:
+            raise ValueError(f"X has {X.shape[1]} features, but means_ has {params.components.means.shape[1]}")
+        return self._model().score_rows(params, X, want_resp)
 
     def _model(self) -> Mixture:
         """The model that the constructor parameters describe."""
         prior = None
+        if self.degrees_of_freedom_prior is not None and self.covariance_prior is None:
+            raise ValueError("degrees_of_freedom_prior needs covariance_prior; without one it has no effect")
+        if self.mean_prior is not None and self.covariance_prior is None and self.mean_precision_prior is None:
+            raise ValueError("mean_prior needs mean_precision_prior; without one it has no effect")
         if self.covariance_prior is not None or self.mean_precision_prior is not None:
             scale: Any = 0.0 if self.covariance_prior is None else self.covariance_prior
             prior = NormalInverseWishart(
@@ -371,11 +386,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):
                 0.01 if self.mean_precision_prior is None else self.mean_precision_prior,
                 self.degrees_of_freedom_prior,
                 None if isinstance(scale, str) else scale,
-            )
-        elif self.mean_prior is not None or self.degrees_of_freedom_prior is not None:
-            raise ValueError(
-                "mean_prior needs mean_precision_prior, and degrees_of_freedom_prior needs covariance_prior; "
-                "without them they have no effect"
             )
         return Mixture(
             Gaussian(self.covariance_type, self.reg_covar, prior),
@@ -389,9 +399,22 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         )
 
     def _params(self) -> MixtureParams:
-        return MixtureParams(
-            self.weights_, GaussianParams(self.means_, self.covariances_, np.asarray(self.precisions_cholesky_))
-        )
+        """Attributes as parameters, checked: users set them by hand, and the kernels index by their shapes."""
+        family = Gaussian(self.covariance_type)
+        means = finite_array("means_", self.means_, 2)
+        weights = finite_array("weights_", self.weights_, 1)
+        roots = as_numbers("precisions_cholesky_", self.precisions_cholesky_).astype(np.float64)
+        if not hasattr(self, "covariances_"):
+            components = family.from_roots(means, roots)
+        else:
+            components = GaussianParams(means, as_numbers("covariances_", self.covariances_).astype(np.float64), roots)
+        shape = family.shape(*means.shape)
+        if weights.shape != means.shape[:1] or roots.shape != shape or components.covariances.shape != shape:
+            raise ValueError(
+                f"weights_ {weights.shape}, means_ {means.shape}, covariances_ {components.covariances.shape} and "
+                f"precisions_cholesky_ {roots.shape} do not fit together for {self.covariance_type!r}"
+            )
+        return MixtureParams(weights, components)
 
     def _set_params(self, params: MixtureParams) -> None:
         self.weights_ = params.weights

@@ -16,8 +16,8 @@ from numpy.typing import DTypeLike
 from scipy.linalg.lapack import dtrtri
 
 from fastem.data import Summary, as_numbers, is_real
-from fastem.families.normal_inverse_wishart import NO_PRIOR, NormalInverseWishart, ResolvedPrior, is_positive_definite
-from fastem.kernels.double_double import whitener_of
+from fastem.families.matrices import apply, double_double_whiteners, first_singular, is_positive_definite
+from fastem.families.normal_inverse_wishart import NO_PRIOR, NormalInverseWishart, ResolvedPrior
 from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, n_statistics
 from fastem.protocol import DegenerateError
 
@@ -83,7 +83,7 @@ class Moments(NamedTuple):
     covariances: np.ndarray  # (K, D, D) full, (D, D) tied: pooled, (K, D) diag, (K,) spherical: mean over columns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gaussian:
     """Normal components.
 
@@ -155,10 +155,10 @@ class Gaussian:
         if fast.size:
             whiteners = self._whiteners(params.precisions_cholesky, len(params.means), frame.scale)[fast]
             means = (params.means[fast] - frame.center) * frame.scale
-            y = _apply(whiteners, means) if self._is_matrix else whiteners * means
+            y = apply(whiteners, means) if self._is_matrix else whiteners * means
             theta[: fast.size, 0] -= 0.5 * (y**2).sum(axis=1)
             theta[: fast.size, 1 : 1 + means.shape[1]] = (
-                _apply(np.swapaxes(whiteners, 1, 2), y) if self._is_matrix else whiteners * y
+                apply(np.swapaxes(whiteners, 1, 2), y) if self._is_matrix else whiteners * y
             )
             theta[: fast.size, 1 + means.shape[1] :] = self._quadratic(whiteners, layout.feature_map)
         return theta
@@ -173,7 +173,7 @@ class Gaussian:
         whiteners = self._whiteners(params.precisions_cholesky, n_components, unit)
         constants = self._log_constants(params)
         if self._is_matrix and self._inflation(whiteners, params.covariances) > _INFLATED:
-            doubled = _double_double_whiteners(params.covariances)
+            doubled = double_double_whiteners(params.covariances)
             if doubled is not None:
                 diagonal = np.diagonal(doubled[:, :n_features], axis1=1, axis2=2)
                 constants = np.log(diagonal).sum(axis=1) - 0.5 * n_features * math.log(2 * math.pi)
@@ -356,7 +356,7 @@ class Gaussian:
             lower = np.full_like(stack, np.nan)
         diagonal = np.diagonal(lower, axis1=1, axis2=2)
         if not (diagonal > smallest).all():
-            raise self._collapse(_first_singular(stack, smallest), "a singular covariance")
+            raise self._collapse(first_singular(stack, smallest), "a singular covariance")
         roots = np.empty_like(lower)
         for k, factor in enumerate(lower):
             roots[k] = dtrtri(factor, lower=1)[0].T
@@ -370,20 +370,30 @@ class Gaussian:
             upper = np.linalg.cholesky(precisions[..., ::-1, ::-1])[..., ::-1, ::-1]
         except np.linalg.LinAlgError:
             raise ValueError("precisions must be positive definite") from None
-        stack = upper if upper.ndim == 3 else upper[None]
-        lower = np.stack([dtrtri(factor.T, lower=1)[0] for factor in stack])
-        covariances = lower @ np.swapaxes(lower, 1, 2)
-        return GaussianParams(means, covariances if upper.ndim == 3 else covariances[0], np.ascontiguousarray(upper))
+        return self.from_roots(means, np.ascontiguousarray(upper))
 
-    def check_shape(self, name: str, array: np.ndarray, n_components: int, n_features: int) -> np.ndarray:
-        """Return covariances or precisions as float64 after checking shape, finiteness, symmetry and sign."""
-        array = np.array(as_numbers(name, array), dtype=np.float64)
-        shape = {
+    def from_roots(self, means: np.ndarray, roots: np.ndarray) -> GaussianParams:
+        """Parameters from roots of the precisions, of the shape of `precisions_cholesky`."""
+        if not self._is_matrix:
+            return GaussianParams(means, 1.0 / roots**2, roots)
+        stack = roots if roots.ndim == 3 else roots[None]
+        lower = np.stack([dtrtri(root.T, lower=1)[0] for root in stack])
+        covariances = lower @ np.swapaxes(lower, 1, 2)
+        return GaussianParams(means, covariances if roots.ndim == 3 else covariances[0], roots)
+
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        """Shape of covariances, precisions and their roots."""
+        return {
             "full": (n_components, n_features, n_features),
             "tied": (n_features, n_features),
             "diag": (n_components, n_features),
             "spherical": (n_components,),
         }[self.covariance_type]
+
+    def check_shape(self, name: str, array: np.ndarray, n_components: int, n_features: int) -> np.ndarray:
+        """Return covariances or precisions as float64 after checking shape, finiteness, symmetry and sign."""
+        array = np.array(as_numbers(name, array), dtype=np.float64)
+        shape = self.shape(n_components, n_features)
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape}; {self.covariance_type!r} needs {shape}")
         if not np.isfinite(array).all():
@@ -461,28 +471,11 @@ def _vech_index(n_features: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return place, rows, columns
 
 
-def _apply(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Matrix times vector along the leading axes."""
-    return (matrices @ vectors[..., None])[..., 0]
-
-
 def _pack_whiteners(whiteners: np.ndarray, means: np.ndarray, dtype: DTypeLike = np.float64) -> np.ndarray:
     """(n, D + 1, D) or (n, 2, D): W or its diagonal above, the mean in the last row."""
     if whiteners.ndim == 2:
         whiteners = whiteners[:, None, :]
     return np.ascontiguousarray(np.concatenate([whiteners, means[:, None, :]], axis=1), dtype)
-
-
-def _double_double_whiteners(covariances: np.ndarray) -> np.ndarray | None:
-    """(K, 2 D, D) high and low parts of the inverse Cholesky factors, or None if one is not positive definite."""
-    stack = np.ascontiguousarray(covariances if covariances.ndim == 3 else covariances[None])
-    n_components, n_features, _ = stack.shape
-    doubled = np.zeros((n_components, 2 * n_features, n_features))
-    lower = np.zeros((2, n_features, n_features))
-    for covariance, out in zip(stack, doubled, strict=True):
-        if not whitener_of(covariance, lower, out):
-            return None
-    return doubled
 
 
 def _unwhiten(whitener: np.ndarray, means: np.ndarray, scatters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -494,18 +487,4 @@ def _unwhiten(whitener: np.ndarray, means: np.ndarray, scatters: np.ndarray) -> 
         square = deviation**2 if scatters.ndim == 2 else deviation[:, 0] ** 2
         return center + deviation * means, scatters * square
     lower = np.stack([dtrtri(w, lower=1)[0] for w in whitener[:, :-1]])
-    return center + _apply(lower, means), lower @ scatters @ np.swapaxes(lower, 1, 2)
-
-
-def _first_singular(stack: np.ndarray, smallest: np.ndarray) -> np.ndarray:
-    """Component and column of the first pivot that is not larger than `smallest`."""
-    smallest = np.broadcast_to(smallest, stack.shape[:2])
-    for k, matrix in enumerate(stack):
-        for column in range(len(matrix)):
-            try:
-                pivot = np.linalg.cholesky(matrix[: column + 1, : column + 1])[-1, -1]
-            except np.linalg.LinAlgError:
-                return np.array([k, column])
-            if not pivot > smallest[k, column]:
-                return np.array([k, column])
-    return np.array([0])
+    return center + apply(lower, means), lower @ scatters @ np.swapaxes(lower, 1, 2)

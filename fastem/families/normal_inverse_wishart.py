@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem.data import as_numbers
+from fastem.families.matrices import is_positive_definite
 
 
 class NormalInverseWishart(NamedTuple):
@@ -48,6 +49,12 @@ class NormalInverseWishart(NamedTuple):
                 raise ValueError("covariance_prior is zero everywhere; it must be positive definite")
         if scale.ndim == 0 and covariance_type == "diag":
             scale = np.full(n_features, float(scale))
+        if self.scale is None and not np.diagonal(spread).all():
+            column = int(np.flatnonzero(np.diagonal(spread) == 0)[0])
+            raise ValueError(
+                f"covariance_prior='auto' takes its scale from the data, but column {column} of X is constant; drop it "
+                "or give a scale"
+            )
         prior = ResolvedPrior(center, float(self.mean_precision), freedom, scale)
         prior.check(covariance_type, n_features)
         return prior
@@ -113,15 +120,3 @@ class ResolvedPrior(NamedTuple):
 
 
 NO_PRIOR = ResolvedPrior(np.zeros(1), 0.0, 0.0, np.zeros(()))
-
-
-def is_positive_definite(matrix: np.ndarray) -> bool:
-    """Symmetric to 1e-5 of the standard deviations, and with a Cholesky factor."""
-    unit = np.sqrt(np.abs(np.diagonal(matrix)))
-    if not (np.abs(matrix - matrix.T) <= 1e-5 * unit[:, None] * unit).all():
-        return False
-    try:
-        np.linalg.cholesky(matrix)
-    except np.linalg.LinAlgError:
-        return False
-    return True

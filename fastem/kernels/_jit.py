@@ -4,11 +4,13 @@ No other file calls numba's decorators: `test_layers.py` holds this.
 """
 
 import contextlib
+import functools
 import os
 import threading
 
 import llvmlite.binding as llvm
 import numba
+import threadpoolctl
 from numba.core import config
 
 # Never fastmath=True: -inf and NaN must keep their meaning in log-sum-exp.
@@ -62,15 +64,18 @@ VECTOR_BYTES = _vector_bytes()
 
 # numba's workqueue layer aborts the process when two threads enter it at once, and GNU OpenMP when a forked
 # child does after its parent did. So regions are entered one at a time, except on the layers that are known
-# to allow more, and a child forked after this module was imported runs the serial kernels (the same bits).
+# to allow more, and a child forked after threads were started runs the serial kernels (the same bits).
 _one_at_a_time = threading.RLock()
 _CONCURRENT_LAYERS = ("tbb", "omp")
 _forked = False
 
+# OpenBLAS and MKL stay on one thread below some 2**18 multiply-adds.
+_BLAS_SERIAL_WORK = 2**16
+
 
 def _after_fork() -> None:
     global _forked, _one_at_a_time
-    _forked = True
+    _forked = _forked or _layer() is not None
     _one_at_a_time = threading.RLock()
 
 
@@ -104,6 +109,21 @@ def parallel_region(n_threads: int):
             yield
         finally:
             numba.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def one_blas_thread(work: int):
+    """Keep BLAS to one thread where a product of `work` multiply-adds could take more: the bits depend on how many."""
+    if work <= _BLAS_SERIAL_WORK:
+        yield
+        return
+    with _blas().limit(limits=1, user_api="blas"):
+        yield
+
+
+@functools.cache
+def _blas():
+    return threadpoolctl.ThreadpoolController()
 
 
 def _layer() -> str | None:

@@ -223,6 +223,9 @@ def statistics(X, weight, frame, theta, whitener, feature_map, posterior, n_thre
     log_likelihood : float, sum of weight * log-normaliser
     n_lost : int, rows that no state can have produced
     """
+    unit = _weight_unit(weight, theta)
+    if unit != 1.0:
+        weight = weight / unit
     n_states, n_stats = theta.shape
     n_fast = n_states - len(whitener)
     n_columns = padded(n_fast, theta.itemsize) + len(whitener)
@@ -233,7 +236,15 @@ def statistics(X, weight, frame, theta, whitener, feature_map, posterior, n_thre
     _run(_sweep_serial, _sweep_parallel, arguments, len(X) * n_states * n_stats, n_lanes, n_threads)
     sums, totals = _add_lanes(sums), _add_lanes(totals)
     kept = np.r_[0:n_fast, n_columns - len(whitener) : n_columns]
-    return np.ascontiguousarray(sums[:, kept].T), float(totals[0]), int(totals[1])
+    return np.ascontiguousarray(sums[:, kept].T) * unit, float(totals[0]) * unit, int(totals[1])
+
+
+def _weight_unit(weight, theta):
+    """Power of two to divide weights by: responsibilities times weights must lie inside the range of float32."""
+    largest = weight.max(initial=0.0)
+    if theta.dtype != np.float32 or largest == 0.0 or 2.0**-20 < largest < 2.0**20:
+        return 1.0
+    return 2.0 ** np.floor(np.log2(largest))
 
 
 def _n_lanes(n_rows, n_columns, n_stats, n_features, theta):

@@ -1,5 +1,6 @@
 """Finite mixtures of a family: the model that the fused sweep was made for."""
 
+import functools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ import numpy as np
 from fastem.data import SMALLEST, Block, Data, Summary, as_numbers, as_writable, is_integer, is_real, summarize
 from fastem.families.gaussian import Frame, Gaussian, GaussianParams, Layout, Moments
 from fastem.initialize import CENTERS, STARTS, centers, check_resp, given_blocks, random_blocks, require_distinct
-from fastem.kernels._jit import use_threads
+from fastem.kernels._jit import one_blas_thread, use_threads
 from fastem.kernels.features import FULL, LINEAR, n_statistics
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
 from fastem.kernels.sweep import score, statistics
@@ -44,7 +45,18 @@ class MixtureStats(NamedTuple):
     scatter: np.ndarray
 
 
-@dataclass(frozen=True)
+def _same_bits(method):
+    """Run a method that calls BLAS so that its bits do not depend on the threads of BLAS."""
+
+    @functools.wraps(method)
+    def limited(self, *arguments, **options):
+        with one_blas_thread(self._blas_work(arguments[0])):
+            return method(self, *arguments, **options)
+
+    return limited
+
+
+@dataclass(frozen=True, eq=False)
 class Mixture:
     """Mixture of K components of one family.
 
@@ -103,6 +115,7 @@ class Mixture:
 
     # the protocol
 
+    @_same_bits
     def prepare(self, data: Data) -> "Mixture":
         """Take the frame and the defaults of the prior from the data; check the start against them."""
         if data.n_samples < self.n_components:
@@ -132,18 +145,16 @@ class Mixture:
             raise TypeError(f"start must be MixtureParams of GaussianParams; got {type(params).__name__}")
         n_features = self.bound.center.size
         weights = check_weights("start.weights", params.weights, self.n_components)
-        means, covariances, roots = params.components
+        means, covariances, _ = params.components  # the roots follow from the covariances
         means = finite_array("start.components.means", means, 2)
         if means.shape != (self.n_components, n_features):
             wanted = (self.n_components, n_features)
             raise ValueError(f"start.components.means has shape {means.shape}; {wanted} is needed")
         covariances = self.family.check_shape("start.components.covariances", covariances, *means.shape)
-        name = "start.components.precisions_cholesky"
-        roots = finite_array(name, roots, covariances.ndim)
-        if roots.shape != covariances.shape:
-            raise ValueError(f"{name} has shape {roots.shape}; {covariances.shape} is needed")
-        return MixtureParams(weights, GaussianParams(means, covariances, roots))
+        components = GaussianParams(means, covariances, self.family.precisions_cholesky(covariances))
+        return MixtureParams(weights, components)
 
+    @_same_bits
     def initialize(self, data: Data, rng: np.random.Generator) -> MixtureParams:
         """Start parameters: an M-step on the first responsibilities, then whatever was given explicitly."""
         weights, means, precisions = self.weights_init, self.means_init, self.precisions_init
@@ -159,6 +170,7 @@ class Mixture:
         components = self.family.maximize(moments, None, self.bound.granule)
         return MixtureParams(weights, components if means is None else components._replace(means=means))
 
+    @_same_bits
     def e_step(self, params: MixtureParams, block: Block) -> MixtureStats:
         """One fused sweep over a block."""
         layout = self.family.layout(params.components, self.bound)
@@ -171,6 +183,7 @@ class Mixture:
             log_likelihood -= 0.5 * float((root * (scatter @ root)).sum())
         return MixtureStats(block.total_weight, log_likelihood, sums, scatter)
 
+    @_same_bits
     def m_step(self, stats: MixtureStats, params: MixtureParams) -> MixtureParams:
         """Posterior mode given the statistics of `params`."""
         layout = self.family.layout(params.components, self.bound)
@@ -178,6 +191,7 @@ class Mixture:
         components = self.family.maximize(moments, params.components, self.bound.granule)
         return MixtureParams(self._weights(moments.counts, stats.weight), components)
 
+    @_same_bits
     def log_prior(self, params: MixtureParams) -> float:
         """Log-density of the prior, up to a constant."""
         total = self.family.log_prior(params.components)
@@ -187,6 +201,7 @@ class Mixture:
 
     # beyond fitting
 
+    @_same_bits
     def score_rows(self, params: MixtureParams, X: np.ndarray, want_resp: bool = False):
         """Log-density (N,), most probable component (N,) and, if wanted, responsibilities (N, K) of each row."""
         theta, layout, frame = self.family.exact(params.components, _log(params.weights))
@@ -205,6 +220,14 @@ class Mixture:
         return np.concatenate(rows), np.repeat(np.arange(len(counts)), counts)
 
     # inside
+
+    def _blas_work(self, about: Any) -> int:
+        """Multiply-adds of the largest product that these data, parameters or statistics lead to."""
+        if isinstance(about, MixtureParams):
+            n_features = about.components.means.shape[1]
+        else:
+            n_features = about.n_features if isinstance(about, Data) else self.bound.center.size
+        return max(n_features, self.n_components) * n_features**2
 
     def _weights(self, counts: np.ndarray, total: float) -> np.ndarray:
         extra = self.weight_concentration - 1.0
