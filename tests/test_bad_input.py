@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
@@ -855,6 +855,18 @@ def test_duplicated_column(covariance_type):
         refused(lambda: fit(rows, covariance_type=covariance_type, reg_covar=0.0), *words)
 
 
+@pytest.mark.parametrize("covariance_type", ["full", "tied"])
+def test_dependent_columns(covariance_type):
+    """Rounding must not pass for the variance of a column that is a combination of others, nor of too few rows."""
+    for seed in (*range(200), 3823):
+        rng = np.random.default_rng(seed)
+        n_features = rng.integers(2, 8)
+        rows = rng.normal(size=(n_features if seed % 2 else 300, n_features)) * 10 ** rng.uniform(-3, 3, n_features)
+        if seed % 2 == 0:
+            rows[:, -1] = rows[:, :-1] @ 10 ** rng.uniform(-3, 3, n_features - 1)
+        refused(lambda rows=rows: fit(rows, 1, covariance_type=covariance_type, reg_covar=0.0), "column", "dependent")
+
+
 @on_covariance_types
 @pytest.mark.parametrize("init_params", INIT_PARAMS)
 def test_duplicated_rows(covariance_type, init_params):
@@ -960,6 +972,7 @@ def test_one_far_row(covariance_type):
 # properties of every small data set
 
 SCALES = [1.0, 1.0, 1.0, 1e-3, 1e8, 1e-150, 1e150]
+PHASES = [Phase.explicit, Phase.generate, Phase.shrink]  # without the explanation of failures, which takes minutes
 CLEAR = r"\bX\b|component \d|common covariance|log-likelihood became"
 
 
@@ -1005,6 +1018,18 @@ def small_data(draw):
     return rows, weight
 
 
+def found(rows, weight=None, n_components=1, init_params="kmeans"):
+    """A case that once made the test below fail."""
+    return example(
+        data=(np.array(rows), None if weight is None else np.array(weight)),
+        n_components=n_components,
+        covariance_type="full",
+        init_params=init_params,
+        reg_covar=0.0,
+        single=False,
+    )
+
+
 def fit_or_refusal(*arguments, **params):
     try:
         return fit(*arguments, **params), None
@@ -1020,7 +1045,13 @@ def fit_or_refusal(*arguments, **params):
     reg_covar=st.sampled_from([0.0, 0.0, 1e-6, 1e-2]),
     single=st.booleans(),
 )
-@settings(derandomize=True, deadline=None, max_examples=1500, phases=[Phase.generate, Phase.shrink])
+@settings(derandomize=True, deadline=None, max_examples=1500, phases=PHASES)
+@found([[0.0], [0.0], [1e-150]], [1e-9, 0.0, 1.0])
+@found([[0.0, 0.0], [0.0, 1e-150], [1.0, 0.0]], [1e-9, 1.0, 1.0])
+@found([[0.0, 0.0], [1.4e151, 0.0], [0.0, 0.0]], [1e6, 1e6, 1e6])
+@found([[0.0, 0.0, 0.0], [1e150, 0.0, 1e152], [0.0, 1e-3, 2e150]])
+@found([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0], [66.77734375, 4.0, 0.0]])
+@found([[0.0], [2.0], [-1.0], [1.0], [1.2e-38]], n_components=5, init_params="random_from_data")
 def test_any_small_data(data, n_components, covariance_type, init_params, reg_covar, single):
     rows, weight = data
     if single:
@@ -1058,7 +1089,7 @@ def explicit(covariance_type, seed, n_features):
 on_seeds = given(
     covariance_type=st.sampled_from(COVARIANCE_TYPES), seed=st.integers(0, 2**32 - 1), n_features=st.integers(1, 5)
 )
-few = settings(derandomize=True, deadline=None, max_examples=100, phases=[Phase.generate, Phase.shrink])
+few = settings(derandomize=True, deadline=None, max_examples=100, phases=PHASES)
 EXACT = {"reg_covar": 0.0, "max_iter": 10, "tol": 0.0}
 
 
