@@ -113,3 +113,25 @@ def test_bits_do_not_depend_on_the_threads_of_blas():
         done = subprocess.run([sys.executable, "-c", BITS], env=environment, capture_output=True, text=True, check=True)
         seen.add(done.stdout)
     assert len(seen) == 1
+
+
+def test_the_threads_of_blas_are_put_back_after_overlapping_uses():
+    import threadpoolctl
+
+    from fastem.kernels._jit import one_blas_thread
+
+    def blas_threads():
+        return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        first, second = one_blas_thread(10**9), one_blas_thread(10**9)
+        first.__enter__()
+        second.__enter__()
+        assert set(blas_threads()) == {1}
+        first.__exit__(None, None, None)
+        assert set(blas_threads()) == {1}
+        second.__exit__(None, None, None)
+        assert blas_threads() == before
+        with one_blas_thread(10):
+            assert blas_threads() == before

@@ -74,9 +74,10 @@ _BLAS_SERIAL_WORK = 2**16
 
 
 def _after_fork() -> None:
-    global _forked, _one_at_a_time
+    global _forked, _one_at_a_time, _blas_limit
     _forked = _forked or _layer() is not None
     _one_at_a_time = threading.RLock()
+    _blas_limit = _BlasLimit()
 
 
 if hasattr(os, "register_at_fork"):
@@ -111,19 +112,38 @@ def parallel_region(n_threads: int):
             numba.set_num_threads(before)
 
 
-@contextlib.contextmanager
-def one_blas_thread(work: int):
-    """Keep BLAS to one thread where a product of `work` multiply-adds could take more: the bits depend on how many."""
-    if work <= _BLAS_SERIAL_WORK:
-        yield
-        return
-    with _blas().limit(limits=1, user_api="blas"):
-        yield
+class _BlasLimit:
+    """One thread of BLAS while anybody is inside; the setting is the process's, so the last one out puts it back."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.users = 0
+        self.limit = None
+
+    def __enter__(self):
+        with self.lock:
+            if self.users == 0:
+                self.limit = _blas().limit(limits=1, user_api="blas")
+            self.users += 1
+
+    def __exit__(self, *_):
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                self.limit.restore_original_limits()
 
 
 @functools.cache
 def _blas():
     return threadpoolctl.ThreadpoolController()
+
+
+_blas_limit = _BlasLimit()
+
+
+def one_blas_thread(work: int):
+    """Keep BLAS to one thread where a product of `work` multiply-adds could take more: the bits depend on how many."""
+    return _blas_limit if work > _BLAS_SERIAL_WORK else contextlib.nullcontext()
 
 
 def _layer() -> str | None:
