@@ -1,6 +1,6 @@
 """Starts of a mixture: centres by k-means and its kin, responsibilities by chance or given. All use the weights."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ STARTS = (*CENTERS, "random")
 _SEED_ROWS, _SEED_ROWS_PER_NUMBER = 5000, 50
 _LLOYD_ITERATIONS = 100
 _LLOYD_TOL = 1e-4  # relative fall of the inertia
-_CHUNK = 65536  # rows whose responsibilities are held at once
+_CHUNK = 2**20  # responsibilities held at once
 
 
 class Sample(NamedTuple):
@@ -83,6 +83,8 @@ def _distinct_rows(sample: Sample, n_components: int, rng: np.random.Generator) 
     """Rows drawn by their weight, no two equal: the smallest of exponential clocks (Efraimidis & Spirakis 2006)."""
     order = np.argsort(rng.exponential(size=len(sample.rows)) / sample.weight, kind="stable")
     first = np.sort(np.unique(sample.rows[order], axis=0, return_index=True)[1])
+    if len(first) < n_components:  # some differ by less than the rounding of the frame
+        return k_means_plus_plus(sample, n_components, rng)
     return sample.rows[order[first[:n_components]]]
 
 
@@ -146,7 +148,7 @@ def random_blocks(data: Data, n_components: int, seed: int) -> Iterator[Block]:
         resp = rng.random((n_rows, n_components))
         return resp / resp.sum(axis=1, keepdims=True)
 
-    return _blocks_with(data, draw)
+    return _blocks_with(data, n_components, draw)
 
 
 def given_blocks(data: Data, resp: np.ndarray, n_components: int) -> Iterator[Block]:
@@ -156,17 +158,18 @@ def given_blocks(data: Data, resp: np.ndarray, n_components: int) -> Iterator[Bl
         part = resp[first : first + n_rows]
         return (part[:, None] == np.arange(n_components)).astype(np.float64) if part.ndim == 1 else part
 
-    return _blocks_with(data, take)
+    return _blocks_with(data, n_components, take)
 
 
-def _blocks_with(data: Data, resp_of) -> Iterator[Block]:
+def _blocks_with(data: Data, n_components: int, resp_of: Callable[[int, int], np.ndarray]) -> Iterator[Block]:
+    n_rows = max(1024, _CHUNK // n_components)
     first = 0
     for block in data:
-        for start in range(0, len(block.X), _CHUNK):
-            rows = block.X[start : start + _CHUNK]
+        for start in range(0, len(block.X), n_rows):
+            rows = block.X[start : start + n_rows]
             resp = resp_of(first, len(rows))
             if len(block.weight):
-                resp = resp * block.weight[start : start + _CHUNK]
+                resp = resp * block.weight[start : start + n_rows]
             yield Block(rows, np.ascontiguousarray(resp))
             first += len(rows)
 

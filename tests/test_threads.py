@@ -518,7 +518,7 @@ def bound_by_permissions(folder):
     """Popen options of a process that cannot write to read-only folders; None if this process cannot make one."""
     folder.mkdir()
     folder.chmod(0o555)
-    command = [sys.executable, "-c", f"open({str(folder / 'file')!r}, 'w')"]
+    command = [sys.executable, "-c", f"import tempfile; tempfile.TemporaryFile(dir={str(folder)!r})"]
     for options in ({}, {"preexec_fn": bind_permissions}):
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True, **options)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from scipy.linalg.lapack import dtrtri
 
-from fastem.data import Summary, as_numbers, is_real
+from fastem.data import SMALLEST, Summary, as_numbers, is_real
 from fastem.families.matrices import apply, double_double_whiteners, first_singular, is_positive_definite
 from fastem.families.normal_inverse_wishart import NO_PRIOR, NormalInverseWishart, ResolvedPrior
 from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, n_statistics
@@ -30,8 +30,8 @@ _SINGLE = 2e-5
 # Values that differ at all differ by a unit of rounding; a standard deviation (given the other columns) below half of
 # one is a component on a single point, or rounding noise of dependent columns (at most 0.29).
 _GRANULES = 0.5
-# A pivot of a D x D covariance below so many D eps of its variance is rounding noise: the matrix is singular.
-_PIVOTS = 16.0
+# A column whose variance inflation factor, times D, is beyond this is a combination of others and rounding noise.
+_DEPENDENT = 1 / (16 * np.finfo(np.float64).eps)
 # Densities lose eps * inflation to the Cholesky factor; beyond this they are computed in double-double (12 times
 # slower), so that they keep 12 digits.
 _INFLATED = 1e3
@@ -336,7 +336,7 @@ class Gaussian:
             If a covariance is not positive definite. With `granule` (D,), the rounding of the data, also if a standard
             deviation, given the other columns, is lost in it or in the rounding of the covariance.
         """
-        smallest = np.zeros(1) if granule is None else _GRANULES * granule
+        smallest = np.full(1, SMALLEST) if granule is None else np.maximum(_GRANULES * granule, SMALLEST)
         if not self._is_matrix:
             if self.covariance_type == "spherical":
                 smallest = smallest.max()
@@ -347,9 +347,6 @@ class Gaussian:
                 raise self._collapse(np.argwhere(~good)[0], "a variance that is lost in the rounding of the data")
             return 1.0 / deviations
         stack = covariances if covariances.ndim == 3 else covariances[None]
-        if granule is not None:
-            rounding = _PIVOTS * stack.shape[1] * np.finfo(np.float64).eps
-            smallest = np.maximum(smallest, np.sqrt(rounding * np.abs(np.diagonal(stack, axis1=1, axis2=2))))
         try:
             lower = np.linalg.cholesky(stack)
         except np.linalg.LinAlgError:
@@ -360,6 +357,12 @@ class Gaussian:
         roots = np.empty_like(lower)
         for k, factor in enumerate(lower):
             roots[k] = dtrtri(factor, lower=1)[0].T
+        if granule is not None:
+            deviations = np.sqrt(np.diagonal(stack, axis1=1, axis2=2))
+            inflation = ((roots * deviations[:, :, None]) ** 2).sum(axis=2)
+            dependent = np.argwhere(inflation > _DEPENDENT / stack.shape[1])
+            if len(dependent):
+                raise self._collapse(dependent[-1], "a singular covariance")
         return roots if covariances.ndim == 3 else roots[0]
 
     def from_precisions(self, means: np.ndarray, precisions: np.ndarray) -> GaussianParams:

@@ -317,7 +317,7 @@ def _log(weights: np.ndarray) -> np.ndarray:
 
 def _check_scale(summary: Summary) -> None:
     """Refuse columns whose variance is lost to underflow."""
-    tiny = (summary.reach > 0) & (summary.reach < SMALLEST)
+    tiny = (summary.reach > 0) & (summary.variance < SMALLEST**2)
     if tiny.any():
         column = int(np.flatnonzero(tiny)[0])
         raise ValueError(
