@@ -61,6 +61,17 @@ class Product:
     def time_product(self, *_):
         _products(*self.arguments, _BLOCKS)
 
+    def peakmem_product(self, *_):
+        _products(*self.arguments, 1)
+
+    def track_error(self, *_):
+        """Largest difference from BLAS, relative: a product has no log-likelihood."""
+        (a, b, c, *shape), (_, _, want) = self.arguments, self.blas
+        out = np.zeros_like(c)
+        _products(a, b, out, *shape, 1)
+        np.dot(a, b, want)
+        return float(np.abs(out - want).max() / np.abs(want).max())
+
     def track_gflops(self, *_):
         return _BLOCKS * self.flops / best_seconds(lambda: _products(*self.arguments, _BLOCKS)) * 1e-9
 
@@ -117,6 +128,15 @@ class Block:
 
     def time_softmax(self, dtype):
         _softmax(self.scores, *self.outputs, _BLOCKS)  # in place: its own results are the next scores
+
+    def peakmem_features_full(self, dtype):
+        self.time_features_full(dtype)
+
+    def peakmem_features_diag(self, dtype):
+        self.time_features_diag(dtype)
+
+    def peakmem_softmax(self, dtype):
+        self.time_softmax(dtype)
 
     def track_log_likelihood(self, dtype):
         _softmax(self.scores.copy(), *self.outputs, 1)
