@@ -196,9 +196,10 @@ def test_a_full_disk_behind_standard_output(model, n_rows, buffered):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_control_c(tmp_path, table):
-    """The signal itself, in the middle of a fit."""
+    """The signal itself, in the middle of a fit (a job in the background inherits it ignored)."""
     code = (
         "import os, signal, sys, time, fastem\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from fastem.cli import main\n"
         "def fit(*args, **options): os.kill(os.getpid(), signal.SIGINT); time.sleep(60)\n"
         "fastem.GaussianMixture.fit = fit\n"
