@@ -44,6 +44,7 @@ def _features(feature_map, columns, phi, times):
 @numba.njit(cache=True)
 def _softmax(scores, best, total, row_log, times):
     for _ in range(times):
+        posteriors.row_maximum(scores, scores.shape[0], best)
         posteriors.softmax(scores, scores.shape[0], best, total)
         posteriors.log_normalizer(best, total, row_log)
 
@@ -223,7 +224,7 @@ def _components(dtype):
 
 @functools.cache
 def _statistics_arguments(covariance_type, dtype):
-    """Arguments of `sweep.statistics` up to the feature map, and the mean of the term that the features leave out."""
+    """Arguments of `sweep.statistics` up to the states, and the mean of the term that the features leave out."""
     X, means, constants, frame = _components(dtype)
     n_components, n_features = means.shape
     feature_map = _FEATURE_MAPS[covariance_type]
@@ -237,8 +238,8 @@ def _statistics_arguments(covariance_type, dtype):
     else:
         squares[:] = -0.5
     missing = 0.5 * float((X.astype(np.float64) ** 2).sum(axis=1).mean()) if covariance_type == "tied" else 0.0
-    no_whitener = np.empty((0, 2, n_features), dtype)
-    return (X, np.empty((0, 1)), frame, theta.astype(dtype), no_whitener, feature_map), missing
+    states = sweep.by_features(feature_map, theta.astype(dtype), n_features)
+    return (X, np.empty((0, 1)), frame, states), missing
 
 
 @functools.cache
@@ -249,4 +250,4 @@ def _score_arguments(dtype):
     whitener = np.empty((n_components, n_features + 1, n_features))
     whitener[:, :n_features] = np.eye(n_features)
     whitener[:, n_features] = means
-    return X, frame, constants[:, None].copy(), whitener, features.LINEAR
+    return X, frame, constants, whitener

@@ -1,5 +1,6 @@
 """Rows in the one form that kernels take, checked once."""
 
+import copy
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -20,13 +21,23 @@ class Block:
     X : ndarray of shape (n_samples, n_features), float32 or float64, C-ordered
     weight : ndarray of shape (n_samples, 1), or (0, 1) where every weight is one; float64
     total_weight : float
+    notes : dict or None
+        What an E-step noted for the next one over these rows, to be faster: a climb gives every block empty notes of
+        its own, so that its bits depend on nothing before it. None: nothing is noted.
     """
 
     def __init__(self, X: np.ndarray, weight: np.ndarray):
         self.X = as_writable(X)
         self.weight = as_writable(weight)
         self.total_weight = float(weight.sum()) if len(weight) else float(len(X))
+        self.notes: dict[Any, Any] | None = None
         self._constants: dict[Any, Any] = {}
+
+    def with_notes(self) -> "Block":
+        """Return the same rows and constants with empty notes."""
+        block = copy.copy(self)
+        block.notes = {}
+        return block
 
     def constant(self, key: Any, compute: Callable[["Block"], Any]) -> Any:
         """Return compute(self), from memory if this key was asked for before."""
@@ -75,6 +86,10 @@ class Data:
 
     def __iter__(self) -> Iterator[Block]:
         return iter(self.blocks)
+
+    def with_notes(self) -> "Data":
+        """Return the same blocks, each with empty notes."""
+        return Data([block.with_notes() for block in self.blocks])
 
 
 def as_data(data: Any, sample_weight: Any = None) -> Data:

@@ -131,6 +131,7 @@ def _climb(model, data, params, number, max_iter, tol, rule, callbacks) -> Resul
     per_weight: list[float] = []
     status = Status.MAX_ITER
     n_iter, log_likelihood = 0, -math.inf
+    data = data.with_notes()
     for n_iter in range(1, max_iter + 1):
         stats = add_stats(model.e_step(params, block) for block in data)
         objective = stats.log_likelihood + model.log_prior(params)

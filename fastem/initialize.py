@@ -8,7 +8,7 @@ import numpy as np
 from fastem.data import Block, Data, as_numbers, chunks, squares, weighted_sum
 from fastem.kernels.features import LINEAR
 from fastem.kernels.posteriors import HARD
-from fastem.kernels.sweep import statistics
+from fastem.kernels.sweep import by_features, statistics
 
 CENTERS = ("kmeans", "k-means++", "random_from_data")
 STARTS = (*CENTERS, "random")
@@ -118,11 +118,11 @@ def lloyd(data: Data, frame: np.ndarray, points: np.ndarray, sample: Sample, n_t
     """
     with np.errstate(over="ignore", invalid="ignore"):  # rows of weight 0 may lie anywhere
         square_norm = sum(float(weighted_sum(w, squares((x - frame[0]) * frame[1], w)).sum()) for x, w in chunks(data))
-    whitener = np.empty((0, 2, data.n_features))
     before = np.inf
     for _ in range(_LLOYD_ITERATIONS):
         theta = np.concatenate([-0.5 * (points**2).sum(axis=1, keepdims=True), points], axis=1)
-        parts = [statistics(b.X, b.weight, frame, theta, whitener, LINEAR, HARD, n_threads) for b in data]
+        states = by_features(LINEAR, theta, data.n_features)
+        parts = [statistics(b.X, b.weight, frame, states, HARD, n_threads) for b in data]
         sums = sum(part[0] for part in parts)
         inertia = square_norm - 2 * sum(part[1] for part in parts)
         counts = sums[:, 0]

@@ -12,9 +12,11 @@ from fastem.kernels import sweep
 from fastem.kernels._jit import VECTOR_BYTES
 from fastem.kernels.double_double import two_product, two_sum, whiten_exactly, whitener_of
 from fastem.kernels.exp_log import _exp_32, _exp_64, log
-from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, build_features, load_columns, n_statistics
+from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, build_features, n_statistics
+from fastem.kernels.layout import _turn_tile_plain, load_rows, turn
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
 from fastem.kernels.products import _tile_plain, product
+from fastem.kernels.sweep import States, by_features
 
 MAPS = {"linear": LINEAR, "diagonal": DIAGONAL, "spherical": SPHERICAL, "full": FULL}
 
@@ -151,8 +153,11 @@ def test_the_plain_tile_is_a_product(rng):
 def test_features_whole_and_in_chunks(name, n_features, rng):
     x = rng.normal(size=(7, n_features))
     frame = np.stack([rng.normal(size=n_features), np.exp2(rng.integers(-3, 3, n_features))])
-    columns = np.full((n_features, 10), np.nan)
-    load_columns(np.concatenate([np.full((2, n_features), 9.0), x]), frame, 2, 7, columns)
+    columns, rows = np.full((n_features, 10), np.nan), np.full((10, n_features + 2), np.nan)
+    load_rows(np.concatenate([np.full((2, n_features), 9.0), x]), frame, np.arange(2, 12), 7, rows)
+    assert not rows[7:].any()
+    assert not rows[:, n_features:].any()
+    turn(rows, 10, n_features, columns)
     want = features_of(name, (x - frame[0]) * frame[1]).T
     n_stats = n_statistics(MAPS[name], n_features)
     assert want.shape[0] == n_stats
@@ -229,17 +234,9 @@ def test_sweep_matches_the_oracle(name, posterior, dtype, rng):
         if posterior == GIVEN:
             weight = rng.dirichlet(np.ones(n_states), size=n_rows)
         frame = np.stack([np.zeros(n_features), np.ones(n_features)])
-        arguments = (
-            x.astype(dtype),
-            weight,
-            frame,
-            theta.astype(dtype),
-            whitener.astype(dtype),
-            MAPS[name],
-            posterior,
-            1,
-        )
-        sums, log_likelihood, n_lost = sweep.statistics(*arguments)
+        peak = theta[n_states - n_thin :, 0].copy()
+        states = States(MAPS[name], theta.astype(dtype), n_thin, whitener.astype(dtype), peak)
+        sums, log_likelihood, n_lost, _ = sweep.statistics(x.astype(dtype), weight, frame, states, posterior, 1)
         want, value = sweep_oracle(name, x, weight, theta, posterior, n_thin, whitener)
         tolerance = 1e-11 if dtype == np.float64 else 2e-4
         np.testing.assert_allclose(sums, want, rtol=tolerance, atol=tolerance * n_rows**0.5 * 10)
@@ -253,18 +250,18 @@ def test_sweep_in_chunks_of_features_matches_the_oracle(n_features, rng):
     n_stats = n_statistics(FULL, n_features)
     assert n_stats * 96 * 8 > sweep._FEATURE_BYTES  # so that features are built in more than one chunk
     theta = rng.normal(size=(3, n_stats)) * 0.01
-    empty = np.empty((0, 2, n_features))
     frame = np.stack([np.zeros(n_features), np.ones(n_features)])
-    sums, value, _ = sweep.statistics(x, np.empty((0, 1)), frame, theta, empty, FULL, SOFTMAX, 1)
-    want, expected = sweep_oracle("full", x, np.empty((0, 1)), theta, SOFTMAX, 0, empty)
+    states = by_features(FULL, theta, n_features)
+    sums, value, *_ = sweep.statistics(x, np.empty((0, 1)), frame, states, SOFTMAX, 1)
+    want, expected = sweep_oracle("full", x, np.empty((0, 1)), theta, SOFTMAX, 0, states.whitener)
     np.testing.assert_allclose(sums, want, rtol=1e-10, atol=1e-10)
     assert value == pytest.approx(expected, rel=1e-12)
 
 
 def test_rows_without_any_density_are_counted():
     theta = np.array([[-np.inf, 0.0], [-np.inf, 0.0]])
-    frame, none = np.array([[0.0], [1.0]]), np.empty((0, 2, 1))
-    sums, value, n_lost = sweep.statistics(np.ones((3, 1)), np.empty((0, 1)), frame, theta, none, LINEAR, SOFTMAX, 1)
+    frame, states = np.array([[0.0], [1.0]]), by_features(LINEAR, theta, 1)
+    sums, value, n_lost, _ = sweep.statistics(np.ones((3, 1)), np.empty((0, 1)), frame, states, SOFTMAX, 1)
     assert n_lost == 3
     assert value == -np.inf
     assert not sums.any()
@@ -272,9 +269,9 @@ def test_rows_without_any_density_are_counted():
 
 def test_a_state_of_weight_zero_takes_nothing(rng):
     theta = np.array([[0.0, 0.1], [-np.inf, 0.0]])
-    frame, none = np.array([[0.0], [1.0]]), np.empty((0, 2, 1))
+    frame, states = np.array([[0.0], [1.0]]), by_features(LINEAR, theta, 1)
     x = rng.normal(size=(50, 1))
-    sums, value, n_lost = sweep.statistics(x, np.empty((0, 1)), frame, theta, none, LINEAR, SOFTMAX, 1)
+    sums, value, n_lost, _ = sweep.statistics(x, np.empty((0, 1)), frame, states, SOFTMAX, 1)
     np.testing.assert_allclose(sums, [[50, x.sum()], [0, 0]], rtol=1e-14, atol=1e-14)
     assert n_lost == 0
     assert value == pytest.approx(0.1 * x.sum())
@@ -291,7 +288,7 @@ def test_serial_and_parallel_entries_give_the_same_bits(dtype, n_features, n_thi
     frame = np.stack([np.zeros(n_features), np.ones(n_features)])
     whitener = np.tril(rng.normal(size=(n_thin, n_features + 1, n_features))).astype(dtype)
     weight = rng.random((n_rows, n_states if posterior == GIVEN else 1))
-    arguments = (x, weight, frame, theta, whitener, FULL, posterior)
+    arguments = (x, weight, frame, States(FULL, theta, n_thin, whitener, np.zeros(n_thin)), posterior)
     one, two = sweep.statistics(*arguments, 1), sweep.statistics(*arguments, 2)
     assert np.array_equal(one[0], two[0])
     assert one[1:] == two[1:]
@@ -302,10 +299,10 @@ def test_serial_and_parallel_entries_give_the_same_bits(dtype, n_features, n_thi
 def test_weights_of_any_size_in_float32(unit, rng):
     x = rng.normal(size=(500, 2)).astype(np.float32)
     theta = (rng.normal(size=(3, n_statistics(FULL, 2))) * 0.1).astype(np.float32)
-    frame, none = np.stack([np.zeros(2), np.ones(2)]), np.empty((0, 2, 2), np.float32)
+    frame, states = np.stack([np.zeros(2), np.ones(2)]), by_features(FULL, theta, 2)
     weight = rng.random((500, 1))
-    plain = sweep.statistics(x, weight, frame, theta, none, FULL, SOFTMAX, 1)
-    scaled = sweep.statistics(x, weight * unit, frame, theta, none, FULL, SOFTMAX, 1)
+    plain = sweep.statistics(x, weight, frame, states, SOFTMAX, 1)
+    scaled = sweep.statistics(x, weight * unit, frame, states, SOFTMAX, 1)
     np.testing.assert_allclose(scaled[0] / unit, plain[0], rtol=1e-6)
     assert scaled[1] / unit == pytest.approx(plain[1], rel=1e-6)
 
@@ -313,7 +310,7 @@ def test_weights_of_any_size_in_float32(unit, rng):
 def test_lanes_depend_on_the_shape_alone():
     theta = np.zeros((16, 153))
     lanes = [sweep._n_lanes(n, 16, 153, 16, theta) for n in (1, 96, 97, 10_000, 10_000_000)]
-    assert lanes == [1, 1, 2, 64, 64]
+    assert lanes == [1, 1, 2, 8, 64]
     assert sweep._n_lanes(10_000_000, 64, 50_000, 300, np.zeros((64, 50_000))) == sweep._MIN_LANES
 
 
@@ -332,7 +329,7 @@ def test_inner_loops_are_vector_instructions_without_calls(rng):
     from fastem.kernels.posteriors import softmax
 
     fresh = helper(getattr(softmax, "py_func", softmax))  # code from numba's cache cannot be inspected
-    fresh(rng.normal(size=(2, 16)), 2, np.empty(16), np.empty(16))
+    fresh(rng.normal(size=(2, 16)), 2, np.full(16, 9.0), np.empty(16))
     lines = _assembly(fresh)
     assert not _names_libm(lines)
     if VECTOR_BYTES >= 32:

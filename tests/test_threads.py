@@ -260,7 +260,7 @@ def dispatchers():
     """The kernels of the fused pass."""
     from fastem.kernels import sweep
 
-    names = ("_sweep_serial", "_sweep_parallel", "_score_serial", "_score_parallel")
+    names = ("_sweep_lane", "_sweep_serial", "_sweep_parallel", "_score_lane", "_score_serial", "_score_parallel")
     return {name: getattr(sweep, name) for name in names}
 
 
@@ -271,7 +271,7 @@ def cache_use():
 
 
 def job_specialisations():
-    """Fits of every kind of input in one process; then the dtypes that each kernel was compiled for."""
+    """Fits of every kind of input in one process; then the types that each kernel was compiled for."""
     import pandas as pd
 
     for dtype in DTYPES:
@@ -299,7 +299,7 @@ def job_specialisations():
             fitted(X.astype(int), max_iter=1)
     arguments = {}
     for name, kernel in dispatchers().items():
-        arguments[name] = sorted([str(kind) for kind in signature[:4]] for signature in kernel.signatures)
+        arguments[name] = sorted([str(kind) for kind in signature] for signature in kernel.signatures)
     return arguments
 
 
@@ -478,7 +478,7 @@ def test_settings_of_the_caller_stay(layer):
     assert answer["calls_at_one"] == {}  # n_threads=None takes no more threads than the caller's set_num_threads
 
 
-# dtypes of X, weight, frame and theta that a kernel is compiled for: rows and products in float64; in float32; and
+# dtypes of X and theta that a kernel is compiled for: rows and products in float64; in float32; and
 # float32 rows whose products are taken in float64, for starts and thin components
 KINDS = {("float64", "float64"), ("float32", "float32"), ("float32", "float64")}
 
@@ -486,7 +486,7 @@ KINDS = {("float64", "float64"), ("float32", "float32"), ("float32", "float64")}
 def test_specialisations():
     for name, signatures in run("specialisations").items():
         kinds = [tuple(signature) for signature in signatures]
-        assert len(set(kinds)) == len(kinds), f"{name} is compiled twice for the same dtypes: {kinds}"
+        assert len(set(kinds)) == len(kinds), f"{name} is compiled twice for the same types: {kinds}"
         for kind in kinds:
             assert "readonly" not in str(kind), f"{name}: {kind}"
             assert "nonaligned" not in str(kind), f"{name}: {kind}"

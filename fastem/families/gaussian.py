@@ -19,6 +19,7 @@ from fastem.data import SMALLEST, Summary, as_numbers, is_real
 from fastem.families.matrices import apply, double_double_whiteners, first_singular, is_positive_definite
 from fastem.families.normal_inverse_wishart import NO_PRIOR, NormalInverseWishart, ResolvedPrior
 from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, n_statistics
+from fastem.kernels.sweep import States
 from fastem.protocol import DegenerateError
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
@@ -146,25 +147,82 @@ class Gaussian:
         means = (params.means[last] - frame.center) * frame.scale
         return Layout(feature_map, order, _pack_whiteners(whiteners[last], means, dtype))
 
-    def natural(self, params: GaussianParams, log_weights: np.ndarray, layout: Layout, frame: Frame) -> np.ndarray:
-        """Natural parameters Theta (K, P) in the order of the layout; of a thin component only slot 0 is in use."""
-        constants = (self._log_constants(params) + log_weights)[layout.order]
-        fast = layout.order[: len(layout.order) - len(layout.whitener)]
-        theta = np.zeros((len(constants), n_statistics(layout.feature_map, frame.center.size)), layout.whitener.dtype)
-        theta[:, 0] = constants
-        if fast.size:
-            whiteners = self._whiteners(params.precisions_cholesky, len(params.means), frame.scale)[fast]
-            means = (params.means[fast] - frame.center) * frame.scale
-            y = apply(whiteners, means) if self._is_matrix else whiteners * means
-            theta[: fast.size, 0] -= 0.5 * (y**2).sum(axis=1)
-            theta[: fast.size, 1 : 1 + means.shape[1]] = (
-                apply(np.swapaxes(whiteners, 1, 2), y) if self._is_matrix else whiteners * y
-            )
-            theta[: fast.size, 1 + means.shape[1] :] = self._quadratic(whiteners, layout.feature_map)
-        return theta
+    def natural(self, params: GaussianParams, log_weights: np.ndarray, layout: Layout, frame: Frame) -> States:
+        """Natural parameters and whiteners in the frame, in the order of the layout."""
+        n_components, n_features = params.means.shape
+        order, n_thin, dtype = layout.order, len(layout.whitener), layout.whitener.dtype
+        n_fast = n_components - n_thin
+        peaks = self.peaks(params, log_weights)[order]
+        theta = np.zeros((n_components, n_statistics(layout.feature_map, n_features)), dtype)
+        if n_fast == 0:
+            return States(layout.feature_map, theta, n_thin, layout.whitener, peaks)
+        whiteners = self._whiteners(params.precisions_cholesky, n_components, frame.scale)[order[:n_fast]]
+        means = (params.means[order[:n_fast]] - frame.center) * frame.scale
+        y = apply(whiteners, means) if self._is_matrix else whiteners * means
+        theta[:n_fast, 0] = peaks[:n_fast] - 0.5 * (y**2).sum(axis=1)
+        theta[:n_fast, 1 : 1 + n_features] = (
+            apply(np.swapaxes(whiteners, 1, 2), y) if self._is_matrix else whiteners * y
+        )
+        theta[:n_fast, 1 + n_features :] = self._quadratic(whiteners, layout.feature_map)
+        if layout.feature_map != FULL:  # features of the others are so cheap that there is one path
+            return States(layout.feature_map, theta, n_thin, layout.whitener, peaks[n_fast:])
+        whitener = np.concatenate([_pack_whiteners(whiteners, means, dtype), layout.whitener])
+        return States(layout.feature_map, theta, n_thin, whitener, peaks)
 
-    def exact(self, params: GaussianParams, log_weights: np.ndarray) -> tuple[np.ndarray, Layout, np.ndarray]:
-        """Theta, layout and frame (2, D) for densities: all components whitened, in float64 and the data's units.
+    @property
+    def has_distances(self) -> bool:
+        """Whether scores are a constant less half a squared distance; tied ones leave out what is common."""
+        return self.covariance_type != "tied"
+
+    def peaks(self, params: GaussianParams, log_weights: np.ndarray) -> np.ndarray:
+        """Score of each component at its mean, (K,)."""
+        return self._log_constants(params) + log_weights
+
+    def motion(self, old: GaussianParams, new: GaussianParams) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Shrink, stretch and shift (K,): distances of any row obey shrink d - shift <= d_new <= stretch d + shift.
+
+        W' (x - m') = W' W^-1 W (x - m) - W' (m' - m): singular values of the first, length of the second.
+        """
+        gap = new.means - old.means
+        roots = new.precisions_cholesky
+        if self._is_matrix:
+            turned = np.swapaxes(roots, 1, 2)
+            excess = turned @ old.covariances @ roots - np.eye(gap.shape[1])
+            radius = np.sqrt((excess**2).sum(axis=(1, 2)))
+            low, high = 1.0 - radius, 1.0 + radius
+            shift = apply(turned, gap)
+        else:
+            roots, variances = np.atleast_2d(roots.T).T, np.atleast_2d(old.covariances.T).T
+            squares = roots**2 * variances
+            low, high = squares.min(axis=1), squares.max(axis=1)
+            shift = roots * gap
+        low = np.clip(low, 0.0, 1.0)
+        return np.sqrt(low), np.sqrt(high), np.sqrt((shift**2).sum(axis=1))
+
+    def log_densities(self, params: GaussianParams, X: np.ndarray) -> np.ndarray:
+        """Log-densities (N, K) of a few rows, in NumPy."""
+        gaps = X - params.means[:, None, :]
+        roots = params.precisions_cholesky
+        y = gaps @ roots if self._is_matrix else gaps * np.atleast_2d(roots.T).T[:, None, :]
+        return self._log_constants(params) - 0.5 * (y**2).sum(axis=2).T
+
+    def expected_gaps(self, params: GaussianParams, log_weights: np.ndarray) -> np.ndarray:
+        """Expected score in component k less that in j, for rows of component k; (K, K), from k to j."""
+        peaks = self.peaks(params, log_weights)
+        n_components, n_features = params.means.shape
+        roots, covariances = params.precisions_cholesky, params.covariances
+        if self._is_matrix:
+            precisions = (roots @ np.swapaxes(roots, -1, -2)).reshape(n_components, -1)
+            traces = covariances.reshape(n_components, -1) @ precisions.T
+        else:
+            roots = np.broadcast_to(np.atleast_2d(roots.T).T, params.means.shape)
+            covariances = np.broadcast_to(np.atleast_2d(covariances.T).T, params.means.shape)
+            traces = covariances @ (roots**2).T
+        distances = -2.0 * (self.log_densities(params, params.means) - self._log_constants(params))
+        return peaks[:, None] - peaks + 0.5 * (distances + traces - n_features)
+
+    def exact(self, params: GaussianParams, log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Frame (2, D), constants (K,) and whiteners for densities: all whitened, in float64 and the data's units.
 
         Where rows of the whiteners cancel, these are recomputed from the covariances in double-double.
         """
@@ -178,9 +236,7 @@ class Gaussian:
                 diagonal = np.diagonal(doubled[:, :n_features], axis1=1, axis2=2)
                 constants = np.log(diagonal).sum(axis=1) - 0.5 * n_features * math.log(2 * math.pi)
                 whiteners = np.broadcast_to(doubled, (n_components, 2 * n_features, n_features))
-        theta = np.ascontiguousarray((constants + log_weights)[:, None])
-        layout = Layout(LINEAR, np.arange(n_components), _pack_whiteners(whiteners, params.means))
-        return theta, layout, np.stack([0 * unit, unit])
+        return np.stack([0 * unit, unit]), constants + log_weights, _pack_whiteners(whiteners, params.means)
 
     def _inflation(self, whiteners: np.ndarray, covariances: np.ndarray) -> float:
         """Largest variance inflation factor, precision_ii covariance_ii; 1 for uncorrelated columns."""

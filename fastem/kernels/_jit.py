@@ -10,8 +10,12 @@ import threading
 
 import llvmlite.binding as llvm
 import numba
+import numpy as np
 import threadpoolctl
-from numba.core import config
+from numba.core import cgutils, config, types
+from numba.core.imputils import impl_ret_new_ref
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array, populate_array
 
 # Never fastmath=True: -inf and NaN must keep their meaning in log-sum-exp.
 _FAST = {"contract", "nsz", "arcp", "reassoc"}
@@ -30,8 +34,13 @@ def kernel(function):
     return numba.njit(fastmath=_FAST, **_OPTIONS)(function)
 
 
+def piece(function):
+    """Compile a part of kernels into each that calls it: LLVM then sees it once, not again with every caller."""
+    return numba.njit(fastmath=_FAST, inline="always", **{**_OPTIONS, "cache": False})(function)
+
+
 def helper(function):
-    """Compile a piece of a kernel; it may be a closure and is cached only as part of its caller."""
+    """Compile a part of kernels on its own; it may be a closure and is cached only as part of its caller."""
     return numba.njit(fastmath=_FAST, **{**_OPTIONS, "cache": False})(function)
 
 
@@ -48,6 +57,73 @@ def compensated(function):
 def parallel(function):
     """Compile a kernel that splits lanes over threads with `prange`."""
     return numba.njit(fastmath=_FAST, parallel=True, **_OPTIONS)(function)
+
+
+@intrinsic
+def _call_compiled(typingctx, pointer, arguments):
+    """Call the compiled kernel at an address, as numba itself would."""
+    signature = types.void(pointer, arguments)
+
+    def codegen(context, builder, signature, values):
+        argument_types = tuple(signature.args[1])
+        kind = context.call_conv.get_function_type(types.none, argument_types)
+        function = builder.inttoptr(values[0], kind.as_pointer())
+        unpacked = cgutils.unpack_tuple(builder, values[1], len(argument_types))
+        status, _ = context.call_conv.call_function(builder, function, types.none, argument_types, unpacked)
+        with cgutils.if_unlikely(builder, status.is_error):
+            context.call_conv.return_status_propagate(builder, status)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _call_plain(kernel, arguments):
+    kernel(*arguments)
+
+
+# Call `address(kernel, arguments)` inside a kernel: LLVM then compiles a lane once, not again for each entry to it.
+call_at = _call_plain if config.DISABLE_JIT else _call_compiled
+_addresses: dict = {}
+
+
+def address(kernel, arguments, dtypes):
+    """Return what `call_at` takes to call a kernel with such arguments, whose types these dtypes decide."""
+    if config.DISABLE_JIT:
+        return kernel
+    key = kernel, dtypes
+    if key not in _addresses:
+        signature = tuple(map(numba.typeof, arguments))
+        kernel.compile(signature)
+        compiled = kernel.overloads[signature]
+        _addresses[key] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    return _addresses[key]
+
+
+@intrinsic
+def _aligned_empty_vector(typingctx, n_rows, n_columns, like):
+    """Uninitialised (n_rows, n_columns) array of the dtype of `like` that starts on a cache line."""
+    kind = types.Array(like.dtype, 2, "C")
+
+    def codegen(context, builder, signature, args):
+        itemsize = context.get_constant(types.intp, signature.args[2].dtype.bitwidth // 8)
+        stride = builder.mul(args[1], itemsize)
+        size = builder.mul(args[0], stride)
+        memory = context.nrt.meminfo_alloc_aligned_unchecked(builder, size, align=64)
+        with cgutils.if_unlikely(builder, cgutils.is_null(builder, memory)):
+            context.call_conv.return_user_exc(builder, MemoryError, ("a block does not fit in memory",))
+        array = make_array(kind)(context, builder)
+        data = builder.bitcast(context.nrt.meminfo_data(builder, memory), array.data.type)
+        populate_array(array, data, args[:2], (stride, itemsize), itemsize, memory)
+        return impl_ret_new_ref(context, builder, kind, array._getvalue())
+
+    return kind(n_rows, n_columns, like), codegen
+
+
+def _aligned_empty_plain(n_rows, n_columns, like):
+    return np.empty((n_rows, n_columns), like.dtype)
+
+
+aligned_empty = _aligned_empty_plain if config.DISABLE_JIT else _aligned_empty_vector
 
 
 def _vector_bytes() -> int:

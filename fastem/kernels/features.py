@@ -3,9 +3,7 @@
 A feature map is an integer code, switched outside the inner loops.
 """
 
-import numpy as np
-
-from fastem.kernels._jit import helper, kernel
+from fastem.kernels._jit import kernel
 
 LINEAR = 0  # 1, x
 DIAGONAL = 1  # 1, x, x**2
@@ -23,26 +21,6 @@ def n_statistics(feature_map, n_features):
     if feature_map == SPHERICAL:
         return 2 + n_features
     return 1 + n_features + n_features * (n_features + 1) // 2
-
-
-@helper
-def scratch(n_rows, n_columns, like):
-    """Uninitialised (n_rows, n_columns) array of the dtype of `like` that starts on a cache line."""
-    raw = np.empty(n_rows * n_columns + 64 // like.itemsize, like.dtype)
-    start = (-raw.ctypes.data % 64) // like.itemsize
-    return raw[start : start + n_rows * n_columns].reshape(n_rows, n_columns)
-
-
-@kernel
-def load_columns(X, frame, first, n_rows, columns):
-    """columns (D, B) = (X[first : first + n_rows] - frame[0]) * frame[1], transposed; rows missing to B are zero."""
-    n_features, width = columns.shape
-    for b in range(n_rows):
-        for d in range(n_features):
-            columns[d, b] = (X[first + b, d] - frame[0, d]) * frame[1, d]
-    for d in range(n_features):
-        for b in range(n_rows, width):
-            columns[d, b] = 0.0
 
 
 @kernel

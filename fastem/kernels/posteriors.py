@@ -11,17 +11,32 @@ GIVEN = 2  # responsibilities come with the data
 
 
 @kernel
-def softmax(scores, n_states, best, total):
-    """scores[:n_states] -> exp(scores - best), best (B,) = row maximum, total (B,) = sum. All -inf: total 0."""
+def row_maximum(scores, n_states, best):
+    """best (B,) = largest of scores[:n_states], the smallest number where all are -inf."""
     width = scores.shape[1]
+    lowest = best.dtype.type(np.finfo(best.dtype).min)
     for b in range(width):
-        best[b] = scores[0, b]
-        total[b] = 0.0
+        best[b] = max(scores[0, b], lowest)
     for k in range(1, n_states):
         for b in range(width):
             best[b] = max(best[b], scores[k, b])
+
+
+@kernel
+def smallest(best):
+    """Smallest of best (B,)."""
+    value = best[0]
+    for b in range(1, best.shape[0]):
+        value = min(value, best[b])
+    return np.float64(value)
+
+
+@kernel
+def softmax(scores, n_states, best, total):
+    """scores[:n_states] -> exp(scores - best), total (B,) = their sum; best is their `row_maximum`."""
+    width = scores.shape[1]
     for b in range(width):
-        best[b] = max(best[b], best.dtype.type(np.finfo(best.dtype).min))
+        total[b] = 0.0
     for k in range(n_states):
         for b in range(width):
             e = exp(scores[k, b] - best[b])
@@ -38,14 +53,15 @@ def log_normalizer(best, total, out):
 
 
 @kernel
-def hard(scores, n_states, best, label):
-    """best (B,) = row maximum, label (B,) = the first state that reaches it."""
+def first_maximum(scores, n_states, best, label):
+    """label (B,) = the first of scores[:n_states] that reaches best, their `row_maximum`; 0 where all are -inf.
+
+    Labels are of the dtype of the scores: a loop over both is then turned into vectors.
+    """
     width = scores.shape[1]
     for b in range(width):
-        best[b] = scores[0, b]
-        label[b] = 0
-    for k in range(1, n_states):
+        label[b] = 0.0
+    for k in range(n_states - 1, -1, -1):
+        value = label.dtype.type(k)
         for b in range(width):
-            if scores[k, b] > best[b]:
-                best[b] = scores[k, b]
-                label[b] = k
+            label[b] = value if scores[k, b] == best[b] else label[b]

@@ -11,7 +11,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel, piece
 
 # Tiles of 8 rows x 3 vectors: 24 accumulators + 3 vectors + 1 broadcast fit the 32 registers of AVX-512 and NEON;
 # AVX2 has 16 registers and takes 4 x 3.
@@ -122,7 +122,7 @@ _tile = helper(_tile_plain) if PLAIN else _tile_vector
 def _panel(vectors, parts):
     """Kernel for all `m` rows of one panel of columns, in tiles of falling height."""
 
-    @helper
+    @piece
     def panel(a, skip, b, c, column, m, depth):
         lda, ldb, ldc = a.shape[1], b.shape[1], c.shape[1]
         row = 0
@@ -160,3 +160,8 @@ def product(a, skip, b, m, n, depth, c):
         column += lanes
     if column < n:
         _half_vector(a, skip, b, c, column, m, depth)
+
+
+def product_addresses(like, sums):
+    """Addresses of `product` for matrices of the dtype of `like`, and for those added up in the dtype of `sums`."""
+    return tuple(address(product, (like, 0, like, 0, 0, 0, c), (like.dtype, c.dtype)) for c in (like, sums))

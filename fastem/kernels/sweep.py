@@ -4,19 +4,34 @@ Rows are split into a number of lanes that depends on the shape only. A lane wri
 accumulators, and lanes are added pairwise in index order, so the bits do not depend on the number of threads.
 """
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 
 from fastem.kernels import _jit
-from fastem.kernels._jit import VECTOR_BYTES, kernel, parallel
-from fastem.kernels.features import build_features, load_columns, scratch, squared_norm
-from fastem.kernels.posteriors import GIVEN, SOFTMAX, hard, log_normalizer, softmax
-from fastem.kernels.products import product
+from fastem.kernels._jit import VECTOR_BYTES, address, aligned_empty, call_at, kernel, parallel, piece
+from fastem.kernels.double_double import whiten_exactly
+from fastem.kernels.features import FULL, build_features, squared_norm
+from fastem.kernels.layout import clear, load_rows, turn
+from fastem.kernels.posteriors import (
+    GIVEN,
+    HARD,
+    SOFTMAX,
+    first_maximum,
+    log_normalizer,
+    row_maximum,
+    smallest,
+    softmax,
+)
+from fastem.kernels.products import ROWS, product_addresses
+from fastem.kernels.pruning import NOTHING, bury, label_rows, largest_fall, pick, place_rows
 from fastem.kernels.whiten import whiten
 
 _MAX_LANES = 64
 _MIN_LANES = 8
 _LANE_BYTES = 2**24  # all lanes together, if that leaves at least _MIN_LANES
+_LANE_BLOCKS = 32  # blocks of a lane, if that leaves as many: clearing and adding a lane costs some blocks' work
 _BLOCK_BYTES = 2**18  # a block's features, scores and responsibilities: well inside L2
 _FEATURE_BYTES = 2**19  # features held at once; more are built in chunks, twice
 _SERIAL_WORK = 2_000_000  # multiply-adds below which waking the threads costs more than they give (~100 us)
@@ -39,144 +54,308 @@ def block_rows(n_features, n_states, n_stats, itemsize):
     return rows
 
 
+class States(NamedTuple):
+    """K states as a sweep takes them: by features, by whitening, or as it sees fit.
+
+    Attributes
+    ----------
+    feature_map : int
+        Code of `features`.
+    theta : ndarray of shape (K, P), float32 or float64
+        Natural parameters; the dtype is that of the products. Thin states come last, and have no theta.
+    n_thin : int
+        States that are whitened because their features would cancel; their sums are those of the whitened rows.
+    whitener : ndarray of shape (n, D + 1 or 2, D)
+        See `whiten`; of all states, so that the path is free, or of the thin ones alone.
+    peak : ndarray of shape (n,), float64
+        Score at distance 0 of the states that have a whitener.
+    """
+
+    feature_map: int
+    theta: np.ndarray
+    n_thin: int
+    whitener: np.ndarray
+    peak: np.ndarray
+
+
+def by_features(feature_map, theta, n_features):
+    """States without whiteners."""
+    return States(feature_map, theta, 0, np.empty((0, 2, n_features), theta.dtype), np.empty(0))
+
+
 @kernel
-def _score_block(columns, theta, whitener, feature_map, chunk, phi, y, centred, scores):
-    """scores (K, B) = theta phi; the last len(whitener) states through their own whitened distance instead."""
+def _goes_direct(n_listed, n_features, feature_map, whitener, n_thin):
+    """Whether so few fast states of a block are cheaper by whitening than by features built for them."""
+    if feature_map != FULL or whitener.shape[0] == n_thin:
+        return False
+    return n_listed <= 2 + n_features // 12  # measured: equal at 2 of 8 columns, 3 of 16, 4 of 32, 8 of 64
+
+
+@piece
+def _score_states(states, listed, start, stop, built, work, scores):
+    """scores[start:stop] of the states listed there; returns whether phi holds the features of the block.
+
+    First come the fast states, by theta phi or whitened if they are few; then the thin ones, whitened.
+    """
+    feature_map, theta, n_thin, whitener, peak = states
+    products, columns, _, centred, y, phi, packed, _, _, _, _ = work
     n_states, n_stats = theta.shape
-    n_fast = n_states - whitener.shape[0]
-    width = columns.shape[1]
-    if n_fast > 0:
-        for k in range(n_fast):
+    n_fast = n_states - n_thin
+    chunk, width = phi.shape
+    end = start
+    while end < stop and listed[end] < n_fast:
+        end += 1
+    if _goes_direct(end - start, columns.shape[0], feature_map, whitener, n_thin):
+        end = start
+    if end > start:
+        if end - start < n_fast:
+            for j in range(start, end):
+                for p in range(n_stats):
+                    packed[j - start, p] = theta[listed[j], p]
+        natural = packed if end - start < n_fast else theta
+        for j in range(start, end):
             for b in range(width):
-                scores[k, b] = 0.0
+                scores[j, b] = 0.0
         for first in range(0, n_stats, chunk):
             last = min(first + chunk, n_stats)
-            build_features(feature_map, columns, first, last, phi)
-            product(theta, first, phi, n_fast, width, last - first, scores)
-    for t in range(whitener.shape[0]):
-        whiten(columns, whitener[t], centred, y)
-        row = scores[n_fast + t]
+            if not built:
+                build_features(feature_map, columns, first, last, phi)
+            call_at(products[0], (natural, first, phi, end - start, width, last - first, scores[start:]))
+        built = chunk >= n_stats
+    for j in range(end, stop):
+        k = listed[j] - n_states + whitener.shape[0]
+        whiten(products[0], columns, whitener[k], centred, y)
+        row = scores[j]
         squared_norm(y, row)
-        constant = theta[n_fast + t, 0]
-        half = row.dtype.type(0.5)
+        constant, half = row.dtype.type(peak[k]), row.dtype.type(0.5)
         for b in range(width):
             row[b] = constant - half * row[b]
+    return built
 
 
-@kernel
-def _accumulate_block(columns, resp, n_fast, whitener, feature_map, chunk, phi, y, centred, statistics):
-    """statistics (P, columns of resp) += phi resp; thin states, the last columns, take the features of their own y."""
-    n_stats = statistics.shape[0]
-    width = columns.shape[1]
-    thin_column = resp.shape[1] - whitener.shape[0]
-    if n_fast > 0:
-        for first in range(0, n_stats, chunk):
-            last = min(first + chunk, n_stats)
-            if chunk < n_stats:  # otherwise phi still holds the block's features from its scores
-                build_features(feature_map, columns, first, last, phi)
-            product(phi, 0, resp, last - first, thin_column, width, statistics[first:last])
-    for t in range(whitener.shape[0]):
-        k = thin_column + t
-        largest = resp[0, k]
-        for b in range(1, width):
-            largest = max(largest, resp[b, k])
-        if largest == 0.0:
+@piece
+def _add_moments(product, source, turned, resp, weighted, second, sums, column):
+    """sums[:, column] += sum of resp (B,) times the full statistics of source (D, B), turned (B, padded D)."""
+    n_features, width = source.shape
+    total = 0.0
+    for b in range(width):
+        total += resp[b]
+    sums[0, column] += total
+    for d in range(n_features):
+        total = 0.0
+        for b in range(width):
+            weighted[d, b] = source[d, b] * resp[b]
+            total += weighted[d, b]
+        sums[1 + d, column] += total
+    for i in range(0, n_features, ROWS):
+        n_rows = min(ROWS, n_features - i)
+        n_columns = padded(i + n_rows, source.itemsize)
+        for d in range(n_rows):
+            for c in range(n_columns):
+                second[d, c] = 0.0
+        call_at(product, (weighted[i:], 0, turned, n_rows, n_columns, width, second))
+        p = 1 + n_features + i * (i + 1) // 2
+        for d in range(n_rows):
+            for j in range(i + d + 1):
+                sums[p, column] += second[d, j]
+                p += 1
+
+
+@piece
+def _add_features(feature_map, source, resp, phi, sums, column):
+    """sums[:, column] += sum of resp (B,) times the features of source (D, B)."""
+    n_stats = sums.shape[0]
+    chunk, width = phi.shape
+    for first in range(0, n_stats, chunk):
+        last = min(first + chunk, n_stats)
+        build_features(feature_map, source, first, last, phi)
+        for p in range(last - first):
+            total = 0.0
+            for b in range(width):
+                total += phi[p, b] * resp[b]
+            sums[first + p, column] += total
+
+
+@piece
+def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums):
+    """sums (P, columns) += phi resp of the fast states listed, with resp (listed, B)."""
+    products, columns, _, _, _, phi, _, part, turned_resp, _, _ = work
+    n_stats = sums.shape[0]
+    chunk, width = phi.shape
+    whole = n_listed >= n_fast
+    for j in range(min(n_fast, n_listed)):
+        whole = whole and listed[j] == j
+    n_columns = padded(n_fast if whole else n_listed, resp.itemsize)
+    turn(resp, n_listed, width, turned_resp)
+    for first in range(0, n_stats, chunk):
+        last = min(first + chunk, n_stats)
+        if not built:
+            build_features(feature_map, columns, first, last, phi)
+        if whole:
+            call_at(products[1], (phi, 0, turned_resp, last - first, n_columns, width, sums[first:last]))
             continue
-        whiten(columns, whitener[t], centred, y)
-        for first in range(0, n_stats, chunk):
-            last = min(first + chunk, n_stats)
-            build_features(feature_map, y, first, last, phi)
-            for p in range(last - first):
-                total = 0.0
-                for b in range(width):
-                    total += phi[p, b] * resp[b, k]
-                statistics[first + p, k] += total
+        for p in range(last - first):
+            for c in range(n_columns):
+                part[p, c] = 0.0
+        call_at(products[1], (phi, 0, turned_resp, last - first, n_columns, width, part))
+        for p in range(last - first):
+            for j in range(n_listed):
+                if listed[j] < n_fast:
+                    sums[first + p, listed[j]] += part[p, j]
 
 
-@kernel
-def _posterior_block(scores, n_fast, posterior, weight, first, n_rows, best, total, label, row_log, resp, totals):
-    """resp (B, columns) of a block from its scores (K, B); adds log-likelihood and lost rows to totals (2,)."""
-    n_states, width = scores.shape
-    n_thin = n_states - n_fast
-    thin_column = resp.shape[1] - n_thin
+@piece
+def _accumulate_block(states, listed, n_listed, scores, factor, built, work, sums):
+    """Add a block's statistics to sums (P, columns), with responsibilities scores * factor; overwrites scores and phi.
+
+    Thin states have the last columns, and the statistics of their own whitened rows.
+    """
+    feature_map, theta, n_thin, whitener, _ = states
+    products, columns, turned, centred, y, phi, _, part, _, weighted, turned_y = work
+    n_states, n_features, width = theta.shape[0], columns.shape[0], columns.shape[1]
+    n_fast = n_states - n_thin
+    n_fast_listed = 0
+    for j in range(n_listed):
+        for b in range(width):
+            scores[j, b] *= factor[b]
+        if listed[j] < n_fast:
+            n_fast_listed += 1
+    direct = _goes_direct(n_fast_listed, n_features, feature_map, whitener, n_thin)
+    if n_fast_listed > 0 and not direct:
+        _add_products(feature_map, listed, n_listed, n_fast, scores, built, work, sums)
+    for j in range(n_listed):
+        k = listed[j]
+        if k < n_fast:
+            if direct:
+                _add_moments(products[1], columns, turned, scores[j], weighted, part, sums, k)
+            continue
+        column = sums.shape[1] - n_states + k
+        whiten(products[0], columns, whitener[k - n_states + whitener.shape[0]], centred, y)
+        if feature_map == FULL:
+            turn(y, n_features, width, turned_y)
+            _add_moments(products[1], y, turned_y, scores[j], weighted, part, sums, column)
+        else:
+            _add_features(feature_map, y, scores[j], phi, sums, column)
+
+
+@piece
+def _soft_factor(weight, rows, n_rows, best, total, row_log, totals):
+    """best -> weight over total of each row; adds log-likelihood and lost rows to totals."""
     weighted = weight.shape[0] > 0
-    for b in range(width):
-        for k in range(n_fast, thin_column):
-            resp[b, k] = 0.0
-    if posterior == GIVEN:
-        for b in range(width):
-            for k in range(n_states):
-                value = weight[first + b, k] if b < n_rows else 0.0
-                resp[b, k if k < n_fast else thin_column + k - n_fast] = value
-        return
-    if posterior == SOFTMAX:
-        softmax(scores, n_states, best, total)
-        log_normalizer(best, total, row_log)
-        for b in range(width):
-            w = 1.0 if b < n_rows else 0.0
-            if weighted and b < n_rows:
-                w = weight[first + b, 0]
-            if w > 0.0:
-                totals[0] += w * row_log[b]
-                totals[1] += 0.0 if total[b] > 0.0 else 1.0
-            best[b] = w / total[b] if total[b] > 0.0 else 0.0
-        for b in range(width):
-            for k in range(n_fast):
-                resp[b, k] = scores[k, b] * best[b]
-            for t in range(n_thin):
-                resp[b, thin_column + t] = scores[n_fast + t, b] * best[b]
-        return
-    hard(scores, n_states, best, label)
-    for b in range(width):
-        for k in range(resp.shape[1]):
-            resp[b, k] = 0.0
-    for b in range(n_rows):
-        w = weight[first + b, 0] if weighted else 1.0
-        k = label[b]
-        resp[b, k if k < n_fast else thin_column + k - n_fast] = w
-        totals[0] += w * best[b]
+    log_normalizer(best, total, row_log)
+    for b in range(best.shape[0]):
+        w = 1.0 if b < n_rows else 0.0
+        if weighted and b < n_rows:
+            w = weight[rows[b], 0]
+        if w > 0.0:
+            totals[0] += w * row_log[b]
+            totals[1] += 0.0 if total[b] > 0.0 else 1.0
+        best[b] = w / total[b] if total[b] > 0.0 else 0.0
 
 
-@kernel
-def _centre_idle_rows(weight, first, n_rows, columns):
+@piece
+def _hard_block(scores, n_states, weight, rows, n_rows, best, label, totals):
+    """scores -> 1 at the first best state of each row, 0 elsewhere; best -> weight; adds the best scores to totals."""
+    first_maximum(scores, n_states, best, label)
+    for b in range(best.shape[0]):
+        w = 1.0 if b < n_rows else 0.0
+        if weight.shape[0] > 0 and b < n_rows:
+            w = weight[rows[b], 0]
+        if w > 0.0:
+            totals[0] += w * best[b]
+        best[b] = w
+    for k in range(n_states):
+        for b in range(best.shape[0]):
+            scores[k, b] = 1.0 if label[b] == k else 0.0
+
+
+@piece
+def _centre_idle_rows(weight, rows, n_rows, turned):
     """Move rows of weight 0 to the centre: they may lie so far out that 0 times their square is NaN."""
     for b in range(n_rows if weight.shape[0] > 0 else 0):
-        largest = weight[first + b, 0]
+        largest = weight[rows[b], 0]
         for k in range(1, weight.shape[1]):
-            largest = max(largest, weight[first + b, k])
+            largest = max(largest, weight[rows[b], k])
         if largest == 0.0:
-            for d in range(columns.shape[0]):
-                columns[d, b] = 0.0
+            for d in range(turned.shape[1]):
+                turned[b, d] = 0.0
 
 
 @kernel
-def _sweep_lane(X, weight, frame, theta, whitener, codes, first_row, last_row, statistics, totals):
-    feature_map, posterior = codes
+def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, last_row, sums, totals):
+    theta = states[1]
+    order, gaps, bounds, component, near, labels = skip
     n_features = X.shape[1]
     n_states, n_stats = theta.shape
-    n_fast = n_states - whitener.shape[0]
     width = block_rows(n_features, n_states, n_stats, theta.itemsize)
     chunk = min(n_stats, max(1, _FEATURE_BYTES // (width * theta.itemsize)))
-    columns = scratch(n_features, width, theta)
-    centred = scratch(n_features, width, theta)
-    y = scratch(n_features, width, theta)
-    phi = scratch(chunk, width, theta)
-    scores = scratch(n_states, width, theta)
-    resp = scratch(width, statistics.shape[1], theta)
+    columns = aligned_empty(n_features, width, theta)
+    turned = aligned_empty(width, padded(n_features, theta.itemsize), theta)
+    turned_y = aligned_empty(width, turned.shape[1], theta)
+    centred = aligned_empty(n_features, width, theta)
+    y = aligned_empty(n_features, width, theta)
+    phi = aligned_empty(chunk, width, theta)
+    packed = aligned_empty(n_states, n_stats, theta)
+    part = aligned_empty(max(chunk, ROWS), max(sums.shape[1], turned.shape[1]), sums)
+    resp = aligned_empty(width, padded(n_states, theta.itemsize), theta)
+    weighted = aligned_empty(n_features, width, theta)
+    work = (products, columns, turned, centred, y, phi, packed, part, resp, weighted, turned_y)
+    clear(turned_y)
+    clear(resp)
+    scores = aligned_empty(n_states, width, theta)
     best = np.empty(width, theta.dtype)
     total = np.empty(width, theta.dtype)
     row_log = np.empty(width)
-    label = np.empty(width, np.int64)
+    rows = np.empty(width, np.int64)
+    label = np.empty(width, theta.dtype)
+    listed = np.empty(n_states, np.int64)
+    chosen = np.empty(n_states, np.bool_)
+    pruned = gaps.shape[0] > 0 and posterior != GIVEN
     for first in range(first_row, last_row, width):
         n_rows = min(width, last_row - first)
-        load_columns(X, frame, first, n_rows, columns)
-        _centre_idle_rows(weight, first, n_rows, columns)
+        place_rows(order, first, n_rows, rows)
+        load_rows(X, frame, rows, n_rows, turned)
+        _centre_idle_rows(weight, rows, n_rows, turned)
+        turn(turned, width, n_features, columns)
+        built = False
+        n_listed = 0
+        for k in range(n_states):
+            chosen[k] = not pruned
+            listed[k] = k
+        if pruned:
+            gap = gaps[first // width]
+            fall = largest_fall(gap, bounds, component)
+        else:
+            n_listed = n_states
         if posterior != GIVEN:
-            _score_block(columns, theta, whitener, feature_map, chunk, phi, y, centred, scores)
-        elif n_fast > 0 and chunk >= n_stats:
-            build_features(feature_map, columns, 0, n_stats, phi)
-        _posterior_block(scores, n_fast, posterior, weight, first, n_rows, best, total, label, row_log, resp, totals)
-        _accumulate_block(columns, resp, n_fast, whitener, feature_map, chunk, phi, y, centred, statistics)
+            n_scored, worst = 0, -np.inf
+            while True:  # at most three times: states without a bound, states that their bound cannot exclude, none
+                if pruned:
+                    n_listed = pick(gap, bounds, component, fall, worst, chosen, listed, n_listed)
+                if n_listed == n_scored:
+                    break
+                built = _score_states(states, listed, n_scored, n_listed, built, work, scores)
+                row_maximum(scores, n_listed, best)
+                worst = smallest(best)
+                n_scored = n_listed
+            if pruned:
+                totals[2] += 0.5 * n_listed
+                n_listed = bury(scores, listed, n_listed, best, worst, bounds, component, gap)
+                totals[2] += 0.5 * n_listed
+        if labels.shape[0] > 0:
+            first_maximum(scores, n_listed, best, label)
+            label_rows(scores, label, bounds, component, near, labels[first : first + n_rows])
+        if posterior == SOFTMAX:
+            softmax(scores, n_listed, best, total)
+            _soft_factor(weight, rows, n_rows, best, total, row_log, totals)
+        elif posterior == HARD:
+            _hard_block(scores, n_listed, weight, rows, n_rows, best, label, totals)
+        else:
+            for b in range(width):
+                best[b] = 1.0
+                for k in range(n_states):
+                    scores[k, b] = weight[rows[b], k] if b < n_rows else 0.0
+        _accumulate_block(states, listed, n_listed, scores, best, built, work, sums)
 
 
 @kernel
@@ -187,24 +366,32 @@ def _first_row(lane, n_lanes, n_rows, width):
 
 
 @kernel
-def _sweep_serial(X, weight, frame, theta, whitener, codes, statistics, totals):
-    n_lanes, n_rows = statistics.shape[0], X.shape[0]
+def _sweep_serial(lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
+    n_lanes, n_rows = sums.shape[0], X.shape[0]
+    theta = states[1]
     width = block_rows(X.shape[1], theta.shape[0], theta.shape[1], theta.itemsize)
     for lane in range(n_lanes):
         first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
-        _sweep_lane(X, weight, frame, theta, whitener, codes, first, last, statistics[lane], totals[lane])
+        call_at(
+            lane_kernel,
+            (products, X, weight, frame, states, posterior, skip, first, last, sums[lane], totals[lane]),
+        )
 
 
 @parallel
-def _sweep_parallel(X, weight, frame, theta, whitener, codes, statistics, totals):
-    n_lanes, n_rows = statistics.shape[0], X.shape[0]
+def _sweep_parallel(lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
+    n_lanes, n_rows = sums.shape[0], X.shape[0]
+    theta = states[1]
     width = block_rows(X.shape[1], theta.shape[0], theta.shape[1], theta.itemsize)
     for lane in numba.prange(n_lanes):
         first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
-        _sweep_lane(X, weight, frame, theta, whitener, codes, first, last, statistics[lane], totals[lane])
+        call_at(
+            lane_kernel,
+            (products, X, weight, frame, states, posterior, skip, first, last, sums[lane], totals[lane]),
+        )
 
 
-def statistics(X, weight, frame, theta, whitener, feature_map, posterior, n_threads):
+def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
     """Expected sufficient statistics of all rows, one pass.
 
     Parameters
@@ -212,31 +399,36 @@ def statistics(X, weight, frame, theta, whitener, feature_map, posterior, n_thre
     X : (N, D) float32 or float64, C-ordered
     weight : (N, 1), (0, 1) for weights of one, or (N, K) responsibilities times weights if posterior is GIVEN; float64
     frame : (2, D) float64, centre and scale: the kernel sees (X - centre) * scale
-    theta : (K, P) of the dtype to compute in; thin states last, with only theta[:, 0] in use
-    whitener : (n_thin, D + 1 or 2, D), see `whiten`
-    feature_map, posterior : int codes of `features` and `posteriors`
+    states : States
+    posterior : int, code of `posteriors`
     n_threads : int
+    skip : Skip, see `pruning`
 
     Returns
     -------
     sums : (K, P) float64
     log_likelihood : float, sum of weight * log-normaliser
     n_lost : int, rows that no state can have produced
+    n_pairs : float, mean number of pairs of a block and a state that were scored, and added up, if pairs are skipped
     """
+    theta, n_thin = states.theta, states.n_thin
     unit = _weight_unit(weight, theta)
     if unit != 1.0:
         weight = weight / unit
-    n_states, n_stats = theta.shape
-    n_fast = n_states - len(whitener)
-    n_columns = padded(n_fast, theta.itemsize) + len(whitener)
+    n_fast, n_stats = len(theta) - n_thin, theta.shape[1]
+    n_columns = int(padded(n_fast, theta.itemsize)) + n_thin
     n_lanes = _n_lanes(len(X), n_columns, n_stats, X.shape[1], theta)
     sums = np.zeros((n_lanes, n_stats, n_columns))
-    totals = np.zeros((n_lanes, 2))
-    arguments = (X, weight, frame, theta, whitener, (feature_map, posterior), sums, totals)
-    _run(_sweep_serial, _sweep_parallel, arguments, len(X) * n_states * n_stats, n_lanes, n_threads)
+    totals = np.zeros((n_lanes, 3))
+    arguments = (product_addresses(theta, sums[0]), X, weight, frame, tuple(states), posterior, tuple(skip))
+    assert all(
+        a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, *skip)
+    )  # the lane sees no types
+    lane = address(_sweep_lane, (*arguments, 0, 0, sums[0], totals[0]), (X.dtype, theta.dtype))
+    _run(_sweep_serial, _sweep_parallel, (lane, *arguments, sums, totals), len(X) * theta.size, n_lanes, n_threads)
     sums, totals = _add_lanes(sums), _add_lanes(totals)
-    kept = np.r_[0:n_fast, n_columns - len(whitener) : n_columns]
-    return np.ascontiguousarray(sums[:, kept].T) * unit, float(totals[0]) * unit, int(totals[1])
+    kept = np.r_[0:n_fast, n_columns - n_thin : n_columns]
+    return np.ascontiguousarray(sums[:, kept].T) * unit, float(totals[0]) * unit, int(totals[1]), float(totals[2])
 
 
 def _weight_unit(weight, theta):
@@ -250,8 +442,8 @@ def _weight_unit(weight, theta):
 def _n_lanes(n_rows, n_columns, n_stats, n_features, theta):
     """Lanes for a shape, whatever the number of threads."""
     n_blocks = -(-n_rows // block_rows(n_features, len(theta), n_stats, theta.itemsize))
-    by_memory = _LANE_BYTES // (8 * n_stats * n_columns)
-    return min(n_blocks, max(_MIN_LANES, min(_MAX_LANES, by_memory)))
+    wanted = min(_MAX_LANES, n_blocks // _LANE_BLOCKS, _LANE_BYTES // (8 * n_stats * n_columns))
+    return min(n_blocks, max(_MIN_LANES, wanted))
 
 
 def _add_lanes(lanes):
@@ -272,30 +464,41 @@ def _run(serial, in_parallel, arguments, work, n_lanes, n_threads):
 
 
 @kernel
-def _score_lane(X, frame, theta, whitener, feature_map, first_row, last_row, log_prob, labels, resp):
+def _score_lane(product, X, frame, constant, whitener, first_row, last_row, log_prob, labels, resp):
     n_features = X.shape[1]
-    n_states, n_stats = theta.shape
-    width = block_rows(n_features, n_states, n_stats, theta.itemsize)
-    chunk = min(n_stats, max(1, _FEATURE_BYTES // (width * theta.itemsize)))
-    columns = scratch(n_features, width, theta)
-    centred = scratch(n_features, width, theta)
-    y = scratch(n_features, width, theta)
-    phi = scratch(chunk if len(whitener) < n_states else 1, width, theta)
-    scores = scratch(n_states, width, theta)
-    best = np.empty(width, theta.dtype)
-    total = np.empty(width, theta.dtype)
+    n_states = constant.shape[0]
+    width = block_rows(n_features, n_states, 0, constant.itemsize)
+    turned = aligned_empty(width, n_features, constant)
+    columns = aligned_empty(n_features, width, constant)
+    centred = aligned_empty(n_features, width, constant)
+    y = aligned_empty(n_features, width, constant)
+    scores = aligned_empty(n_states, width, constant)
+    best = np.empty(width)
+    total = np.empty(width)
     row_log = np.empty(width)
-    label = np.empty(width, np.int64)
+    rows = np.empty(width, np.int64)
+    label = np.empty(width)
     for first in range(first_row, last_row, width):
         n_rows = min(width, last_row - first)
-        load_columns(X, frame, first, n_rows, columns)
-        _score_block(columns, theta, whitener, feature_map, chunk, phi, y, centred, scores)
-        hard(scores, n_states, best, label)
+        for b in range(n_rows):
+            rows[b] = first + b
+        load_rows(X, frame, rows, n_rows, turned)
+        turn(turned, width, n_features, columns)
+        for k in range(n_states):
+            if whitener.shape[1] == 2 * n_features + 1:
+                whiten_exactly(columns, whitener[k], y)
+            else:
+                whiten(product, columns, whitener[k], centred, y)
+            squared_norm(y, scores[k])
+            for b in range(width):
+                scores[k, b] = constant[k] - 0.5 * scores[k, b]
+        row_maximum(scores, n_states, best)
+        first_maximum(scores, n_states, best, label)
         softmax(scores, n_states, best, total)
         log_normalizer(best, total, row_log)
         for b in range(n_rows):
             log_prob[first + b] = row_log[b]
-            labels[first + b] = label[b]
+            labels[first + b] = np.int64(label[b])
         if resp.shape[0] > 0:
             for b in range(n_rows):
                 inverse = 1.0 / total[b] if total[b] > 0.0 else 0.0
@@ -304,27 +507,31 @@ def _score_lane(X, frame, theta, whitener, feature_map, first_row, last_row, log
 
 
 @kernel
-def _score_serial(X, frame, theta, whitener, feature_map, log_prob, labels, resp):
-    _score_lane(X, frame, theta, whitener, feature_map, 0, X.shape[0], log_prob, labels, resp)
+def _score_serial(lane_kernel, product, X, frame, constant, whitener, log_prob, labels, resp):
+    call_at(lane_kernel, (product, X, frame, constant, whitener, 0, X.shape[0], log_prob, labels, resp))
 
 
 @parallel
-def _score_parallel(X, frame, theta, whitener, feature_map, log_prob, labels, resp):
+def _score_parallel(lane_kernel, product, X, frame, constant, whitener, log_prob, labels, resp):
     n_rows = X.shape[0]
-    width = block_rows(X.shape[1], theta.shape[0], theta.shape[1], theta.itemsize)
+    width = block_rows(X.shape[1], constant.shape[0], 0, constant.itemsize)
     n_lanes = min(_MAX_LANES, -(-n_rows // width))
     for lane in numba.prange(n_lanes):
         first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
-        _score_lane(X, frame, theta, whitener, feature_map, first, last, log_prob, labels, resp)
+        call_at(lane_kernel, (product, X, frame, constant, whitener, first, last, log_prob, labels, resp))
 
 
-def score(X, frame, theta, whitener, feature_map, n_threads, want_resp=False):
-    """Log-normaliser (N,), best state (N,) and, if wanted, responsibilities (N, K) of each row; see `statistics`."""
-    n_rows, n_states = len(X), len(theta)
+def score(X, frame, constant, whitener, n_threads, want_resp=False):
+    """Log-normaliser (N,), best state (N,) and, if wanted, responsibilities (N, K) of each row, all states whitened.
+
+    constant (K,) is the score of a state at distance 0; the others are as in `statistics`.
+    """
+    n_rows, n_states = len(X), len(constant)
     log_prob = np.empty(n_rows)
     labels = np.empty(n_rows, np.int64)
     resp = np.empty((n_rows if want_resp else 0, n_states))
-    arguments = (X, frame, theta, whitener, feature_map, log_prob, labels, resp)
-    work = n_rows * (theta.size + whitener.size)
-    _run(_score_serial, _score_parallel, arguments, work, n_rows, n_threads)
+    arguments = (product_addresses(whitener[0], whitener[0])[0], X, frame, constant, whitener)
+    lane_kernel = address(_score_lane, (*arguments, 0, 0, log_prob, labels, resp), X.dtype)
+    arguments = (lane_kernel, *arguments, log_prob, labels, resp)
+    _run(_score_serial, _score_parallel, arguments, n_rows * whitener.size, n_rows, n_threads)
     return log_prob, labels, resp

@@ -14,7 +14,9 @@ from fastem.initialize import CENTERS, STARTS, centers, check_resp, given_blocks
 from fastem.kernels._jit import one_blas_thread, use_threads
 from fastem.kernels.features import FULL, LINEAR, n_statistics
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
-from fastem.kernels.sweep import score, statistics
+from fastem.kernels.pruning import NOTHING, Skip
+from fastem.kernels.sweep import States, block_rows, by_features, score, statistics
+from fastem.models.skipping import Skipping, has_lost, may_skip
 
 
 class MixtureParams(NamedTuple):
@@ -174,8 +176,9 @@ class Mixture:
     def e_step(self, params: MixtureParams, block: Block) -> MixtureStats:
         """One fused sweep over a block."""
         layout = self.family.layout(params.components, self.bound)
-        theta = self.family.natural(params.components, _log(params.weights), layout, self.bound)
-        sums, log_likelihood = self._sweep(block, theta, layout, SOFTMAX)
+        log_weights = _log(params.weights)
+        states = self.family.natural(params.components, log_weights, layout, self.bound)
+        sums, log_likelihood = self._soft_sweep(block, params, log_weights, states, layout)
         scatter = np.empty((0, 0))
         if layout.feature_map == LINEAR:
             scatter = self._scatter_of(block)
@@ -204,10 +207,8 @@ class Mixture:
     @_same_bits
     def score_rows(self, params: MixtureParams, X: np.ndarray, want_resp: bool = False):
         """Log-density (N,), most probable component (N,) and, if wanted, responsibilities (N, K) of each row."""
-        theta, layout, frame = self.family.exact(params.components, _log(params.weights))
-        return score(
-            as_writable(X), frame, theta, layout.whitener, layout.feature_map, use_threads(self.n_threads), want_resp
-        )
+        frame, constants, whiteners = self.family.exact(params.components, _log(params.weights))
+        return score(as_writable(X), frame, constants, whiteners, use_threads(self.n_threads), want_resp)
 
     def n_parameters(self, n_features: int) -> int:
         """Number of free parameters."""
@@ -237,18 +238,36 @@ class Mixture:
     def _kernel_frame(self) -> np.ndarray:
         return np.stack([self.bound.center, self.bound.scale])
 
-    def _sweep(self, block: Block, theta: np.ndarray, layout: Layout, posterior: int) -> tuple[np.ndarray, float]:
-        sums, log_likelihood, n_lost = statistics(
+    def _sweep(
+        self, block: Block, states: States, posterior: int, skip: Skip = NOTHING
+    ) -> tuple[np.ndarray, float, float]:
+        """Sums, log-likelihood and the mean number of pairs scored and added up."""
+        sums, log_likelihood, n_lost, n_pairs = statistics(
             block.X,
             block.weight,
             self._kernel_frame(),
-            theta,
-            layout.whitener,
-            layout.feature_map,
+            states,
             posterior,
             use_threads(self.n_threads),
+            skip,
         )
-        return sums, -math.inf if n_lost else log_likelihood
+        return sums, -math.inf if n_lost else log_likelihood, n_pairs
+
+    def _soft_sweep(
+        self, block: Block, params: MixtureParams, log_weights: np.ndarray, states: States, layout: Layout
+    ) -> tuple[np.ndarray, float]:
+        """One sweep, which skips what it can if the block may keep notes."""
+        n_rows = len(block.X)
+        if block.notes is None or not may_skip(self.family, layout, n_rows, states.theta.shape[1]):
+            return self._sweep(block, states, SOFTMAX)[:2]
+        skipping = block.notes.setdefault("skipping", Skipping())
+        n_blocks = -(-n_rows // block_rows(block.X.shape[1], *states.theta.shape, states.theta.itemsize))
+        skip = skipping.before(self.family, params.components, log_weights, layout, block.X, n_blocks)
+        sums, log_likelihood, n_pairs = self._sweep(block, states, SOFTMAX, skip)
+        skipping.after(skip, n_pairs)
+        if len(skip.gaps) and has_lost(sums[:, 0], params.weights[layout.order], block.total_weight):
+            sums, log_likelihood, _ = self._sweep(block, states, SOFTMAX)
+        return sums, log_likelihood
 
     def _with_checked_start(self, n_features: int) -> "Mixture":
         """Copy whose explicit start parameters are checked arrays."""
@@ -272,8 +291,7 @@ class Mixture:
         """Second moment (D, D) of the rows of a block in the frame: one sweep with a single state."""
         n_features = block.X.shape[1]
         theta = np.zeros((1, n_statistics(FULL, n_features)))
-        layout = Layout(FULL, np.zeros(1, np.int64), np.empty((0, 2, n_features)))
-        sums, _ = self._sweep(block, theta, layout, SOFTMAX)
+        sums = self._sweep(block, by_features(FULL, theta, n_features), SOFTMAX)[0]
         return self.family.unpack_second(sums[:, 1 + n_features :], n_features)[0]
 
     def _first_moments(self, data: Data, rng: np.random.Generator) -> Moments:
@@ -304,9 +322,12 @@ class Mixture:
         return given_blocks(data, check_resp(self.start, data.n_samples, self.n_components), self.n_components)
 
     def _collect(self, blocks: Iterable[Block], theta: np.ndarray, layout: Layout, posterior: int) -> Moments:
+        states = States(
+            layout.feature_map, theta, len(layout.whitener), layout.whitener, np.zeros(len(layout.whitener))
+        )
         sums = np.zeros(theta.shape)
         for block in blocks:
-            sums = sums + self._sweep(block, theta, layout, posterior)[0]
+            sums = sums + self._sweep(block, states, posterior)[0]
         return self.family.moments(sums, np.empty((0, 0)), layout, self.bound)
 
 

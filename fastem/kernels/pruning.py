@@ -1,0 +1,155 @@
+"""Which (block, state) pairs of a sweep cannot matter: bounds that prove it, carried from one pass to the next.
+
+The score of a normal state is c - d**2 / 2, with d the Mahalanobis distance. A pair is dead while the score of every
+row lies `cutoff` below the row's best. The pass that computes a dead pair notes its gap: the smallest difference, over
+the rows of the block, between the row's best score and this one. When the parameters move, any row's distances obey
+shrink * d - shift <= d_new <= stretch * d + shift. So of a row whose best score is now beta, and was
+at most beta + eta,
+
+    d >= sqrt(2 (gap + c - beta - eta)),    gap_new >= beta - c_new + (shrink * d - shift)**2 / 2,
+
+which grows with beta (shrink <= 1): the smallest best score of the block proves the pair dead, or it is computed again.
+Rows are kept in an order that puts those together for which the same states are alive: so a block has few.
+Hamerly (2010), SDM, carries bounds of this kind for k-means.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastem.kernels._jit import kernel
+
+WINDOW = 2**16  # rows are put in order within windows: two bytes a row, and gathering them stays local
+
+# Rows of the array of bounds.
+CONSTANT, BEFORE, CUTOFF, SHRINK, STRETCH, SHIFT = range(6)
+_ROUNDING_32, _ROUNDING_64 = 1e-3, 1e-6  # a gap gives way by so much of itself: rounding of scores and of float32
+
+
+class Skip(NamedTuple):
+    """What a sweep takes to skip pairs; every array but `bounds` may be empty, and then nothing is skipped.
+
+    Attributes
+    ----------
+    order : ndarray of shape (N,), uint16
+        Offset, in its window, of the row at each place.
+    gaps : ndarray of shape (n_blocks, K + 1), float32
+        Gap of each pair, columns by component; 0 where the pair is to be computed. Last, the smallest of the rows'
+        best scores. Written.
+    bounds : ndarray of shape (6, K), float64
+        Of each state of theta: score at distance 0, now and in the pass before, cut-off, shrink, stretch, shift.
+    component : ndarray of shape (K,), int64
+        Column of `gaps` and label of each state of theta.
+    near : ndarray of shape (K, at most 15), int64
+        The other states, from the nearest: as many as a label has bits for.
+    labels : ndarray of shape (N,), uint16
+        What to sort the row at each place by, see `label_rows`. Written.
+    """
+
+    order: np.ndarray
+    gaps: np.ndarray
+    bounds: np.ndarray
+    component: np.ndarray
+    near: np.ndarray
+    labels: np.ndarray
+
+
+NOTHING = Skip(
+    np.empty(0, np.uint16),
+    np.empty((0, 0), np.float32),
+    np.empty((6, 0)),
+    np.empty(0, np.int64),
+    np.empty((0, 0), np.int64),
+    np.empty(0, np.uint16),
+)
+
+
+@kernel
+def place_rows(order, first, n_rows, rows):
+    """rows[:n_rows] = numbers of the rows at places first, first + 1, ..."""
+    if order.shape[0] == 0:
+        for b in range(n_rows):
+            rows[b] = first + b
+    else:
+        for b in range(n_rows):
+            place = first + b
+            rows[b] = place // WINDOW * WINDOW + np.int64(order[place])
+
+
+@kernel
+def label_rows(scores, first, bounds, component, near, labels):
+    """labels (n_rows,) = most probable component of each row, then a bit for each state near it: is it alive?
+
+    first (B,) is the most probable state.
+    """
+    for b in range(labels.shape[0]):
+        best = np.int64(first[b])
+        label = component[best]
+        for i in range(near.shape[1]):
+            k = near[best, i]
+            label = 2 * label + (1 if scores[k, b] - scores[best, b] > -bounds[CUTOFF, k] else 0)
+        labels[b] = label
+
+
+@kernel
+def largest_fall(gap, bounds, component):
+    """How much the best score of any row of a block can have fallen since the pass before: eta."""
+    worst = np.float64(gap[component.shape[0]])
+    fall = 0.0
+    for k in range(component.shape[0]):
+        if gap[component[k]] == 0.0:
+            d = np.sqrt(max(0.0, 2.0 * (bounds[BEFORE, k] - worst)))
+            far = bounds[STRETCH, k] * d + bounds[SHIFT, k]
+            fall = max(fall, bounds[BEFORE, k] - bounds[CONSTANT, k] + 0.5 * (far * far - d * d))
+    return fall
+
+
+@kernel
+def pick(gap, bounds, component, fall, worst, chosen, listed, n_listed):
+    """Append to `listed` the states that are not chosen yet and may matter; returns the new length.
+
+    `worst` is the smallest of the rows' best scores so far; at -inf only states without a gap are picked. With a
+    finite one the gaps of the others are carried over.
+    """
+    for k in range(chosen.shape[0]):
+        if chosen[k]:
+            continue
+        old = np.float64(gap[component[k]])
+        new = 0.0
+        if old > 0.0 and worst > -np.inf:
+            square = 2.0 * (old + bounds[BEFORE, k] - worst - fall)
+            if square > 0.0:
+                d = bounds[SHRINK, k] * np.sqrt(square) - bounds[SHIFT, k]
+                if d > 0.0:
+                    new = (worst - bounds[CONSTANT, k] + 0.5 * d * d) * (1.0 - _ROUNDING_64)
+        if old == 0.0 or (worst > -np.inf and not new > bounds[CUTOFF, k]):
+            chosen[k] = True
+            listed[n_listed] = k
+            n_listed += 1
+        elif worst > -np.inf:
+            gap[component[k]] = new
+    return n_listed
+
+
+@kernel
+def bury(scores, listed, n_listed, best, worst, bounds, component, gap):
+    """Drop the pairs whose scores prove them dead, noting their gaps; returns how many are left."""
+    rounding = _ROUNDING_32 if scores.itemsize == 4 else _ROUNDING_64
+    gap[component.shape[0]] = worst - rounding * abs(worst)
+    n_live = 0
+    for j in range(n_listed):
+        k = listed[j]
+        row = scores[j]
+        smallest = best[0] - row[0]
+        for b in range(row.shape[0]):
+            smallest = min(smallest, best[b] - row[b])
+        if smallest > bounds[CUTOFF, k] and smallest < np.inf:
+            gap[component[k]] = smallest * (1.0 - rounding)
+            continue
+        gap[component[k]] = 0.0
+        if n_live < j:
+            for b in range(row.shape[0]):
+                scores[n_live, b] = row[b]
+            listed[n_live] = k
+        n_live += 1
+    return n_live

@@ -1,0 +1,135 @@
+"""When to put rows in order and to carry bounds, so that a sweep skips what cannot matter (`kernels/pruning.py`)."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem.kernels._jit import one_blas_thread
+from fastem.kernels.pruning import NOTHING, WINDOW, Skip
+
+# A pair may be cut where it moves neither the log-likelihood nor its component's own sums by a unit of rounding:
+# exp(-CUTOFF) = 2**-58, times the share of the component (or 1 / K) in the whole.
+_CUTOFF = 40.0
+# A component that ends with so small a part of its expected weight may have lost it to the cut: the pass is repeated.
+_LOST = 1e-5
+_FEW_STATES = 3  # at most so many are never skipped
+_SMALL_WORK = 2e7  # multiply-adds below which a pass is too short to gain
+_PROBED = 200  # rows by which the gain of an order is estimated
+_WORTHWHILE = 0.5  # part of the pairs of a row and a component beyond which no order pays
+_USELESS = 0.6  # part of the pairs of a block and a component beyond which an order is given up
+_BLOCKING = 1.5  # the latter part over the former, about
+_PRICE = 1.5  # passes that a new order costs: two without skipping
+_PAUSE = 4  # passes after an order was given up
+
+
+class Point(NamedTuple):
+    """Parameters of a pass, and the score of each component at its mean."""
+
+    params: Any
+    log_weights: np.ndarray
+    peaks: np.ndarray
+
+
+class Skipping:
+    """Order, gaps and schedule of one block of rows in one climb; the passes tell it their parameters in turn."""
+
+    def __init__(self):
+        self.order, self.gaps = NOTHING.order, NOTHING.gaps
+        self.last: Point | None = None  # of the pass before
+        self.n_passes = 0  # since the last order, or the last that was given up
+        self.next_probe = 1
+        self.fewest = 1.0  # smallest part of the pairs that was computed since
+        self.excess = 0.0  # passes spent above it
+
+    def before(self, family, params, log_weights, layout, X: np.ndarray, n_blocks: int) -> Skip:
+        """Return what the next pass, over these parameters, is to take."""
+        component = layout.order
+        n_components = len(component)
+        now = Point(params, log_weights, family.peaks(params, log_weights))
+        cutoff = _CUTOFF + np.maximum(np.log(n_components), -log_weights)
+        last, self.last = self.last or now, now
+        if last is not now and self._wants_order(family, last, now, cutoff, X):
+            self.order, self.gaps = NOTHING.order, NOTHING.gaps
+            bounds = np.take(np.tile(cutoff, (len(NOTHING.bounds), 1)), component, axis=1)
+            with one_blas_thread((n_components * X.shape[1]) ** 2):
+                near = nearest(family.expected_gaps(params, log_weights)[np.ix_(component, component)])
+            labels = np.empty(len(X), np.uint16)
+            return NOTHING._replace(bounds=bounds, component=component, near=near, labels=labels)
+        if len(self.order) == 0:
+            return NOTHING
+        if self.gaps.shape != (n_blocks, n_components + 1):
+            self.gaps = np.zeros((n_blocks, n_components + 1), np.float32)
+            self.n_passes = 0
+        bounds = np.stack([now.peaks, last.peaks, cutoff, *family.motion(last.params, params)])
+        bounds = np.take(bounds, component, axis=1)
+        return NOTHING._replace(order=self.order, gaps=self.gaps, bounds=bounds, component=component)
+
+    def after(self, skip: Skip, n_pairs: float) -> None:
+        """Take note of a pass: sort by its labels, or count what it computed."""
+        self.n_passes += 1
+        if len(skip.labels):
+            self.order = order_by(skip.labels)
+            self.n_passes, self.next_probe, self.fewest, self.excess = 0, _PAUSE, 1.0, 0.0
+        elif len(skip.order) and self.n_passes > 1:  # the first pass in a new order computes every pair
+            part = n_pairs / (len(skip.gaps) * len(skip.component))
+            self.fewest = min(self.fewest, part)
+            self.excess += part - self.fewest
+            if part > _USELESS:
+                self.order, self.gaps = NOTHING.order, NOTHING.gaps
+                self.n_passes, self.next_probe, self.fewest = 0, _PAUSE, 1.0
+
+    def _wants_order(self, family, last: Point, now: Point, cutoff: np.ndarray, X: np.ndarray) -> bool:
+        """Whether rows should be put in order anew, if as many passes are to come as there were since the last time."""
+        if self.excess > _PRICE:
+            return True
+        if self.n_passes < self.next_probe:
+            return False
+        self.next_probe = self.n_passes + 1 + self.n_passes // 4
+        with one_blas_thread(_PROBED * X.shape[1] ** 2):
+            part = part_that_may_matter(family, last, now, cutoff, X)
+        if len(self.order) == 0:
+            return part < _WORTHWHILE
+        return (self.fewest - _BLOCKING * part) * self.n_passes > _PRICE
+
+
+def part_that_may_matter(family, last: Point, now: Point, cutoff: np.ndarray, X: np.ndarray) -> float:
+    """Part of the pairs of some rows and a component: mean of those alive and those that known gaps leave open."""
+    rows = X[:: max(1, len(X) // _PROBED)].astype(np.float64)
+    before = family.log_densities(last.params, rows) + last.log_weights
+    after = family.log_densities(now.params, rows) + now.log_weights
+    best = after.max(axis=1, keepdims=True)
+    shrink, _, shift = family.motion(last.params, now.params)
+    with np.errstate(invalid="ignore"):  # components of weight 0
+        distance = np.maximum(shrink * np.sqrt(np.maximum(2.0 * (last.peaks - before), 0.0)) - shift, 0.0)
+        proven = best - now.peaks + 0.5 * distance**2 > cutoff
+    return 1.0 - 0.5 * float(proven.mean() + (best - after > cutoff).mean())
+
+
+def nearest(gaps: np.ndarray) -> np.ndarray:
+    """Of each state the others in the order of their gaps (K, K), as many as fit into a label beside its own number."""
+    bits = 16 - (len(gaps) - 1).bit_length()
+    order = np.argsort(gaps + np.diag(np.full(len(gaps), np.inf)), axis=1, kind="stable")
+    return np.ascontiguousarray(order[:, : min(bits, len(gaps) - 1)])
+
+
+def order_by(labels: np.ndarray) -> np.ndarray:
+    """Offsets (N,), within windows of 2**16 places, that put rows in the order of their labels; overwrites these."""
+    for first in range(0, len(labels), WINDOW):
+        window = labels[first : first + WINDOW]
+        window[:] = np.argsort(window, kind="stable")
+    return labels
+
+
+def may_skip(family, layout, n_rows: int, n_statistics: int) -> bool:
+    """Whether a sweep of this shape has anything to gain."""
+    n_components = len(layout.order)
+    return (
+        family.has_distances
+        and _FEW_STATES < n_components <= np.iinfo(np.uint16).max
+        and n_rows * n_components * n_statistics > _SMALL_WORK
+    )
+
+
+def has_lost(counts: np.ndarray, weights: np.ndarray, total: float) -> bool:
+    """Whether a component has lost nearly all its weight, so that what was cut may have mattered to it."""
+    return bool((counts < _LOST * weights * total).any())

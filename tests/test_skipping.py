@@ -1,0 +1,159 @@
+"""Skipping pairs that cannot matter: to the same answer, and what it rests on."""
+
+import numpy as np
+import pytest
+from conftest import simulate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastem
+from fastem.data import as_data
+from fastem.kernels.pruning import WINDOW
+from fastem.models import skipping
+from fastem.models.mixture import MixtureParams
+
+TYPES = ("full", "diag", "spherical")
+
+
+@pytest.fixture(autouse=True)
+def _always(monkeypatch):
+    monkeypatch.setattr(skipping, "_SMALL_WORK", 0)
+    monkeypatch.setattr(skipping, "_WORTHWHILE", 2.0)  # any order will do
+
+
+def climbed(model, data, params, n_steps):
+    """Parameters and log-likelihoods of some steps over blocks as they are, and the parts of the pairs computed."""
+    history, parts = [], []
+    for _ in range(n_steps):
+        stats = [model.e_step(params, block) for block in data]
+        history.append(sum(s.log_likelihood for s in stats))
+        for block in data:
+            state = (block.notes or {}).get("skipping")
+            if state is not None and len(state.order):
+                parts.append(state.fewest)
+        params = model.m_step(fastem.protocol.add_stats(stats), params)
+    return params, np.array(history), parts
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["rows", "weights"])
+@pytest.mark.parametrize("separation", [0.7, 6.0], ids=["overlapping", "separated"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["f64", "f32"])
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_the_answer_is_that_of_the_dense_pass(covariance_type, dtype, separation, weighted, rng):
+    X = simulate(rng, 20_000, 3, 8, separation=separation, dtype=dtype)
+    weight = rng.integers(0, 3, len(X)).astype(float) if weighted else None
+    data = as_data(X, weight)
+    model = fastem.Mixture(fastem.Gaussian(covariance_type), 8).prepare(data)
+    start = model.initialize(data, np.random.default_rng(0))
+    dense, expected, _ = climbed(model, data, start, 8)
+    skipped, found, parts = climbed(model, data.with_notes(), start, 8)
+    tolerance = 1e-10 if dtype == np.float64 else 1e-6  # few live states are whitened, more go through features
+    np.testing.assert_allclose(found, expected, rtol=tolerance)
+    for one, two in zip((skipped.weights, *skipped.components), (dense.weights, *dense.components), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e2 * tolerance, atol=tolerance)
+    if separation > 1:
+        assert min(parts) < 0.6
+
+
+def test_thin_components_are_skipped_too(rng):
+    centers = 1e3 * rng.normal(size=(6, 4))
+    X = np.concatenate([c + 10.0 ** -(4 * (k % 2)) * rng.normal(size=(900, 4)) for k, c in enumerate(centers)])
+    data = as_data(rng.permutation(X))
+    model = fastem.Mixture(fastem.Gaussian(), 6).prepare(data)
+    start = model.initialize(data, np.random.default_rng(0))
+    assert len(model.family.layout(start.components, model.bound).whitener) >= 2
+    _, expected, _ = climbed(model, data, start, 6)
+    _, found, parts = climbed(model, data.with_notes(), start, 6)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert min(parts) < 0.5
+
+
+def test_a_component_that_lost_its_rows_is_taken_from_a_whole_pass(rng):
+    """Far from all rows its responsibilities lie below the cut-off; the pass that finds it empty is done again."""
+    X = simulate(rng, 3000, 2, 4, separation=5.0)
+    data = as_data(X)
+    model = fastem.Mixture(fastem.Gaussian(), 4).prepare(data)
+    start = model.initialize(data, np.random.default_rng(0))
+    notes = data.with_notes()
+    params, _, _ = climbed(model, notes, start, 5)
+    means = params.components.means.copy()
+    means[0] += 15.0 * np.sqrt(params.components.covariances[0].diagonal().max())
+    moved = MixtureParams(params.weights, params.components._replace(means=means))
+    block = notes.blocks[0]
+    for _ in range(3):  # labelled, sorted and skipping passes alike
+        found = model.e_step(moved, block)
+        expected = model.e_step(moved, data.blocks[0])
+        assert 0 < expected.sums[0, 0] < 1e-10
+        np.testing.assert_allclose(found.sums, expected.sums, rtol=1e-9, atol=1e-300)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(TYPES), st.floats(1e-6, 3.0))
+@settings(deadline=None, derandomize=True, max_examples=60)
+def test_motion_bounds_every_distance(seed, covariance_type, step):
+    rng = np.random.default_rng(seed)
+    n_components, n_features = 3, 4
+    family = fastem.Gaussian(covariance_type)
+
+    def random_params(center, spread):
+        means = center + spread * rng.normal(size=(n_components, n_features))
+        if covariance_type == "full":
+            root = np.eye(n_features) + spread * rng.normal(size=(n_components, n_features, n_features)) / 4
+            covariances = root @ np.swapaxes(root, 1, 2) + 1e-3 * np.eye(n_features)
+        else:
+            covariances = np.exp(spread * rng.normal(size=family.shape(n_components, n_features)))
+        return fastem.families.gaussian.GaussianParams(means, covariances, family.precisions_cholesky(covariances))
+
+    old = random_params(0.0, step)
+    new = random_params(old.means, step)
+    shrink, stretch, shift = family.motion(old, new)
+    rows = 10.0 * rng.normal(size=(50, n_features))
+
+    def distances(params):
+        roots = params.precisions_cholesky
+        gaps = rows[None] - params.means[:, None]
+        if covariance_type == "full":
+            return np.linalg.norm(gaps @ roots, axis=2)
+        return np.linalg.norm(gaps * (roots[:, None] if roots.ndim == 2 else roots[:, None, None]), axis=2)
+
+    slack = 1e-11 * (1 + distances(old))
+    assert (distances(new) >= shrink[:, None] * distances(old) - shift[:, None] - slack).all()
+    assert (distances(new) <= stretch[:, None] * distances(old) + shift[:, None] + slack).all()
+
+
+def test_equal_parameters_do_not_move(rng):
+    X = simulate(rng, 500, 3, 3)
+    params = fastem.fit(fastem.Mixture(fastem.Gaussian(), 3), X, random_state=0).params.components
+    shrink, stretch, shift = fastem.Gaussian().motion(params, params)
+    np.testing.assert_allclose([shrink, stretch], 1.0, rtol=1e-6)
+    assert not shift.any()
+
+
+def test_order_puts_labels_together_within_windows(rng):
+    labels = rng.integers(0, 7, WINDOW + 1000).astype(np.uint16)
+    order = skipping.order_by(labels.copy()).astype(int)
+    for first in (0, WINDOW):
+        window = order[first : first + WINDOW]
+        assert np.array_equal(np.sort(window), np.arange(len(window)))
+        assert (np.diff(labels[first : first + WINDOW][window].astype(int)) >= 0).all()
+
+
+def test_a_climb_leaves_no_trace_in_its_data(rng):
+    """Each start has notes of its own: its bits do not depend on what was fitted to the same data before."""
+    data = as_data(simulate(rng, 4000, 3, 6, separation=4.0))
+    model = fastem.Mixture(fastem.Gaussian(), 6)
+    first, again = (fastem.fit(model, data, random_state=0, tol=0, max_iter=8) for _ in range(2))
+    assert np.array_equal(first.history, again.history)
+    assert data.blocks[0].notes is None
+    start = first.model.initialize(data, np.random.default_rng(3))
+    alone = fastem.fit(model, data, start=start, tol=0, max_iter=4)
+    assert np.array_equal(alone.history, fastem.fit(model, data, start=start, tol=0, max_iter=4).history)
+
+
+def test_tied_and_small_problems_are_not_skipped(rng, monkeypatch):
+    data = as_data(simulate(rng, 400, 3, 6)).with_notes()
+    tied = fastem.Mixture(fastem.Gaussian("tied"), 6).prepare(data)
+    tied.e_step(tied.initialize(data, np.random.default_rng(0)), data.blocks[0])
+    monkeypatch.undo()
+    full = fastem.Mixture(fastem.Gaussian(), 6).prepare(data)
+    full.e_step(full.initialize(data, np.random.default_rng(0)), data.blocks[0])
+    assert not data.blocks[0].notes
