@@ -9,6 +9,8 @@ FACTOR ?= 1.1
 bench-quick: BENCH ?= .
 bench: BENCH ?= ^(?!.*(gflops|log_likelihood))
 
+PEERS ?= onedal gmmx opencv
+
 BIN := .venv/bin
 # numba's cache does not see a change in another file than the kernel's own.
 export NUMBA_CACHE_DIR := $(CURDIR)/.venv/numba-$(shell cat fastem/kernels/*.py | cksum | cut -d ' ' -f 1)
@@ -16,7 +18,7 @@ STAMP := .venv/.stamp
 ASV := $(BIN)/python -m asv
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-slow lint format bench bench-quick machine clean
+.PHONY: help env run test test-slow lint format bench bench-quick peers machine clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -55,10 +57,18 @@ bench-quick: machine ## run every benchmark once on the files as they are; resul
 bench: machine ## compare the commits BASE and HEAD
 	@$(ASV) continuous --config benchmarks/asv.conf.json --factor $(FACTOR) --show-stderr --bench '$(BENCH)' $(BASE) HEAD
 
+peers: ## make an environment for each peer of `fastem bench`, in .venv-peers; PEERS="onedal gmmx" names some
+	@for peer in $(PEERS); do \
+		echo "Making .venv-peers/$$peer"; \
+		$(PYTHON) -m venv .venv-peers/$$peer && \
+		.venv-peers/$$peer/bin/python -m pip install -qq --disable-pip-version-check \
+			-r benchmarks/peers/requirements/$$peer.txt || exit 1; \
+	done
+
 # asv asks for the machine's description before the first run; this takes what it finds.
 machine: $(STAMP)
 	@$(ASV) machine --config benchmarks/asv.conf.json --yes > /dev/null
 
 clean: ## remove everything that these targets made
-	rm -rf .venv run build dist *.egg-info benchmarks/.asv .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .venv-peers run build dist *.egg-info benchmarks/.asv .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,19 +6,22 @@ _CHUNK = 1024  # rows made at once, so that the peak of memory is the data's own
 _SPREAD = 2.0  # standard deviation of the means, in units of the components': they overlap, as in most real data
 
 
-def mixture(n_samples, n_features, n_components, dtype="float64", seed=0):
-    """Sample a mixture of Gaussians with random full covariances; shape (n_samples, n_features)."""
+def mixture(n_samples, n_features, n_components, dtype="float64", seed=0, spread=_SPREAD, return_labels=False):
+    """Sample a mixture of Gaussians with random full covariances: rows (n_samples, n_features), and their labels."""
     rng = np.random.default_rng(seed)
-    means = rng.normal(scale=_SPREAD, size=(n_components, n_features))
+    means = rng.normal(scale=spread, size=(n_components, n_features))
     factors = np.eye(n_features) + rng.normal(size=(n_components, n_features, n_features)) / (2 * np.sqrt(n_features))
     weights = rng.dirichlet(np.full(n_components, 5.0))
     X = np.empty((n_samples, n_features), dtype)
+    drawn = np.empty(n_samples if return_labels else 0, np.int64)
     for first in range(0, n_samples, _CHUNK):
         rows = X[first : first + _CHUNK]
         labels = rng.choice(n_components, len(rows), p=weights)
         noise = rng.normal(size=(len(rows), n_features, 1))
         rows[:] = means[labels] + (factors[labels] @ noise)[..., 0]
-    return X
+        if return_labels:
+            drawn[first : first + _CHUNK] = labels
+    return (X, drawn) if return_labels else X
 
 
 def china(dtype="float64"):

@@ -1,4 +1,4 @@
-"""The command `fastem`: fit | predict | score | sample | info | warmup.
+"""The command `fastem`: fit | predict | score | sample | info | bench | warmup.
 
 numpy, numba and scikit-learn are imported inside the commands: `--help` and `--version` need none of them.
 """
@@ -6,10 +6,13 @@ numpy, numba and scikit-learn are imported inside the commands: `--help` and `--
 import argparse
 import itertools
 import math
+import os
+import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import fastem
@@ -35,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 fine, 1 a file or the data cannot be used, 3 not converged under --strict-convergence, 130
         interrupted. Wrong usage raises SystemExit(2), and --help and --version SystemExit(0), as argparse does.
     """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == ["bench"]:  # its options are its own
+        argv[1:1] = ["--"]
     args = _parser().parse_args(argv)
     try:
         if sys.stdout is None:
@@ -181,6 +187,18 @@ def _info(args: argparse.Namespace) -> int:
         print(report.text(model.estimator))
         print(f"\n{args.model}: format {model.format_version}, written by fastem {model.fastem_version}")
     return EXIT_OK
+
+
+def _bench(args: argparse.Namespace) -> int:
+    root = Path(fastem.__file__).resolve().parents[1]
+    if not (root / "benchmarks" / "peers").is_dir():
+        raise ValueError(
+            "bench needs a clone of the repository, installed by pip install --editable: it is not in a wheel"
+        )
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-m", "benchmarks.peers", *args.options]
+    return subprocess.run(command, env=environment, check=False).returncode
 
 
 def _warmup(args: argparse.Namespace) -> int:
@@ -394,5 +412,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=_seed, metavar="N", help="seed; default: other rows each time")
     sample.add_argument("--labels", action="store_true", help="add the component that each row came from")
     command("info", _info, [model], "show a model file")
+    bench = command("bench", _bench, [], "measure other packages beside this one, in a clone of the repository")
+    bench.add_argument("options", nargs="*", metavar="OPTION", help="see python -m benchmarks.peers --help")
     command("warmup", _warmup, [], "compile all kernels into numba's cache, once an installation")
     return parser

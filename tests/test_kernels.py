@@ -145,6 +145,28 @@ def test_the_plain_tile_is_a_product(rng):
     assert not c[:, [0, -1]].any()
 
 
+# rows to columns
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_turning_is_transposing_and_touches_nothing_else(dtype, rng):
+    side = VECTOR_BYTES // np.dtype(dtype).itemsize
+    for m, n in [(1, 1), (3, side), (side, side), (2 * side + 1, side + 3), (side - 1, 3 * side)]:
+        a = rng.normal(size=(m + 1, n + 2)).astype(dtype)
+        out = np.full((n + 3, m + 1), 7.0, dtype)
+        turn(a, m, n, out)
+        assert np.array_equal(out[:n, :m], a[:m, :n].T)
+        assert (out[n:] == 7.0).all()
+        assert (out[:, m:] == 7.0).all()
+
+
+def test_the_plain_tile_turns(rng):
+    side = VECTOR_BYTES // 8
+    a, out = rng.normal(size=(side, side + 1)), np.zeros((side, side + 2))
+    _turn_tile_plain(a, 1, side + 1, out, 2, side + 2)
+    assert np.array_equal(out[:, 2:], a[:, 1:].T)
+
+
 # features
 
 

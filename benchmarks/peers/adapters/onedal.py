@@ -1,0 +1,37 @@
+"""oneDAL's EM for Gaussian mixtures, by daal4py out of scikit-learn-intelex."""
+
+import daal4py  # before NumPy, or two runtimes of threads clash
+
+TITLE = "oneDAL"
+INSTALL = "make peers PEERS=onedal (daal4py needs scikit-learn<1.6, numpy<2 and packaging)"
+STRUCTURES = ("full", "diag")
+DTYPES = ("float64", "float32")
+TOLERANCE = 1e-6
+
+
+def version():
+    from importlib.metadata import version
+
+    return version("daal4py")
+
+
+def prepare(X, start, covariance_type):
+    import numpy as np
+
+    weights = start["weights"][None].astype(X.dtype)
+    means = start["means"].astype(X.dtype)
+    covariances = [np.atleast_2d(c).astype(X.dtype) for c in start["covariances"]]
+
+    def run(n_iter):
+        result = daal4py.em_gmm(
+            len(means),
+            fptype="double" if X.dtype == np.float64 else "float",
+            maxIterations=n_iter,
+            accuracyThreshold=0.0,
+            regularizationFactor=0.0 if X.dtype == np.float64 else 1e-6,
+            covarianceStorage="full" if covariance_type == "full" else "diagonal",
+        ).compute(X, weights, means, covariances)
+        found = np.array([np.asarray(c) for c in result.covariances])
+        return result.weights[0], result.means, found if covariance_type == "full" else found[:, 0]
+
+    return run

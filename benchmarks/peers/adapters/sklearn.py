@@ -1,0 +1,63 @@
+"""scikit-learn's GaussianMixture."""
+
+TITLE = "scikit-learn"
+INSTALL = "pip install scikit-learn"
+STRUCTURES = ("full", "tied", "diag", "spherical")
+DTYPES = ("float64", "float32")
+TOLERANCE = 1e-6
+
+
+def version():
+    import sklearn
+
+    return sklearn.__version__
+
+
+def prepare(X, start, covariance_type, **options):
+    from sklearn.mixture import GaussianMixture
+
+    return runner(GaussianMixture, X, start, covariance_type, **options)
+
+
+def runner(estimator, X, start, covariance_type, **options):
+    """Run for a class with scikit-learn's constructor; `options` may name a method of the fitted estimator to run."""
+    import warnings
+
+    import numpy as np
+
+    method = options.pop("method", None)
+    covariances = start["covariances"]
+    precisions = np.linalg.inv(covariances) if covariance_type in ("full", "tied") else 1 / covariances
+    parameters = {
+        "n_components": len(start["weights"]),
+        "covariance_type": covariance_type,
+        "weights_init": start["weights"].astype(X.dtype)
+        if estimator.__module__.startswith("sklearn")
+        else start["weights"],
+        "means_init": start["means"],
+        "precisions_init": precisions,
+        "reg_covar": 0.0,
+        "tol": 0.0,
+        **options,
+    }
+    if estimator.__module__.startswith("sklearn"):
+        for name in ("weights_init", "means_init", "precisions_init"):
+            parameters[name] = parameters[name].astype(X.dtype)
+
+    def run(n_iter):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tol=0 never converges
+            fitted = estimator(max_iter=n_iter, **parameters).fit(X)
+        return fitted.weights_, fitted.means_, fitted.covariances_
+
+    if method is None:
+        return run
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        call = getattr(estimator(max_iter=5, **parameters).fit(X), method)
+
+    def run_method(n_calls):
+        for _ in range(n_calls):
+            call(X)
+
+    return run_method

@@ -1,0 +1,186 @@
+"""Peers in processes of their own, taking turns."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.peers.workloads import Workload, mean_log_likelihood, prepared
+
+ROOT = Path(__file__).resolve().parents[2]
+PEERS = ("fastem", "sklearn", "onedal", "armadillo", "gmmx", "opencv", "pomegranate")
+SHORT, LONG = 4, 24  # an iteration is (time of LONG - time of SHORT) / (LONG - SHORT)
+COMPARED = 10  # iterations after which log-likelihoods are compared
+_EVALUATED = 20_000  # rows on which they are
+_BUDGET = 4.0  # seconds that a slow peer may take between SHORT and LONG; its iterations all cost the same
+_REST = 0.3  # seconds between turns: threads of OpenMP spin a while after their work
+_PATIENCE = 900  # seconds for one answer
+
+
+class PeerError(RuntimeError):
+    """A peer failed, or its process ended."""
+
+
+class Peer:
+    """The process of one peer."""
+
+    def __init__(self, name: str):
+        self.name = name
+        own = ROOT / ".venv-peers" / name / "bin" / "python"
+        worker = str(Path(__file__).with_name("worker.py"))
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed with the process)
+        self.process = subprocess.Popen(
+            [str(own) if own.exists() else sys.executable, worker, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        first = self._answer()
+        self.missing = first.get("missing")
+        self.version = first.get("version")
+
+    def ask(self, **request):
+        """Send a request and return the answer; a failure of the peer raises PeerError."""
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        except OSError:
+            pass  # the process has ended; its answer says so
+        return self._answer()
+
+    def _answer(self):
+        timer = threading.Timer(_PATIENCE, self.process.kill)
+        timer.start()
+        line = self.process.stdout.readline()
+        timer.cancel()
+        if not line:
+            self.log.seek(0)
+            last = self.log.read().strip().splitlines()[-1:] or ["no message"]
+            raise PeerError(f"{self.name}: its process ended with status {self.process.wait()}: {last[0]}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise PeerError(f"{self.name}: {answer['error']}")
+        return answer
+
+    def seconds(self, n_iter: int, repeat: int = 1) -> float:
+        """Time of one fit of so many iterations, the least of some."""
+        return self.ask(do="time", n_iter=n_iter, repeat=repeat)["seconds"]
+
+    def close(self):
+        """End the process."""
+        self.process.stdin.close()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
+
+
+class Outcome(NamedTuple):
+    """Seconds of an iteration (or call) of one peer, and the mean log-likelihood it reached."""
+
+    median: float
+    fastest: float
+    log_likelihood: float | None
+    version: str
+
+
+def compare(
+    workload: Workload, names, rounds: int, options=None, n_iter=(SHORT, LONG), say=print
+) -> dict[str, Outcome]:
+    """Measure peers on one workload, in turns.
+
+    options : dict from the name of a measurement to (peer, extra constructor parameters), default: each peer once
+    """
+    runs = options or {name: (name, {}) for name in names}
+    X, start = prepared(workload)
+    peers: dict[str, Peer] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"X": f"{folder}/X.npy", "start": f"{folder}/start.npz"}
+        np.save(files["X"], X)
+        np.savez(files["start"], **start)
+        try:
+            spans = {}
+            for label, (name, extra) in runs.items():
+                peer = peers[label] = Peer(name)
+                if peer.missing:
+                    say(f"{name} is skipped, it is not installed: {_module(name, 'INSTALL')}")
+                    peers.pop(label).close()
+                    continue
+                try:
+                    peer.ask(do="load", covariance_type=workload.covariance_type, options=extra, **files)
+                    spans[label] = _span(peer, *n_iter)
+                except PeerError as error:
+                    say(f"{error}; left out of {workload.name}")
+                    peers.pop(label).close()
+            times = {label: [] for label in peers}
+            for _ in range(rounds):
+                for label, peer in peers.items():
+                    times[label].append(_one_iteration(peer, *spans[label]))
+                    time.sleep(_REST)
+            reached = {}
+            for label, peer in peers.items():
+                if "method" not in runs[label][1]:
+                    peer.ask(do="parameters", n_iter=COMPARED, out=f"{folder}/out.npz")
+                    with np.load(f"{folder}/out.npz") as out:
+                        found = [np.asarray(out[key], np.float64) for key in ("weights", "means", "covariances")]
+                    reached[label] = mean_log_likelihood(X[:_EVALUATED].astype(np.float64), *found)
+            return {
+                label: Outcome(
+                    statistics.median(times[label]), min(times[label]), reached.get(label), peers[label].version
+                )
+                for label in peers
+            }
+        finally:
+            for peer in peers.values():
+                peer.close()
+
+
+def _module(name, attribute):
+    """A constant of an adapter, read without importing the peer."""
+    import ast
+
+    tree = ast.parse(Path(__file__).with_name("adapters").joinpath(f"{name}.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == attribute:
+            return ast.literal_eval(node.value)
+    raise AttributeError(f"adapter {name} lacks {attribute}")
+
+
+def supports(name: str, workload: Workload) -> bool:
+    """Whether a peer fits this structure and dtype."""
+    return workload.covariance_type in _module(name, "STRUCTURES") and workload.dtype in _module(name, "DTYPES")
+
+
+def title(name: str) -> str:
+    return _module(name, "TITLE")
+
+
+def tolerance(name: str, workload: Workload) -> float:
+    """Relative difference of log-likelihoods that is no disagreement."""
+    return max(_module(name, "TOLERANCE"), 1e-4 if workload.dtype == "float32" and name != "fastem" else 0.0)
+
+
+def _span(peer, short, long):
+    """Iterations of the shorter and the longer fit, fewer for a slow peer; and repeats of a fast one."""
+    peer.seconds(short)  # compiles, loads
+    once = peer.seconds(short)
+    each = max(once / short, 1e-6)
+    long = short + max(3, min(long - short, round(_BUDGET / each)))
+    return short, long, max(1, min(50, round(0.05 / once)))
+
+
+def _one_iteration(peer, short, long, repeat):
+    return (peer.seconds(long, repeat) - peer.seconds(short, repeat)) / (long - short)

@@ -1,0 +1,58 @@
+"""The process of one peer: a request a line, as JSON, and an answer. It needs NumPy and the peer, nothing else."""
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+
+def main(name):
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a peer prints goes to stderr
+    state = {}
+
+    def answer(**fields):
+        answers.write(json.dumps(fields) + "\n")
+
+    try:
+        peer = importlib.import_module(f"benchmarks.peers.adapters.{name}")  # oneDAL has to come before NumPy
+        import numpy as np
+
+        answer(version=peer.version())
+    except ImportError as error:
+        answer(missing=str(error))
+        return
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            if request["do"] == "load":
+                X = np.load(request["X"])
+                with np.load(request["start"]) as start:
+                    run = peer.prepare(X, dict(start), request["covariance_type"], **request["options"])
+                state = {"run": run}
+                answer(ok=True)
+            elif request["do"] == "time":
+                times = []
+                for _ in range(request["repeat"]):
+                    begin = time.perf_counter()
+                    state["run"](request["n_iter"])
+                    times.append(time.perf_counter() - begin)
+                answer(seconds=min(times))
+            elif request["do"] == "parameters":
+                weights, means, covariances = state["run"](request["n_iter"])
+                np.savez(request["out"], weights=weights, means=means, covariances=covariances)
+                answer(ok=True)
+        except Exception as error:
+            with contextlib.suppress(OSError):
+                traceback.print_exc(file=sys.stderr)
+            answer(error=f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

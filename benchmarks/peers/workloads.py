@@ -1,0 +1,95 @@
+"""What is compared: data, start and the ratios to reach."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks import datasets
+
+
+class Workload(NamedTuple):
+    """Fits of one shape; `targets` is the least ratio of a peer's time to fastem's, `dgemm` the least share of it."""
+
+    covariance_type: str
+    n_samples: int
+    n_features: int
+    n_components: int
+    spread: float = 2.0
+    dtype: str = "float64"
+    targets: Mapping[str, float] = MappingProxyType({})
+    dgemm: float | None = None
+    separated: bool = False  # start near the optimum: the parameters of 2000 labelled rows
+
+    @property
+    def name(self) -> str:
+        shape = f"{self.covariance_type} {self.n_samples} x {self.n_features}, K={self.n_components}"
+        return shape + (" separated" if self.separated else "") + ("" if self.dtype == "float64" else f" {self.dtype}")
+
+    def smaller(self, n_samples: int) -> "Workload":
+        return self._replace(n_samples=min(self.n_samples, n_samples))
+
+
+WORKLOADS = [
+    Workload("full", 200_000, 2, 8, targets={"onedal": 3, "sklearn": 40}),
+    Workload("full", 200_000, 8, 16, targets={"onedal": 6, "sklearn": 60}),
+    Workload("full", 200_000, 16, 16, targets={"onedal": 6, "sklearn": 50}, dgemm=0.75),
+    Workload("full", 100_000, 32, 32, targets={"onedal": 3.5, "sklearn": 25}, dgemm=0.85),
+    Workload("full", 50_000, 64, 16, targets={"onedal": 3}, dgemm=0.85),
+    Workload("full", 200_000, 16, 64, spread=6.0, targets={"onedal": 20}, separated=True),
+    Workload("diag", 500_000, 16, 16, targets={"sklearn": 25, "armadillo": 12, "onedal": 6}),
+    Workload("spherical", 500_000, 16, 16, targets={"sklearn": 25}),
+    Workload("tied", 200_000, 16, 16, targets={"sklearn": 60}),
+    Workload("full", 200_000, 8, 16, dtype="float32", targets={"onedal": 3}),
+    Workload("full", 200_000, 16, 16, dtype="float32"),
+    Workload("full", 150, 4, 3),
+]
+
+
+def prepared(workload: Workload) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Rows, and the weights, means and covariances that every peer starts from."""
+    n_samples, n_features, n_components = workload[1:4]
+    X, labels = datasets.mixture(
+        n_samples, n_features, n_components, workload.dtype, spread=workload.spread, return_labels=True
+    )
+    weights = np.full(n_components, 1 / n_components)
+    if workload.separated:
+        rows, labels = X[: 200 * n_components].astype(np.float64), labels[: 200 * n_components]
+        groups = [rows[labels == k] for k in range(n_components)]
+        means = np.array([group.mean(axis=0) for group in groups])
+        full = np.array([np.cov(group.T) + 0.1 * np.eye(n_features) for group in groups])
+        return X, {"weights": weights, "means": means, "covariances": full}
+    rows = np.random.default_rng(1).choice(n_samples, n_components, replace=False)
+    variance = X.var(axis=0, dtype=np.float64)
+    covariances = {
+        "full": np.broadcast_to(np.diag(variance), (n_components, n_features, n_features)),
+        "tied": np.diag(variance),
+        "diag": np.broadcast_to(variance, (n_components, n_features)),
+        "spherical": np.full(n_components, variance.mean()),
+    }[workload.covariance_type]
+    return X, {"weights": weights, "means": X[rows].astype(np.float64), "covariances": covariances.copy()}
+
+
+def mean_log_likelihood(X, weights, means, covariances) -> float:
+    """Mean log-likelihood of rows in plain NumPy and float64: the same evaluation for every peer's parameters."""
+    n_features = X.shape[1]
+    if covariances.ndim == 1:
+        covariances = covariances[:, None, None] * np.eye(n_features)
+    elif covariances.shape == means.shape and covariances.ndim == 2 and len(means) != n_features:
+        covariances = np.array([np.diag(c) for c in covariances])
+    elif covariances.ndim == 2:
+        tied = np.allclose(covariances, covariances.T) and covariances.shape == (n_features, n_features)
+        covariances = (
+            np.broadcast_to(covariances, (len(means), n_features, n_features))
+            if tied
+            else np.array([np.diag(c) for c in covariances])
+        )
+    scores = np.empty((len(X), len(means)))
+    for k, (weight, mean, covariance) in enumerate(zip(weights, means, covariances, strict=True)):
+        factor = np.linalg.cholesky(covariance)
+        y = np.linalg.solve(factor, (X - mean).T)
+        log_det = np.log(np.diag(factor)).sum()
+        scores[:, k] = np.log(weight) - log_det - 0.5 * (y**2).sum(axis=0) - 0.5 * n_features * np.log(2 * np.pi)
+    best = scores.max(axis=1)
+    return float((best + np.log(np.exp(scores - best[:, None]).sum(axis=1))).mean())
