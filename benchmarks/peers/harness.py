@@ -20,7 +20,7 @@ PEERS = ("fastem", "sklearn", "onedal", "armadillo", "gmmx", "opencv", "pomegran
 SHORT, LONG = 4, 24  # an iteration is (time of LONG - time of SHORT) / (LONG - SHORT)
 COMPARED = 10  # iterations after which log-likelihoods are compared
 _EVALUATED = 20_000  # rows on which they are
-_BUDGET = 4.0  # seconds that a slow peer may take between SHORT and LONG; its iterations all cost the same
+_BUDGET = 2.0  # seconds that a slow peer may take between the two; its iterations all cost the same
 _REST = 0.3  # seconds between turns: threads of OpenMP spin a while after their work
 _PATIENCE = 900  # seconds for one answer
 
@@ -175,10 +175,11 @@ def tolerance(name: str, workload: Workload) -> float:
 
 def _span(peer, short, long):
     """Iterations of the shorter and the longer fit, fewer for a slow peer; and repeats of a fast one."""
-    peer.seconds(short)  # compiles, loads
-    once = peer.seconds(short)
-    each = max(once / short, 1e-6)
-    long = short + max(3, min(long - short, round(_BUDGET / each)))
+    peer.seconds(max(short, 1))  # compiles, loads
+    once = peer.seconds(max(short, 1))
+    each = max(once / max(short, 1), 1e-6)
+    if each > _BUDGET / (long - short) and peer.name != "fastem":
+        short, long = 1, 1 + max(2, round(_BUDGET / each))
     return short, long, max(1, min(50, round(0.05 / once)))
 
 
