@@ -1,9 +1,10 @@
 # Every target makes the environment .venv by itself, from a Python 3.11 to 3.13 and a package index.
 
 PYTHON ?= python3
-# `make bench` compares the commits BASE and HEAD and fails where a time grows by more than FACTOR.
+# `make bench` compares the commits BASE and HEAD and fails where a time grows by more than FACTOR and SECONDS.
 BASE ?= HEAD~1
 FACTOR ?= 1.1
+SECONDS ?= 2e-3
 # BENCH is a regular expression of the benchmarks to run, for example BENCH=bench_fit. asv takes the larger of two numbers
 # for the worse and cannot compare negative ones, so a comparison leaves out rates and log-likelihoods.
 bench-quick: BENCH ?= .
@@ -55,7 +56,8 @@ bench-quick: machine ## run every benchmark once on the files as they are; resul
 	@$(ASV) run --config benchmarks/asv.conf.json --python same --quick --show-stderr --bench '$(BENCH)'
 
 bench: machine ## compare the commits BASE and HEAD
-	@$(ASV) continuous --config benchmarks/asv.conf.json --factor $(FACTOR) --show-stderr --bench '$(BENCH)' $(BASE) HEAD
+	@$(ASV) continuous --config benchmarks/asv.conf.json --factor $(FACTOR) --show-stderr --bench '$(BENCH)' \
+		$(BASE) HEAD | $(BIN)/python -m benchmarks.regressions --absolute $(SECONDS)
 
 peers: ## make an environment for each peer of `fastem bench`, in .venv-peers; PEERS="onedal gmmx" names some
 	@for peer in $(PEERS); do \

@@ -1,11 +1,16 @@
 """Whole fits: fixed start and number of iterations. Each time has the log-likelihood reached and a peak of memory."""
 
+import functools
 import os
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from . import datasets
 from .common import COVARIANCE_TYPES, best_seconds, fit, prepared, setup_cache, start  # noqa: F401
+from .peers.workloads import WORKLOADS
+from .peers.workloads import prepared as workload_data
 
 timeout = 300
 
@@ -37,6 +42,78 @@ class Shape(_Fit):
         n_samples, n_features, n_components = map(int, shape.split("x"))
         arguments = (n_samples, n_features, n_components)
         self.X, self.start = prepared(datasets.mixture, n_components, "full", *arguments)
+
+
+class Table(_Fit):
+    """The workloads of `fastem bench`: 10 iterations each."""
+
+    params = ([workload.name for workload in WORKLOADS],)
+    param_names = ("workload",)
+
+    def setup(self, name):
+        self.X, self.start = _workload(name)
+
+
+@functools.cache
+def _workload(name):
+    """Data and start of a workload, once a process."""
+    workload = next(w for w in WORKLOADS if w.name == name)
+    X, first = workload_data(workload)
+    matrices = workload.covariance_type in ("full", "tied")
+    parameters = {
+        "n_components": workload.n_components,
+        "covariance_type": workload.covariance_type,
+        "weights_init": first["weights"],
+        "means_init": first["means"],
+        "precisions_init": np.linalg.inv(first["covariances"]) if matrices else 1 / first["covariances"],
+    }
+    fit(X, parameters, n_iter=1)
+    return X, parameters
+
+
+class Rows(_Fit):
+    """The same mixture, more rows: 8 columns, 8 components."""
+
+    params = ([100_000, 1_000_000],)
+    param_names = ("n_samples",)
+    repeat = (3, 5, 10.0)
+
+    def setup(self, n_samples):
+        self.X, self.start = prepared(datasets.mixture, 8, "full", n_samples, 8, 8)
+
+
+class Threads(_Fit):
+    """200000 x 16, 16 components, on one thread and on two."""
+
+    params = ([1, 2],)
+    param_names = ("n_threads",)
+
+    def setup(self, n_threads):
+        X, first = prepared(datasets.mixture, 16, "full", 200_000, 16, 16)
+        self.X, self.start = X, {**first, "n_threads": n_threads}
+
+
+class Calls:
+    """What a fitted estimator is asked: 200000 x 8, 16 components."""
+
+    params = (["predict", "predict_proba", "score_samples"],)
+    param_names = ("method",)
+    repeat = (3, 10, 5.0)
+
+    def setup(self, method):
+        X, first = prepared(datasets.mixture, 16, "full", 200_000, 8, 16)
+        fitted = fit(X, first, n_iter=5)
+        self.X, self.call = X, getattr(fitted, method)
+        self.log_likelihood = fitted.score(X)
+
+    def time_call(self, _):
+        self.call(self.X)
+
+    def peakmem_call(self, _):
+        self.call(self.X)
+
+    def track_log_likelihood(self, _):
+        return self.log_likelihood
 
 
 class Structure(_Fit):

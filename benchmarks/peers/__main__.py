@@ -63,7 +63,7 @@ def run(arguments) -> dict:
 def _installed(name, say):
     peer = harness.Peer(name)
     if peer.missing:
-        say(f"{harness.title(name)} is skipped, it is not installed: {harness._module(name, 'INSTALL')}")
+        say(f"{harness.title(name)} is skipped, it is not installed: {harness.constant(name, 'INSTALL')}")
     peer.close()
     return not peer.missing
 

@@ -72,9 +72,10 @@ class Peer:
             raise PeerError(f"{self.name}: {answer['error']}")
         return answer
 
-    def seconds(self, n_iter: int, repeat: int = 1) -> float:
-        """Time of one fit of so many iterations, the least of some."""
-        return self.ask(do="time", n_iter=n_iter, repeat=repeat)["seconds"]
+    def seconds(self, n_iter: int, repeat: int = 1) -> tuple[float, int]:
+        """Time of one fit of so many iterations, the least of some; and the iterations that it did."""
+        answer = self.ask(do="time", n_iter=n_iter, repeat=repeat)
+        return answer["seconds"], answer["n_iter"]
 
     def close(self):
         """End the process."""
@@ -116,7 +117,7 @@ def compare(
             for label, (name, extra) in runs.items():
                 peer = peers[label] = Peer(name)
                 if peer.missing:
-                    say(f"{name} is skipped, it is not installed: {_module(name, 'INSTALL')}")
+                    say(f"{name} is skipped, it is not installed: {constant(name, 'INSTALL')}")
                     peers.pop(label).close()
                     continue
                 try:
@@ -136,7 +137,9 @@ def compare(
                     peer.ask(do="parameters", n_iter=COMPARED, out=f"{folder}/out.npz")
                     with np.load(f"{folder}/out.npz") as out:
                         found = [np.asarray(out[key], np.float64) for key in ("weights", "means", "covariances")]
-                    reached[label] = mean_log_likelihood(X[:_EVALUATED].astype(np.float64), *found)
+                    reached[label] = mean_log_likelihood(
+                        X[:_EVALUATED].astype(np.float64), workload.covariance_type, *found
+                    )
             return {
                 label: Outcome(
                     statistics.median(times[label]), min(times[label]), reached.get(label), peers[label].version
@@ -148,7 +151,7 @@ def compare(
                 peer.close()
 
 
-def _module(name, attribute):
+def constant(name, attribute):
     """A constant of an adapter, read without importing the peer."""
     import ast
 
@@ -161,27 +164,31 @@ def _module(name, attribute):
 
 def supports(name: str, workload: Workload) -> bool:
     """Whether a peer fits this structure and dtype."""
-    return workload.covariance_type in _module(name, "STRUCTURES") and workload.dtype in _module(name, "DTYPES")
+    return workload.covariance_type in constant(name, "STRUCTURES") and workload.dtype in constant(name, "DTYPES")
 
 
 def title(name: str) -> str:
-    return _module(name, "TITLE")
+    return constant(name, "TITLE")
 
 
 def tolerance(name: str, workload: Workload) -> float:
     """Relative difference of log-likelihoods that is no disagreement."""
-    return max(_module(name, "TOLERANCE"), 1e-4 if workload.dtype == "float32" and name != "fastem" else 0.0)
+    return max(constant(name, "TOLERANCE"), 1e-4 if workload.dtype == "float32" and name != "fastem" else 0.0)
 
 
 def _span(peer, short, long):
     """Iterations of the shorter and the longer fit, fewer for a slow peer; and repeats of a fast one."""
     peer.seconds(max(short, 1))  # compiles, loads
-    once = peer.seconds(max(short, 1))
+    once, _ = peer.seconds(max(short, 1))
     each = max(once / max(short, 1), 1e-6)
     if each > _BUDGET / (long - short) and peer.name != "fastem":
         short, long = 1, 1 + max(2, round(_BUDGET / each))
+    _one_iteration(peer, short, long, 1)  # or it fails here, before its turns
     return short, long, max(1, min(50, round(0.05 / once)))
 
 
 def _one_iteration(peer, short, long, repeat):
-    return (peer.seconds(long, repeat) - peer.seconds(short, repeat)) / (long - short)
+    (more, n_long), (less, n_short) = peer.seconds(long, repeat), peer.seconds(short, repeat)
+    if n_long <= n_short:
+        raise PeerError(f"{peer.name}: it stops after {n_long} iterations of {long}")
+    return (more - less) / (n_long - n_short)

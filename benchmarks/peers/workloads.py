@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks import datasets
+from .. import datasets
 
 
 class Workload(NamedTuple):
@@ -71,20 +71,13 @@ def prepared(workload: Workload) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return X, {"weights": weights, "means": X[rows].astype(np.float64), "covariances": covariances.copy()}
 
 
-def mean_log_likelihood(X, weights, means, covariances) -> float:
+def mean_log_likelihood(X, covariance_type, weights, means, covariances) -> float:
     """Mean log-likelihood of rows in plain NumPy and float64: the same evaluation for every peer's parameters."""
     n_features = X.shape[1]
-    if covariances.ndim == 1:
-        covariances = covariances[:, None, None] * np.eye(n_features)
-    elif covariances.shape == means.shape and covariances.ndim == 2 and len(means) != n_features:
-        covariances = np.array([np.diag(c) for c in covariances])
-    elif covariances.ndim == 2:
-        tied = np.allclose(covariances, covariances.T) and covariances.shape == (n_features, n_features)
-        covariances = (
-            np.broadcast_to(covariances, (len(means), n_features, n_features))
-            if tied
-            else np.array([np.diag(c) for c in covariances])
-        )
+    if covariance_type == "tied":
+        covariances = [covariances] * len(means)
+    elif covariance_type != "full":
+        covariances = [c * np.eye(n_features) for c in covariances]
     scores = np.empty((len(X), len(means)))
     for k, (weight, mean, covariance) in enumerate(zip(weights, means, covariances, strict=True)):
         factor = np.linalg.cholesky(covariance)

@@ -116,6 +116,7 @@ def load_rows(X, frame, rows, n_rows, out):
             offset = rows[min(b + _AHEAD, n_rows - 1)] * n_features
             for d in range(0, n_features, line):
                 _prefetch(X, offset + d)
+            _prefetch(X, offset + n_features - 1)  # rows need not start on a line
         row = rows[b]
         for d in range(n_features):
             out[b, d] = (X[row, d] - frame[0, d]) * frame[1, d]

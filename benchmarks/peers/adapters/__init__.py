@@ -5,5 +5,5 @@ STRUCTURES, DTYPES : covariance types and dtypes that it fits; others are skippe
 TOLERANCE : relative difference of the log-likelihood that its arithmetic or its regularisation allows.
 version() : version of the package in use.
 prepare(X, start, covariance_type) : a function run(n_iter) that fits from the start and returns weights, means and
-    covariances after so many iterations.
+    covariances after so many iterations. A peer that may stop before sets run.n_iter to what it did.
 """

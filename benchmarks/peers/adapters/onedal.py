@@ -31,6 +31,7 @@ def prepare(X, start, covariance_type):
             regularizationFactor=0.0 if X.dtype == np.float64 else 1e-6,
             covarianceStorage="full" if covariance_type == "full" else "diagonal",
         ).compute(X, weights, means, covariances)
+        run.n_iter = int(result.nIterations[0, 0])  # it stops where the log-likelihood no longer changes
         found = np.array([np.asarray(c) for c in result.covariances])
         return result.weights[0], result.means, found if covariance_type == "full" else found[:, 0]
 

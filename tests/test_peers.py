@@ -1,0 +1,118 @@
+"""The comparison with other packages: that it runs and says what it should. It times; these tests do not."""
+
+import importlib
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+if not (ROOT / "benchmarks" / "peers").is_dir():
+    pytest.skip("the benchmarks are not in a wheel", allow_module_level=True)
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.peers import harness, report, workloads  # noqa: E402
+
+CONSTANTS = ("TITLE", "INSTALL", "STRUCTURES", "DTYPES", "TOLERANCE")
+
+
+@pytest.mark.parametrize("name", harness.PEERS)
+def test_adapters_have_what_the_harness_reads(name):
+    title, install, structures, dtypes, tolerance = (harness.constant(name, constant) for constant in CONSTANTS)
+    assert title
+    assert install
+    assert set(structures) <= {"full", "tied", "diag", "spherical"}
+    assert set(dtypes) <= {"float64", "float32"}
+    assert 0 < tolerance < 1
+    requirements = ROOT / "benchmarks" / "peers" / "requirements" / f"{name}.txt"
+    assert requirements.exists() == ("make peers" in install)
+
+
+def test_the_command_compares_and_writes(tmp_path):
+    command = [sys.executable, "-m", "fastem", "bench", "--quick", "--rounds", "1", "--peers", "sklearn"]
+    command += ["--only", "x 2, K=8", "--output", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out" / "peers.json").read_text())
+    (workload,) = results["workloads"]
+    assert set(workload["peers"]) == {"fastem", "sklearn"}
+    ours, theirs = workload["peers"]["fastem"], workload["peers"]["sklearn"]
+    assert ours["ratio"] == 1
+    assert theirs["agrees"]
+    assert theirs["log_likelihood"] == pytest.approx(ours["log_likelihood"], rel=1e-9)
+    page = (tmp_path / "out" / "peers.md").read_text()
+    assert "scikit-learn" in page
+    assert f"{ours['log_likelihood']:.9f}" in page
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert [name for name in left if name != "peers.png"] == ["peers.json", "peers.md"]
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("n_features", [3, 4])  # as many as components, or more
+def test_the_common_evaluation_is_scikit_learns(covariance_type, n_features, rng):
+    from sklearn.mixture import GaussianMixture
+
+    X = rng.normal(size=(200, n_features))
+    fitted = GaussianMixture(3, covariance_type=covariance_type, random_state=0, max_iter=300).fit(X)
+    parameters = fitted.weights_, fitted.means_, fitted.covariances_
+    found = workloads.mean_log_likelihood(X, covariance_type, *parameters)
+    assert found == pytest.approx(fitted.score(X), rel=1e-10)
+
+
+def test_a_peer_that_is_not_installed_is_said_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pomegranate", None)
+    peer = harness.Peer("pomegranate")
+    missing = peer.missing
+    peer.close()
+    if missing is None:
+        pytest.skip("pomegranate is installed")
+    lines = []
+    small = workloads.Workload("full", 300, 2, 2)
+    outcomes = harness.compare(small, ["pomegranate"], 1, say=lines.append)
+    assert outcomes == {}
+    assert len(lines) == 1
+    assert "make peers PEERS=pomegranate" in lines[0]
+
+
+def test_a_process_that_ends_is_an_error_and_not_a_wait():
+    peer = harness.Peer("fastem")
+    peer.process.kill()
+    with pytest.raises(harness.PeerError, match="ended with status"):
+        peer.seconds(1)
+    peer.close()
+
+
+def test_a_peer_that_fails_is_left_out():
+    lines = []
+    impossible = workloads.Workload("full", 300, 2, 2)
+    runs = {"good": ("fastem", {}), "bad": ("fastem", {"n_threads": -7})}
+    outcomes = harness.compare(impossible, ["fastem"], 1, runs, (1, 2), lines.append)
+    assert set(outcomes) == {"good"}
+    assert "n_threads" in lines[0]
+
+
+def test_targets_are_marked_met_or_missed():
+    peer = {"median": 1e-3, "fastest": 1e-3, "log_likelihood": -1.0, "version": "1", "agrees": True, "ratio": 1.0}
+    entry = {"name": "w", "targets": {"sklearn": 5}, "peers": {"fastem": peer, "sklearn": {**peer, "ratio": 4.9}}}
+    results = {
+        "date": "", "machine": {}, "gflops": {}, "rounds": 1, "versions": {}, "workloads": [entry], "checks": [],
+        "skipped": [],
+    }  # fmt: skip
+    assert "5 missed" in report.markdown(results)
+    entry["peers"]["sklearn"]["ratio"] = 5.1
+    assert "5 met" in report.markdown(results)
+
+
+def test_starts_agree_with_scikit_learn_and_fit(rng):
+    adapter = importlib.import_module("benchmarks.peers.adapters.sklearn")
+    ours = importlib.import_module("benchmarks.peers.adapters.fastem")
+    for workload in (w.smaller(4000) for w in workloads.WORKLOADS if w.n_features <= 16 and w.n_components <= 16):
+        X, start = workloads.prepared(workload)
+        if X.dtype == np.float32:
+            continue
+        one, two = (a.prepare(X, dict(start), workload.covariance_type)(3) for a in (adapter, ours))
+        for a, b in zip(one, two, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9)
