@@ -21,6 +21,7 @@ SHORT, LONG = 4, 24  # an iteration is (time of LONG - time of SHORT) / (LONG - 
 COMPARED = 10  # iterations after which log-likelihoods are compared
 _EVALUATED = 20_000  # rows on which they are
 _BUDGET = 2.0  # seconds that a slow peer may take between the two; its iterations all cost the same
+_TOO_SLOW = 4.0  # seconds of an iteration beyond which a peer is left out of a workload
 _REST = 0.3  # seconds between turns: threads of OpenMP spin a while after their work
 _PATIENCE = 900  # seconds for one answer
 
@@ -181,6 +182,8 @@ def _span(peer, short, long):
     peer.seconds(max(short, 1))  # compiles, loads
     once, _ = peer.seconds(max(short, 1))
     each = max(once / max(short, 1), 1e-6)
+    if each > _TOO_SLOW:
+        raise PeerError(f"{peer.name}: an iteration takes {each:.0f} s")
     if each > _BUDGET / (long - short) and peer.name != "fastem":
         short, long = 1, 1 + max(2, round(_BUDGET / each))
     _one_iteration(peer, short, long, 1)  # or it fails here, before its turns

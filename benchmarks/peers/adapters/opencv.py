@@ -24,8 +24,8 @@ def prepare(X, start, covariance_type):
         "spherical": cv2.ml.EM_COV_MAT_SPHERICAL,
     }[covariance_type]
     eye = np.eye(n_features)
-    # a fourth axis, or OpenCV takes the last one for the channels of an image
-    covariances = np.array([c if c.ndim == 2 else c * eye for c in start["covariances"]])[..., None]
+    # a Mat, or OpenCV takes the last axis for the channels of an image
+    covariances = cv2.Mat(np.array([c if c.ndim == 2 else c * eye for c in start["covariances"]]), wrap_channels=False)
 
     def run(n_iter):
         model = cv2.ml.EM_create()
