@@ -55,6 +55,33 @@ def test_the_answer_is_that_of_the_dense_pass(covariance_type, dtype, separation
         assert min(parts) < 0.6
 
 
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_parameters_that_jump(covariance_type, rng, monkeypatch):
+    """Steps of any size and direction, unlike EM's: gaps must never prove dead what is alive."""
+    X = simulate(rng, 5000, 4, 8, separation=4.0)
+    monkeypatch.setattr(skipping, "_USELESS", 2.0)  # and none is given up
+    data = as_data(X)
+    model = fastem.Mixture(fastem.Gaussian(covariance_type), 8).prepare(data)
+    params = fastem.fit(model, data, random_state=0).params
+    notes, n_skipped = data.with_notes(), 0
+    for step in range(40):
+        size = 10.0 ** rng.uniform(-5, 0.3)
+        means = params.components.means + size * rng.normal(size=params.components.means.shape)
+        unit = np.exp(0.3 * min(size, 1.0) * rng.normal(size=8))
+        covariances = params.components.covariances * unit.reshape(-1, *[1] * (params.components.covariances.ndim - 1))
+        roots = model.family.precisions_cholesky(covariances)
+        weights = rng.dirichlet(np.full(8, 2.0)) if step % 5 == 0 else params.weights
+        jumped = MixtureParams(weights, fastem.families.gaussian.GaussianParams(means, covariances, roots))
+        found, expected = (model.e_step(jumped, d.blocks[0]) for d in (notes, data))
+        assert found.log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-11)
+        np.testing.assert_allclose(found.sums, expected.sums, rtol=1e-8, atol=1e-8)
+        state = notes.blocks[0].notes["skipping"]
+        n_skipped += len(state.order) > 0 and state.fewest < 1.0
+        if size < 0.1:
+            params = jumped
+    assert n_skipped > 5
+
+
 def test_thin_components_are_skipped_too(rng):
     centers = 1e3 * rng.normal(size=(6, 4))
     X = np.concatenate([c + 10.0 ** -(4 * (k % 2)) * rng.normal(size=(900, 4)) for k, c in enumerate(centers)])

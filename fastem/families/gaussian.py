@@ -179,7 +179,7 @@ class Gaussian:
         return self._log_constants(params) + log_weights
 
     def motion(self, old: GaussianParams, new: GaussianParams) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Shrink, stretch and shift (K,): distances of any row obey shrink d - shift <= d_new <= stretch d + shift.
+        """Shrink <= 1 <= stretch and shift (K,): of any row, shrink d - shift <= d_new <= stretch d + shift.
 
         W' (x - m') = W' W^-1 W (x - m) - W' (m' - m): singular values of the first, length of the second.
         """
@@ -196,7 +196,7 @@ class Gaussian:
             squares = roots**2 * variances
             low, high = squares.min(axis=1), squares.max(axis=1)
             shift = roots * gap
-        low = np.clip(low, 0.0, 1.0)
+        low, high = np.clip(low, 0.0, 1.0), np.maximum(high, 1.0)
         return np.sqrt(low), np.sqrt(high), np.sqrt((shift**2).sum(axis=1))
 
     def log_densities(self, params: GaussianParams, X: np.ndarray) -> np.ndarray:

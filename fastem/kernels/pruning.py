@@ -3,8 +3,8 @@
 The score of a normal state is c - d**2 / 2, with d the Mahalanobis distance. A pair is dead while the score of every
 row lies `cutoff` below the row's best. The pass that computes a dead pair notes its gap: the smallest difference, over
 the rows of the block, between the row's best score and this one. When the parameters move, any row's distances obey
-shrink * d - shift <= d_new <= stretch * d + shift. So of a row whose best score is now beta, and was
-at most beta + eta,
+shrink * d - shift <= d_new <= stretch * d + shift, with shrink <= 1 <= stretch. So of a row whose best score is now
+beta, and was at most beta + eta,
 
     d >= sqrt(2 (gap + c - beta - eta)),    gap_new >= beta - c_new + (shrink * d - shift)**2 / 2,
 
@@ -109,7 +109,7 @@ def pick(gap, bounds, component, fall, worst, chosen, listed, n_listed):
     """Append to `listed` the states that are not chosen yet and may matter; returns the new length.
 
     `worst` is the smallest of the rows' best scores so far; at -inf only states without a gap are picked. With a
-    finite one the gaps of the others are carried over.
+    finite one, once a pass, the gaps of the others are carried over.
     """
     for k in range(chosen.shape[0]):
         if chosen[k]:

@@ -329,15 +329,14 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
             n_listed = n_states
         if posterior != GIVEN:
             n_scored, worst = 0, -np.inf
-            while True:  # at most three times: states without a bound, states that their bound cannot exclude, none
+            for _ in range(2 if pruned else 1):  # states without a gap, then those that their gap cannot exclude
                 if pruned:
                     n_listed = pick(gap, bounds, component, fall, worst, chosen, listed, n_listed)
-                if n_listed == n_scored:
-                    break
-                built = _score_states(states, listed, n_scored, n_listed, built, work, scores)
-                row_maximum(scores, n_listed, best)
-                worst = smallest(best)
-                n_scored = n_listed
+                if n_listed > n_scored:
+                    built = _score_states(states, listed, n_scored, n_listed, built, work, scores)
+                    row_maximum(scores, n_listed, best)
+                    worst = smallest(best)
+                    n_scored = n_listed
             if pruned:
                 totals[2] += 0.5 * n_listed
                 n_listed = bury(scores, listed, n_listed, best, worst, bounds, component, gap)
