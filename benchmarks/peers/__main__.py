@@ -53,6 +53,7 @@ def run(arguments) -> dict:
         if arguments.quick:
             workload = workload.smaller(_QUICK_ROWS)
         _one(workload, [n for n in names if harness.supports(n, workload)], arguments.rounds, results, say)
+        report.write(arguments.output, results)  # what there is, should the rest be interrupted
     if not arguments.quick:
         _checks(arguments, results, say)
     for path in report.write(arguments.output, results):
