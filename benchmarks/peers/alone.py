@@ -42,9 +42,8 @@ print(time.perf_counter() - begin)
 """
 
 _MEMORY = """
-import os, resource, sys, warnings
+import resource, sys, warnings
 warnings.simplefilter("ignore")
-from pathlib import Path
 import numpy as np
 from fastem import GaussianMixture
 n_samples, n_features, n_components = map(int, sys.argv[1:])
@@ -63,7 +62,7 @@ def fit(X):
     GaussianMixture(n_components, max_iter=6, tol=0, **start).fit(X)
 fit(rows(50_000))
 X = rows(n_samples)
-in_use = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+in_use = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # not what is resident now: pages may be out
 fit(X)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - in_use)
 """
