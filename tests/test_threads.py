@@ -389,7 +389,8 @@ def run(job, *arguments, env=None, script=__file__, **options):
         out, err = process.communicate()
         pytest.fail(f"{job} {arguments} took more than {TIMEOUT} s; it wrote {out[-2000:]}{err[-4000:]}")
     assert process.returncode == 0, f"{job} {arguments} ended with {process.returncode}: {err[-4000:]}"
-    return json.loads(out.splitlines()[-1])
+    # not simply the last line: tbb writes to C's stdout, flushed at exit, when it cannot stop its threads for a fork
+    return json.loads([line for line in out.splitlines() if line.startswith("{")][-1])
 
 
 def tbb_folder():
