@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastem.kernels import sweep
+from fastem.kernels import layout, sweep
 from fastem.kernels._jit import VECTOR_BYTES
 from fastem.kernels.double_double import two_product, two_sum, whiten_exactly, whitener_of
 from fastem.kernels.exp_log import _exp_32, _exp_64, log
 from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, build_features, n_statistics
-from fastem.kernels.layout import _turn_tile_plain, load_rows, turn
+from fastem.kernels.layout import _load_tile_plain, _turn_tile_plain, load_columns, tile_columns, turn
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
 from fastem.kernels.products import _tile_plain, product
 from fastem.kernels.sweep import States, by_features
@@ -167,6 +167,26 @@ def test_the_plain_tile_turns(rng):
     assert np.array_equal(out[:, 2:], a[:, 1:].T)
 
 
+@pytest.mark.parametrize("tile", ["compiled", "plain"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("out_dtype", [np.float32, np.float64])
+def test_rows_are_loaded_as_columns(tile, dtype, out_dtype, rng, monkeypatch):
+    load, width = load_columns, 48
+    if tile == "plain":
+        load = getattr(load_columns, "py_func", load_columns)
+        monkeypatch.setattr(layout, "_load_tile", _load_tile_plain)
+    for n_features in (1, 2, 5, 8, 16, 19):
+        X = rng.normal(size=(60, n_features)).astype(dtype)
+        frame = np.stack([rng.normal(size=n_features), np.exp2(rng.integers(-3, 3, n_features))])
+        in_order = np.minimum(np.arange(width) + 30, 59)
+        for rows, n_rows in [(in_order, 30), (rng.integers(0, 60, width), width), (np.full(width, 59), 1)]:
+            tiles = np.full((tile_columns(n_features, X.itemsize), width), np.nan, out_dtype)
+            load(X, frame, rows, n_rows, tiles)
+            want = ((X[rows].astype(np.float64) - frame[0]) * frame[1]).astype(out_dtype).T
+            assert np.array_equal(tiles[:n_features, :n_rows], want[:, :n_rows])
+            assert not tiles[:n_features, n_rows:].any()
+
+
 # features
 
 
@@ -175,18 +195,18 @@ def test_the_plain_tile_turns(rng):
 def test_features_whole_and_in_chunks(name, n_features, rng):
     x = rng.normal(size=(7, n_features))
     frame = np.stack([rng.normal(size=n_features), np.exp2(rng.integers(-3, 3, n_features))])
-    columns, rows = np.full((n_features, 10), np.nan), np.full((10, n_features + 2), np.nan)
-    load_rows(np.concatenate([np.full((2, n_features), 9.0), x]), frame, np.arange(2, 12), 7, rows)
-    assert not rows[7:].any()
-    assert not rows[:, n_features:].any()
-    turn(rows, 10, n_features, columns)
+    tiles = np.full((tile_columns(n_features, x.itemsize), 16), np.nan)
+    columns = tiles[:n_features]
+    X = np.concatenate([np.full((2, n_features), 9.0), x])
+    load_columns(X, frame, np.minimum(np.arange(2, 18), len(X) - 1), 7, tiles)
+    assert not columns[:, 7:].any()
     want = features_of(name, (x - frame[0]) * frame[1]).T
     n_stats = n_statistics(MAPS[name], n_features)
     assert want.shape[0] == n_stats
     for chunk in (n_stats, 1, 3):
         for first in range(0, n_stats, chunk):
             last = min(n_stats, first + chunk)
-            phi = np.full((last - first, 10), np.nan)
+            phi = np.full((last - first, 16), np.nan)
             build_features(MAPS[name], columns, first, last, phi)
             np.testing.assert_allclose(phi[:, :7], want[first:last], rtol=1e-15)
             assert np.isfinite(phi).all()
@@ -348,10 +368,10 @@ def _names_libm(lines):
 def test_inner_loops_are_vector_instructions_without_calls(rng):
     """exp of the posterior becomes vector code: the constants of its polynomial are loaded as whole vectors."""
     from fastem.kernels._jit import helper
-    from fastem.kernels.posteriors import softmax
+    from fastem.kernels.posteriors import add_exponentials
 
-    fresh = helper(getattr(softmax, "py_func", softmax))  # code from numba's cache cannot be inspected
-    fresh(rng.normal(size=(2, 16)), 2, np.full(16, 9.0), np.empty(16))
+    fresh = helper(getattr(add_exponentials, "py_func", add_exponentials))  # code from a cache cannot be inspected
+    fresh(rng.normal(size=(2, 16)), 1, np.full(16, 9.0), np.zeros(16))
     lines = _assembly(fresh)
     assert not _names_libm(lines)
     if VECTOR_BYTES >= 32:

@@ -34,25 +34,24 @@ def build_features(feature_map, columns, first, last, phi):
             skipped -= i + 1
             i += 1
         j = skipped
-    for p in range(first, last):
-        out = phi[p - first]
+    for p in range(first, last):  # no views in this loop: each would count references, in memory
         if p == 0:
             for b in range(width):
-                out[b] = 1.0
+                phi[p - first, b] = 1.0
         elif p <= n_features:
             for b in range(width):
-                out[b] = columns[p - 1, b]
+                phi[p - first, b] = columns[p - 1, b]
         elif feature_map == FULL:
             for b in range(width):
-                out[b] = columns[i, b] * columns[j, b]
+                phi[p - first, b] = columns[i, b] * columns[j, b]
             j += 1
             if j > i:
                 i, j = i + 1, 0
         elif feature_map == DIAGONAL:
             for b in range(width):
-                out[b] = columns[p - 1 - n_features, b] * columns[p - 1 - n_features, b]
+                phi[p - first, b] = columns[p - 1 - n_features, b] * columns[p - 1 - n_features, b]
         else:
-            squared_norm(columns, out)
+            squared_norm(columns, phi[p - first])
 
 
 @kernel

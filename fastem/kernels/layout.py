@@ -1,4 +1,4 @@
-"""Rows to columns and back: the transposition of blocks, and rows fetched before they are needed.
+"""Rows to columns and back: blocks are loaded as columns, from rows fetched before they are needed.
 
 Transposing is done in square tiles of vectors, by rounds of interleaving; a loop of scalars takes four times as long.
 """
@@ -11,7 +11,30 @@ from numba.np.arrayobj import make_array
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel
 
 _LINE = 64  # bytes of a cache line
-_AHEAD = 8  # rows fetched ahead: enough to hide memory, few enough for the buffers of a core
+
+
+def _transposed(builder, vectors):
+    """A square of vectors, by log2(n) rounds that interleave the halves."""
+    n = len(vectors)
+
+    def interleave(low, high, first):
+        lanes = [lane for i in range(first, first + n // 2) for lane in (i, n + i)]
+        return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), n), lanes))
+
+    for _ in range(n.bit_length() - 1):
+        pairs = [(vectors[i], vectors[i + n // 2]) for i in range(n // 2)]
+        vectors = [interleave(*pair, first) for pair in pairs for first in (0, n // 2)]
+    return vectors
+
+
+def _scalar_of(dtype):
+    return ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
+
+
+def _broadcast(builder, value, n):
+    undefined = ir.Constant(ir.VectorType(value.type, n), ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.IntType(32)(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), n), None))
 
 
 @intrinsic
@@ -23,24 +46,16 @@ def _turn_tile_vector(typingctx, a, ia, lda, out, io, ldo):
     def codegen(context, builder, signature, args):
         source = make_array(signature.args[0])(context, builder, args[0])
         target = make_array(signature.args[3])(context, builder, args[3])
-        scalar = ir.FloatType() if signature.args[0].dtype.bitwidth == 32 else ir.DoubleType()
-        vector, index = ir.VectorType(scalar, n), ir.IntType(64)
+        vector, index = ir.VectorType(_scalar_of(signature.args[0].dtype), n), ir.IntType(64)
         align = signature.args[0].dtype.bitwidth // 8
 
         def row(array, offset, stride, i):
             place = builder.add(offset, builder.mul(stride, index(i)))
             return builder.bitcast(builder.gep(array.data, [place]), vector.as_pointer())
 
-        def interleave(low, high, first):
-            lanes = [lane for i in range(first, first + n // 2) for lane in (i, n + i)]
-            return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), n), lanes))
-
         vectors = [builder.load(row(source, args[1], args[2], i), align=align) for i in range(n)]
-        for _ in range(n.bit_length() - 1):
-            pairs = [(vectors[i], vectors[i + n // 2]) for i in range(n // 2)]
-            vectors = [interleave(*pair, first) for pair in pairs for first in (0, n // 2)]
-        for i in range(n):
-            builder.store(vectors[i], row(target, args[4], args[5], i), align=align)
+        for i, turned in enumerate(_transposed(builder, vectors)):
+            builder.store(turned, row(target, args[4], args[5], i), align=align)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -105,23 +120,99 @@ def _prefetch_plain(a, offset):
 _prefetch = helper(_prefetch_plain) if PLAIN else _prefetch_vector
 
 
+@intrinsic
+def _load_tile_vector(typingctx, X, rows, b, d, frame, out):
+    """out[d + j, b + i] = (X[rows[b + i], d + j] - frame[0, d + j]) * frame[1, d + j] for a square tile, in float64.
+
+    Columns beyond those of X are garbage, and no memory beyond X is read.
+    """
+    signature = types.void(X, rows, b, d, frame, out)
+    n = VECTOR_BYTES // (X.dtype.bitwidth // 8)
+
+    def codegen(context, builder, signature, args):
+        X, rows, frame, out = (make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 4, 5))
+        b, d = args[2:4]
+        index, lane = ir.IntType(64), ir.IntType(32)
+        source, target = (_scalar_of(signature.args[i].dtype) for i in (0, 5))
+        vector, wide = ir.VectorType(source, n), ir.VectorType(ir.DoubleType(), n)
+        bits = signature.args[0].dtype.bitwidth
+        n_columns, width = builder.extract_value(X.shape, 1), builder.extract_value(out.shape, 1)
+        lanes = ir.Constant(ir.VectorType(index, n), list(range(n)))
+        mask = builder.icmp_signed("<", lanes, _broadcast(builder, builder.sub(n_columns, d), n))
+        kind = ir.FunctionType(vector, [vector.as_pointer(), lane, mask.type, vector])
+        name = f"llvm.masked.load.v{n}f{bits}.p0v{n}f{bits}"
+        load = cgutils.get_or_insert_function(builder.module, kind, name)
+        nothing, vectors = ir.Constant(vector, None), []
+        for i in range(n):
+            row = builder.load(builder.gep(rows.data, [builder.add(b, index(i))]))
+            pointer = builder.gep(X.data, [builder.add(builder.mul(row, n_columns), d)])
+            pointer = builder.bitcast(pointer, vector.as_pointer())
+            vectors.append(builder.call(load, [pointer, lane(bits // 8), mask, nothing]))
+        last = builder.sub(n_columns, index(1))
+        for j, column in enumerate(_transposed(builder, vectors)):
+            place = builder.add(d, index(j))
+            known = builder.select(builder.icmp_signed("<", place, last), place, last)
+            center = builder.load(builder.gep(frame.data, [known]))
+            scale = builder.load(builder.gep(frame.data, [builder.add(known, n_columns)]))
+            values = column if vector == wide else builder.fpext(column, wide)
+            values = builder.fmul(builder.fsub(values, _broadcast(builder, center, n)), _broadcast(builder, scale, n))
+            if target != wide.element:
+                values = builder.fptrunc(values, ir.VectorType(target, n))
+            pointer = builder.gep(out.data, [builder.add(builder.mul(place, width), b)])
+            pointer = builder.bitcast(pointer, values.type.as_pointer())
+            builder.store(values, pointer, align=signature.args[5].dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _load_tile_plain(X, rows, b, d, frame, out):
+    """The same tile as loops."""
+    n = VECTOR_BYTES // X.itemsize
+    for i in range(n):
+        for j in range(n):
+            known = min(d + j, X.shape[1] - 1)
+            out[d + j, b + i] = (X[rows[b + i], known] - frame[0, known]) * frame[1, known]
+
+
+_load_tile = helper(_load_tile_plain) if PLAIN else _load_tile_vector
+
+
 @kernel
-def load_rows(X, frame, rows, n_rows, out):
-    """out (B, at least D) = (X[rows[:n_rows]] - frame[0]) * frame[1]; all else is zero."""
-    n_features = X.shape[1]
-    line = _LINE // X.itemsize
-    scattered = rows[n_rows - 1] - rows[0] != n_rows - 1
-    for b in range(n_rows):
-        if scattered:
-            offset = rows[min(b + _AHEAD, n_rows - 1)] * n_features
-            for d in range(0, n_features, line):
-                _prefetch(X, offset + d)
-            _prefetch(X, offset + n_features - 1)  # rows need not start on a line
-        row = rows[b]
-        for d in range(n_features):
-            out[b, d] = (X[row, d] - frame[0, d]) * frame[1, d]
-        for d in range(n_features, out.shape[1]):
-            out[b, d] = 0.0
-    for b in range(n_rows, out.shape[0]):
-        for d in range(out.shape[1]):
-            out[b, d] = 0.0
+def tile_columns(n_features, itemsize):
+    """Rows that the array of `load_columns` must have for rows of X of this dtype: whole tiles."""
+    side = VECTOR_BYTES // itemsize
+    return -(-n_features // side) * side
+
+
+@kernel
+def load_columns(X, frame, rows, n_rows, out):
+    """out[:D, :n_rows] = ((X[rows] - frame[0]) * frame[1]).T, and 0 beyond n_rows.
+
+    out has `tile_columns` rows and a multiple of 16 columns, one for each of `rows`, all of which are rows of X.
+    """
+    n_features, width = X.shape[1], rows.shape[0]
+    side = VECTOR_BYTES // X.itemsize
+    for b in range(0, width, side):
+        for d in range(0, n_features, side):
+            _load_tile(X, rows, b, d, frame, out)
+    for d in range(n_features if n_rows < width else 0):
+        for b in range(n_rows, width):
+            out[d, b] = 0.0
+
+
+@kernel
+def fetch_rows(X, rows, first, last):
+    """Bring X[rows[first:last]] near, while something else is computed."""
+    if first == last:
+        return
+    n_features, line = X.shape[1], _LINE // X.itemsize
+    if rows[last - 1] - rows[first] == last - 1 - first:
+        for offset in range(rows[first] * n_features, (rows[last - 1] + 1) * n_features, line):
+            _prefetch(X, offset)
+        return
+    for b in range(first, last):
+        offset = rows[b] * n_features
+        for d in range(0, n_features, line):
+            _prefetch(X, offset + d)
+        _prefetch(X, offset + n_features - 1)  # rows need not start on a line

@@ -23,25 +23,31 @@ def row_maximum(scores, n_states, best):
 
 
 @kernel
-def smallest(best):
-    """Smallest of best (B,)."""
-    value = best[0]
-    for b in range(1, best.shape[0]):
-        value = min(value, best[b])
+def smallest(values, scratch):
+    """Smallest of values (B,), B even; `scratch` (B,) is of their dtype.
+
+    By folding: the compiler makes no vectors of a minimum over one array, as NaN would depend on the order.
+    """
+    half = values.shape[0] // 2
+    for b in range(half):
+        scratch[b] = min(values[b], values[b + half])
+    while half % 2 == 0:
+        half //= 2
+        for b in range(half):
+            scratch[b] = min(scratch[b], scratch[b + half])
+    value = scratch[0]
+    for b in range(1, half):
+        value = min(value, scratch[b])
     return np.float64(value)
 
 
 @kernel
-def softmax(scores, n_states, best, total):
-    """scores[:n_states] -> exp(scores - best), total (B,) = their sum; best is their `row_maximum`."""
-    width = scores.shape[1]
-    for b in range(width):
-        total[b] = 0.0
-    for k in range(n_states):
-        for b in range(width):
-            e = exp(scores[k, b] - best[b])
-            scores[k, b] = e
-            total[b] += e
+def add_exponentials(scores, k, best, total):
+    """scores[k] -> exp(scores[k] - best), added to total (B,); best is the `row_maximum` of all states."""
+    for b in range(best.shape[0]):
+        e = exp(scores[k, b] - best[b])
+        scores[k, b] = e
+        total[b] += e
 
 
 @kernel

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastem.kernels._jit import kernel
+from fastem.kernels.posteriors import smallest
 
 WINDOW = 2**16  # rows are put in order within windows: two bytes a row, and gathering them stays local
 
@@ -54,8 +55,9 @@ class Skip(NamedTuple):
     labels: np.ndarray
 
 
+NO_ORDER = np.empty(0, np.uint16)
 NOTHING = Skip(
-    np.empty(0, np.uint16),
+    NO_ORDER,
     np.empty((0, 0), np.float32),
     np.empty((6, 0)),
     np.empty(0, np.int64),
@@ -65,15 +67,13 @@ NOTHING = Skip(
 
 
 @kernel
-def place_rows(order, first, n_rows, rows):
-    """rows[:n_rows] = numbers of the rows at places first, first + 1, ..."""
-    if order.shape[0] == 0:
-        for b in range(n_rows):
-            rows[b] = first + b
-    else:
-        for b in range(n_rows):
-            place = first + b
-            rows[b] = place // WINDOW * WINDOW + np.int64(order[place])
+def place_rows(order, first, last, rows):
+    """rows = numbers of the rows at places first, first + 1, ... below last, and the last of them beyond."""
+    for b in range(rows.shape[0]):
+        rows[b] = min(first + b, last - 1)
+    if order.shape[0] > 0:
+        for b in range(rows.shape[0]):
+            rows[b] = rows[b] // WINDOW * WINDOW + np.int64(order[rows[b]])
 
 
 @kernel
@@ -132,24 +132,23 @@ def pick(gap, bounds, component, fall, worst, chosen, listed, n_listed):
 
 
 @kernel
-def bury(scores, listed, n_listed, best, worst, bounds, component, gap):
+def bury(scores, listed, n_listed, best, worst, bounds, component, gap, scratch):
     """Drop the pairs whose scores prove them dead, noting their gaps; returns how many are left."""
     rounding = _ROUNDING_32 if scores.itemsize == 4 else _ROUNDING_64
     gap[component.shape[0]] = worst - rounding * abs(worst)
     n_live = 0
     for j in range(n_listed):
         k = listed[j]
-        row = scores[j]
-        smallest = best[0] - row[0]
-        for b in range(row.shape[0]):
-            smallest = min(smallest, best[b] - row[b])
-        if smallest > bounds[CUTOFF, k] and smallest < np.inf:
-            gap[component[k]] = smallest * (1.0 - rounding)
+        for b in range(best.shape[0]):
+            scratch[b] = best[b] - scores[j, b]
+        least = smallest(scratch, scratch)
+        if least > bounds[CUTOFF, k] and least < np.inf:
+            gap[component[k]] = least * (1.0 - rounding)
             continue
         gap[component[k]] = 0.0
         if n_live < j:
-            for b in range(row.shape[0]):
-                scores[n_live, b] = row[b]
+            for b in range(best.shape[0]):
+                scores[n_live, b] = scores[j, b]
             listed[n_live] = k
         n_live += 1
     return n_live

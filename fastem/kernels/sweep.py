@@ -13,19 +13,19 @@ from fastem.kernels import _jit
 from fastem.kernels._jit import VECTOR_BYTES, address, aligned_empty, call_at, kernel, parallel, piece
 from fastem.kernels.double_double import whiten_exactly
 from fastem.kernels.features import FULL, build_features, squared_norm
-from fastem.kernels.layout import clear, load_rows, turn
+from fastem.kernels.layout import clear, fetch_rows, load_columns, tile_columns, turn
 from fastem.kernels.posteriors import (
     GIVEN,
     HARD,
     SOFTMAX,
+    add_exponentials,
     first_maximum,
     log_normalizer,
     row_maximum,
     smallest,
-    softmax,
 )
 from fastem.kernels.products import ROWS, product_addresses
-from fastem.kernels.pruning import NOTHING, bury, label_rows, largest_fall, pick, place_rows
+from fastem.kernels.pruning import NO_ORDER, NOTHING, bury, label_rows, largest_fall, pick, place_rows
 from fastem.kernels.whiten import whiten
 
 _MAX_LANES = 64
@@ -221,6 +221,8 @@ def _accumulate_block(states, listed, n_listed, scores, factor, built, work, sum
         if listed[j] < n_fast:
             n_fast_listed += 1
     direct = _goes_direct(n_fast_listed, n_features, feature_map, whitener, n_thin)
+    if direct:
+        turn(columns, n_features, width, turned)
     if n_fast_listed > 0 and not direct:
         _add_products(feature_map, listed, n_listed, n_fast, scores, built, work, sums)
     for j in range(n_listed):
@@ -239,46 +241,58 @@ def _accumulate_block(states, listed, n_listed, scores, factor, built, work, sum
 
 
 @piece
-def _soft_factor(weight, rows, n_rows, best, total, row_log, totals):
-    """best -> weight over total of each row; adds log-likelihood and lost rows to totals."""
-    weighted = weight.shape[0] > 0
-    log_normalizer(best, total, row_log)
-    for b in range(best.shape[0]):
-        w = 1.0 if b < n_rows else 0.0
-        if weighted and b < n_rows:
-            w = weight[rows[b], 0]
-        if w > 0.0:
-            totals[0] += w * row_log[b]
-            totals[1] += 0.0 if total[b] > 0.0 else 1.0
-        best[b] = w / total[b] if total[b] > 0.0 else 0.0
-
-
-@piece
-def _hard_block(scores, n_states, weight, rows, n_rows, best, label, totals):
-    """scores -> 1 at the first best state of each row, 0 elsewhere; best -> weight; adds the best scores to totals."""
-    first_maximum(scores, n_states, best, label)
-    for b in range(best.shape[0]):
-        w = 1.0 if b < n_rows else 0.0
-        if weight.shape[0] > 0 and b < n_rows:
-            w = weight[rows[b], 0]
-        if w > 0.0:
-            totals[0] += w * best[b]
-        best[b] = w
+def _softmax(scores, n_states, best, total, X, following):
+    """scores[:n_states] -> exp(scores - best), total (B,) = their sum; fetches the rows of the following block."""
+    width = total.shape[0]
+    for b in range(width):
+        total[b] = 0.0
     for k in range(n_states):
-        for b in range(best.shape[0]):
-            scores[k, b] = 1.0 if label[b] == k else 0.0
+        fetch_rows(X, following, k * width // n_states, (k + 1) * width // n_states)
+        add_exponentials(scores, k, best, total)
 
 
 @piece
-def _centre_idle_rows(weight, rows, n_rows, turned):
-    """Move rows of weight 0 to the centre: they may lie so far out that 0 times their square is NaN."""
+def _take_weights(posterior, weight, rows, n_rows, mass, columns):
+    """mass (B,) = weights of the rows, 0 beyond n_rows.
+
+    Rows of weight 0 are moved to the centre: they may lie so far out that 0 times their square is NaN.
+    """
+    for b in range(mass.shape[0]):
+        mass[b] = 1.0 if b < n_rows else 0.0
     for b in range(n_rows if weight.shape[0] > 0 else 0):
         largest = weight[rows[b], 0]
         for k in range(1, weight.shape[1]):
             largest = max(largest, weight[rows[b], k])
+        if posterior != GIVEN:
+            mass[b] = largest
         if largest == 0.0:
-            for d in range(turned.shape[1]):
-                turned[b, d] = 0.0
+            for d in range(columns.shape[0]):
+                columns[d, b] = 0.0
+
+
+@piece
+def _soft_factor(mass, best, total, row_log, totals):
+    """best -> mass over total of each row; adds log-likelihood and lost rows to totals."""
+    log_normalizer(best, total, row_log)
+    log_likelihood, n_lost = 0.0, 0.0
+    for b in range(best.shape[0]):
+        log_likelihood += mass[b] * row_log[b] if mass[b] > 0.0 else 0.0
+        n_lost += 0.0 if total[b] > 0.0 else (1.0 if mass[b] > 0.0 else 0.0)
+        best[b] = mass[b] / total[b] if total[b] > 0.0 else 0.0
+    totals[0] += log_likelihood
+    totals[1] += n_lost
+
+
+@piece
+def _hard_block(scores, n_states, mass, best, label, totals):
+    """scores -> 1 at the first best state of each row, 0 elsewhere; best -> mass; adds the best scores to totals."""
+    first_maximum(scores, n_states, best, label)
+    for b in range(best.shape[0]):
+        totals[0] += mass[b] * best[b] if mass[b] > 0.0 else 0.0
+        best[b] = mass[b]
+    for k in range(n_states):
+        for b in range(best.shape[0]):
+            scores[k, b] = 1.0 if label[b] == k else 0.0
 
 
 @kernel
@@ -289,7 +303,8 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
     n_states, n_stats = theta.shape
     width = block_rows(n_features, n_states, n_stats, theta.itemsize)
     chunk = min(n_stats, max(1, _FEATURE_BYTES // (width * theta.itemsize)))
-    columns = aligned_empty(n_features, width, theta)
+    columns = aligned_empty(tile_columns(n_features, X.itemsize), width, theta)
+    columns, tiles = columns[:n_features], columns
     turned = aligned_empty(width, padded(n_features, theta.itemsize), theta)
     turned_y = aligned_empty(width, turned.shape[1], theta)
     centred = aligned_empty(n_features, width, theta)
@@ -300,23 +315,27 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
     resp = aligned_empty(width, padded(n_states, theta.itemsize), theta)
     weighted = aligned_empty(n_features, width, theta)
     work = (products, columns, turned, centred, y, phi, packed, part, resp, weighted, turned_y)
+    clear(turned)
     clear(turned_y)
     clear(resp)
     scores = aligned_empty(n_states, width, theta)
     best = np.empty(width, theta.dtype)
     total = np.empty(width, theta.dtype)
     row_log = np.empty(width)
+    mass = np.empty(width)
     rows = np.empty(width, np.int64)
+    following = np.empty(width, np.int64)
     label = np.empty(width, theta.dtype)
     listed = np.empty(n_states, np.int64)
     chosen = np.empty(n_states, np.bool_)
     pruned = gaps.shape[0] > 0 and posterior != GIVEN
+    place_rows(order, first_row, last_row, following)
     for first in range(first_row, last_row, width):
         n_rows = min(width, last_row - first)
-        place_rows(order, first, n_rows, rows)
-        load_rows(X, frame, rows, n_rows, turned)
-        _centre_idle_rows(weight, rows, n_rows, turned)
-        turn(turned, width, n_features, columns)
+        rows, following = following, rows
+        place_rows(order, min(first + width, last_row - 1), last_row, following)
+        load_columns(X, frame, rows, n_rows, tiles)
+        _take_weights(posterior, weight, rows, n_rows, mass, columns)
         built = False
         n_listed = 0
         for k in range(n_states):
@@ -335,20 +354,20 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
                 if n_listed > n_scored:
                     built = _score_states(states, listed, n_scored, n_listed, built, work, scores)
                     row_maximum(scores, n_listed, best)
-                    worst = smallest(best)
+                    worst = smallest(best, total)
                     n_scored = n_listed
             if pruned:
                 totals[2] += 0.5 * n_listed
-                n_listed = bury(scores, listed, n_listed, best, worst, bounds, component, gap)
+                n_listed = bury(scores, listed, n_listed, best, worst, bounds, component, gap, total)
                 totals[2] += 0.5 * n_listed
         if labels.shape[0] > 0:
             first_maximum(scores, n_listed, best, label)
             label_rows(scores, label, bounds, component, near, labels[first : first + n_rows])
         if posterior == SOFTMAX:
-            softmax(scores, n_listed, best, total)
-            _soft_factor(weight, rows, n_rows, best, total, row_log, totals)
+            _softmax(scores, n_listed, best, total, X, following)
+            _soft_factor(mass, best, total, row_log, totals)
         elif posterior == HARD:
-            _hard_block(scores, n_listed, weight, rows, n_rows, best, label, totals)
+            _hard_block(scores, n_listed, mass, best, label, totals)
         else:
             for b in range(width):
                 best[b] = 1.0
@@ -467,8 +486,8 @@ def _score_lane(product, X, frame, constant, whitener, first_row, last_row, log_
     n_features = X.shape[1]
     n_states = constant.shape[0]
     width = block_rows(n_features, n_states, 0, constant.itemsize)
-    turned = aligned_empty(width, n_features, constant)
-    columns = aligned_empty(n_features, width, constant)
+    columns = aligned_empty(tile_columns(n_features, X.itemsize), width, constant)
+    columns, tiles = columns[:n_features], columns
     centred = aligned_empty(n_features, width, constant)
     y = aligned_empty(n_features, width, constant)
     scores = aligned_empty(n_states, width, constant)
@@ -476,13 +495,14 @@ def _score_lane(product, X, frame, constant, whitener, first_row, last_row, log_
     total = np.empty(width)
     row_log = np.empty(width)
     rows = np.empty(width, np.int64)
+    following = np.empty(width, np.int64)
     label = np.empty(width)
+    place_rows(NO_ORDER, first_row, last_row, following)
     for first in range(first_row, last_row, width):
         n_rows = min(width, last_row - first)
-        for b in range(n_rows):
-            rows[b] = first + b
-        load_rows(X, frame, rows, n_rows, turned)
-        turn(turned, width, n_features, columns)
+        rows, following = following, rows
+        place_rows(NO_ORDER, min(first + width, last_row - 1), last_row, following)
+        load_columns(X, frame, rows, n_rows, tiles)
         for k in range(n_states):
             if whitener.shape[1] == 2 * n_features + 1:
                 whiten_exactly(columns, whitener[k], y)
@@ -493,7 +513,7 @@ def _score_lane(product, X, frame, constant, whitener, first_row, last_row, log_
                 scores[k, b] = constant[k] - 0.5 * scores[k, b]
         row_maximum(scores, n_states, best)
         first_maximum(scores, n_states, best, label)
-        softmax(scores, n_states, best, total)
+        _softmax(scores, n_states, best, total, X, following)
         log_normalizer(best, total, row_log)
         for b in range(n_rows):
             log_prob[first + b] = row_log[b]

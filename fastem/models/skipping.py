@@ -19,7 +19,7 @@ _WORTHWHILE = 0.5  # part of the pairs of a row and a component beyond which no 
 _USELESS = 0.6  # part of the pairs of a block and a component beyond which an order is given up
 _BLOCKING = 1.5  # the latter part over the former, about
 _PRICE = 1.5  # passes that a new order costs: two without skipping
-_PAUSE = 4  # passes after an order was given up
+_PAUSE = 4  # passes after an order was given up, twice as many each time
 
 
 class Point(NamedTuple):
@@ -38,6 +38,7 @@ class Skipping:
         self.last: Point | None = None  # of the pass before
         self.n_passes = 0  # since the last order, or the last that was given up
         self.next_probe = 1
+        self.pause = _PAUSE
         self.fewest = 1.0  # smallest part of the pairs that was computed since
         self.excess = 0.0  # passes spent above it
 
@@ -76,7 +77,8 @@ class Skipping:
             self.excess += part - self.fewest
             if part > _USELESS:
                 self.order, self.gaps = NOTHING.order, NOTHING.gaps
-                self.n_passes, self.next_probe, self.fewest = 0, _PAUSE, 1.0
+                self.pause *= 2  # what was useless will be for as long again
+                self.n_passes, self.next_probe, self.fewest = 0, self.pause, 1.0
 
     def _wants_order(self, family, last: Point, now: Point, cutoff: np.ndarray, X: np.ndarray) -> bool:
         """Whether rows should be put in order anew, if as many passes are to come as there were since the last time."""
