@@ -207,7 +207,7 @@ class Score(_Pass):
         return sweep.score(*self.arguments, self.n_threads)
 
     def track_log_likelihood(self, *_):
-        return float(self.run()[0].mean())
+        return float(self.run().mean())
 
     track_log_likelihood.unit = "nats per sample"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastem.kernels import layout, sweep
+from fastem.kernels import layout, sweep, whiten
 from fastem.kernels._jit import VECTOR_BYTES
 from fastem.kernels.double_double import two_product, two_sum, whiten_exactly, whitener_of
 from fastem.kernels.exp_log import _exp_32, _exp_64, log
@@ -17,6 +17,7 @@ from fastem.kernels.layout import _load_tile_plain, _turn_tile_plain, load_colum
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
 from fastem.kernels.products import _tile_plain, product
 from fastem.kernels.sweep import States, by_features
+from fastem.kernels.whiten import _distance_tile_plain, distance
 
 MAPS = {"linear": LINEAR, "diagonal": DIAGONAL, "spherical": SPHERICAL, "full": FULL}
 
@@ -185,6 +186,30 @@ def test_rows_are_loaded_as_columns(tile, dtype, out_dtype, rng, monkeypatch):
             want = ((X[rows].astype(np.float64) - frame[0]) * frame[1]).astype(out_dtype).T
             assert np.array_equal(tiles[:n_features, :n_rows], want[:, :n_rows])
             assert not tiles[:n_features, n_rows:].any()
+
+
+# whitening
+
+
+@pytest.mark.parametrize("tile", ["compiled", "plain"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_features", [1, 2, 3, 4, 7, 8, 19])
+def test_distance_is_the_norm_of_whitened_rows(tile, dtype, n_features, rng, monkeypatch):
+    measure, width = distance, 96
+    if tile == "plain":
+        measure = getattr(distance, "py_func", distance)
+        monkeypatch.setattr(whiten, "_distance_tile", _distance_tile_plain)
+    columns = rng.normal(size=(n_features, width)).astype(dtype)
+    mean, root = rng.normal(size=n_features), np.tril(rng.normal(size=(n_features, n_features)))
+    out = np.full(width, np.nan, dtype)
+    measure(columns, np.vstack([root, mean]).astype(dtype), out)
+    rtol = 1e-13 if dtype == np.float64 else 1e-4
+    np.testing.assert_allclose(out, ((root @ (columns - mean[:, None])) ** 2).sum(axis=0), rtol=rtol)
+    deviations = rng.random(n_features)
+    measure(columns, np.vstack([deviations, mean]).astype(dtype), out)
+    if n_features > 1:  # with one column the two forms are the same
+        want = ((deviations[:, None] * (columns - mean[:, None])) ** 2).sum(axis=0)
+        np.testing.assert_allclose(out, want, rtol=rtol)
 
 
 # features

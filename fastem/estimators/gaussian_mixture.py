@@ -319,15 +319,15 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     def predict(self, X):
         """Most probable component (n_samples,) int64 of each row of X (n_samples, n_features)."""
-        return self._score_rows(X)[1]
+        return self._evaluate(Mixture.labels, X)
 
     def predict_proba(self, X):
         """Posterior probabilities (n_samples, n_components) of the components given each row."""
-        return self._score_rows(X, want_resp=True)[2]
+        return self._evaluate(Mixture.posteriors, X)
 
     def score_samples(self, X):
         """Log-density (n_samples,) of each row, in nats; accurate to about 1e-12 for any conditioning."""
-        return self._score_rows(X)[0]
+        return self._evaluate(Mixture.log_densities, X)
 
     def score(self, X, y=None, sample_weight=None):
         """Mean log-density of the rows, weighted if sample_weight (n_samples,) is given."""
@@ -364,13 +364,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         validate_data(self, X if hasattr(X, "columns") else rows, reset=reset, skip_check_array=True)
         return rows
 
-    def _score_rows(self, X, want_resp=False):
+    def _evaluate(self, method, X):
         check_is_fitted(self)
         X = self._check_rows(X, reset=False)
         params = self._params()
         if params.components.means.shape[1] != X.shape[1]:
             raise ValueError(f"X has {X.shape[1]} features, but means_ has {params.components.means.shape[1]}")
-        return self._model().score_rows(params, X, want_resp)
+        return method(self._model(), params, X)
 
     def _model(self) -> Mixture:
         """The model that the constructor parameters describe."""

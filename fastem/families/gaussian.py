@@ -24,10 +24,12 @@ from fastem.protocol import DegenerateError
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
-# Quadratic features of a component lose eps * (reach / sigma)^2 of their accuracy. Beyond the first limit a component
-# is whitened; beyond the second, float32 rows are taken in float64 (iris, 1e-4: the log-likelihood is off by 1e-5).
+# Quadratic features of a component lose eps * (reach / sigma)^2 of their accuracy at the outermost row. Beyond the
+# first limit a component is whitened. float32 rows are taken in float64 beyond the second, or where a typical row, with
+# the deviation for the reach, loses more than the third: the log-likelihood per row is off by a fifth of that.
 _THIN = 1e-9
-_SINGLE = 2e-5
+_SINGLE_OUTERMOST = 1e-3
+_SINGLE_TYPICAL = 8e-6
 # Values that differ at all differ by a unit of rounding; a standard deviation (given the other columns) below half of
 # one is a component on a single point, or rounding noise of dependent columns (at most 0.29).
 _GRANULES = 0.5
@@ -61,6 +63,7 @@ class Frame(NamedTuple):
     center: np.ndarray  # (D,)
     scale: np.ndarray  # (D,)
     reach: np.ndarray  # (D,) largest |coordinate|, in the frame
+    deviation: np.ndarray  # (D,) of all rows, in the frame
     granule: np.ndarray  # (D,) rounding of the data, in their own units
     dtype: np.dtype  # of the data
 
@@ -128,7 +131,8 @@ class Gaussian:
         if self.covariance_type == "spherical":
             deviation = np.full_like(deviation, deviation.max())
         scale = np.exp2(-np.round(np.log2(np.where(deviation > _TINY, deviation, 1.0))))
-        return Frame(summary.mean, scale, summary.reach * scale, np.finfo(dtype).eps * summary.magnitude, dtype)
+        granule = np.finfo(dtype).eps * summary.magnitude
+        return Frame(summary.mean, scale, summary.reach * scale, np.sqrt(summary.variance) * scale, granule, dtype)
 
     # natural
 
@@ -137,7 +141,10 @@ class Gaussian:
         whiteners = self._whiteners(params.precisions_cholesky, len(params.means), frame.scale)
         squares = (whiteners**2).sum(axis=1) if self._is_matrix else whiteners**2
         cancels = (squares * frame.reach**2).max(axis=1)
-        dtype = frame.dtype if np.finfo(frame.dtype).eps * cancels.max() <= _SINGLE else np.float64
+        typical = (squares * frame.deviation**2).max()
+        eps = np.finfo(frame.dtype).eps
+        spoiled = eps * cancels.max() > _SINGLE_OUTERMOST or eps * typical > _SINGLE_TYPICAL
+        dtype = np.dtype(np.float64) if spoiled else frame.dtype
         thin = np.finfo(np.float64).eps * cancels > _THIN
         feature_map = self.feature_map
         if self.covariance_type == "tied" and thin.any():

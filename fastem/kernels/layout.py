@@ -9,6 +9,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel
+from fastem.kernels._vectors import broadcast, scalar_of, vector_at
 
 _LINE = 64  # bytes of a cache line
 
@@ -27,16 +28,6 @@ def _transposed(builder, vectors):
     return vectors
 
 
-def _scalar_of(dtype):
-    return ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
-
-
-def _broadcast(builder, value, n):
-    undefined = ir.Constant(ir.VectorType(value.type, n), ir.Undefined)
-    first = builder.insert_element(undefined, value, ir.IntType(32)(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), n), None))
-
-
 @intrinsic
 def _turn_tile_vector(typingctx, a, ia, lda, out, io, ldo):
     """out[j, i] = a[i, j] for a square tile as wide as a vector, from flat offsets ia and io."""
@@ -46,12 +37,11 @@ def _turn_tile_vector(typingctx, a, ia, lda, out, io, ldo):
     def codegen(context, builder, signature, args):
         source = make_array(signature.args[0])(context, builder, args[0])
         target = make_array(signature.args[3])(context, builder, args[3])
-        vector, index = ir.VectorType(_scalar_of(signature.args[0].dtype), n), ir.IntType(64)
-        align = signature.args[0].dtype.bitwidth // 8
+        bits, index = signature.args[0].dtype.bitwidth, ir.IntType(64)
+        vector, align = ir.VectorType(scalar_of(bits), n), bits // 8
 
         def row(array, offset, stride, i):
-            place = builder.add(offset, builder.mul(stride, index(i)))
-            return builder.bitcast(builder.gep(array.data, [place]), vector.as_pointer())
+            return vector_at(builder, array.data, builder.add(offset, builder.mul(stride, index(i))), vector)
 
         vectors = [builder.load(row(source, args[1], args[2], i), align=align) for i in range(n)]
         for i, turned in enumerate(_transposed(builder, vectors)):
@@ -133,20 +123,19 @@ def _load_tile_vector(typingctx, X, rows, b, d, frame, out):
         X, rows, frame, out = (make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 4, 5))
         b, d = args[2:4]
         index, lane = ir.IntType(64), ir.IntType(32)
-        source, target = (_scalar_of(signature.args[i].dtype) for i in (0, 5))
+        source, target = (scalar_of(signature.args[i].dtype.bitwidth) for i in (0, 5))
         vector, wide = ir.VectorType(source, n), ir.VectorType(ir.DoubleType(), n)
         bits = signature.args[0].dtype.bitwidth
         n_columns, width = builder.extract_value(X.shape, 1), builder.extract_value(out.shape, 1)
         lanes = ir.Constant(ir.VectorType(index, n), list(range(n)))
-        mask = builder.icmp_signed("<", lanes, _broadcast(builder, builder.sub(n_columns, d), n))
+        mask = builder.icmp_signed("<", lanes, broadcast(builder, builder.sub(n_columns, d), n))
         kind = ir.FunctionType(vector, [vector.as_pointer(), lane, mask.type, vector])
         name = f"llvm.masked.load.v{n}f{bits}.p0v{n}f{bits}"
         load = cgutils.get_or_insert_function(builder.module, kind, name)
         nothing, vectors = ir.Constant(vector, None), []
         for i in range(n):
             row = builder.load(builder.gep(rows.data, [builder.add(b, index(i))]))
-            pointer = builder.gep(X.data, [builder.add(builder.mul(row, n_columns), d)])
-            pointer = builder.bitcast(pointer, vector.as_pointer())
+            pointer = vector_at(builder, X.data, builder.add(builder.mul(row, n_columns), d), vector)
             vectors.append(builder.call(load, [pointer, lane(bits // 8), mask, nothing]))
         last = builder.sub(n_columns, index(1))
         for j, column in enumerate(_transposed(builder, vectors)):
@@ -155,11 +144,10 @@ def _load_tile_vector(typingctx, X, rows, b, d, frame, out):
             center = builder.load(builder.gep(frame.data, [known]))
             scale = builder.load(builder.gep(frame.data, [builder.add(known, n_columns)]))
             values = column if vector == wide else builder.fpext(column, wide)
-            values = builder.fmul(builder.fsub(values, _broadcast(builder, center, n)), _broadcast(builder, scale, n))
+            values = builder.fmul(builder.fsub(values, broadcast(builder, center, n)), broadcast(builder, scale, n))
             if target != wide.element:
                 values = builder.fptrunc(values, ir.VectorType(target, n))
-            pointer = builder.gep(out.data, [builder.add(builder.mul(place, width), b)])
-            pointer = builder.bitcast(pointer, values.type.as_pointer())
+            pointer = vector_at(builder, out.data, builder.add(builder.mul(place, width), b), values.type)
             builder.store(values, pointer, align=signature.args[5].dtype.bitwidth // 8)
         return context.get_dummy_value()
 

@@ -51,6 +51,15 @@ def add_exponentials(scores, k, best, total):
 
 
 @kernel
+def softmax(scores, n_states, best, total):
+    """scores[:n_states] -> exp(scores - best), total (B,) = their sum."""
+    for b in range(best.shape[0]):
+        total[b] = 0.0
+    for k in range(n_states):
+        add_exponentials(scores, k, best, total)
+
+
+@kernel
 def log_normalizer(best, total, out):
     """out (B,) float64 = best + log(total), -inf where no state can have produced the row."""
     for b in range(out.shape[0]):

@@ -6,12 +6,13 @@ reaches dgemm's (docs/performance.md).
 """
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel, piece
+from fastem.kernels._vectors import broadcast, fused, new_function, scalar_of, vector_at
 
 # Tiles of 8 rows x 3 vectors: 24 accumulators + 3 vectors + 1 broadcast fit the 32 registers of AVX-512 and NEON;
 # AVX2 has 16 registers and takes 4 x 3.
@@ -46,44 +47,32 @@ def _tile_vector(typingctx, a, ia, lda, b, ib, ldb, c, ic, ldc, depth, rows, vec
 def _tile_function(module, shape, bits, wide_bits):
     """The LLVM function of a tile, once a module and never inlined: a kernel has dozens of calls of each tile."""
     n_rows, n_vectors, n_lanes = shape
-    real = {32: ir.FloatType(), 64: ir.DoubleType()}
-    scalar, wide_scalar, index = real[bits], real[wide_bits], ir.IntType(64)
-    kind = ir.FunctionType(
-        ir.VoidType(),
-        [scalar.as_pointer(), index, scalar.as_pointer(), index, wide_scalar.as_pointer(), index, index],
-    )
+    scalar, wide_scalar, index = scalar_of(bits), scalar_of(wide_bits), ir.IntType(64)
+    arguments = [scalar.as_pointer(), index, scalar.as_pointer(), index, wide_scalar.as_pointer(), index, index]
     name = f"fastem_tile_{n_rows}x{n_vectors}x{n_lanes}_f{bits}_f{wide_bits}"
-    function = cgutils.get_or_insert_function(module, kind, name)
-    if not function.is_declaration:
+    function, is_new = new_function(module, name, arguments)
+    if not is_new:
         return function
-    function.linkage = "linkonce_odr"
-    for attribute in ("noinline", "nounwind"):
-        function.attributes.add(attribute)
     pa, lda, pb, ldb, pc, ldc, depth = function.args
     vector, wide = ir.VectorType(scalar, n_lanes), ir.VectorType(wide_scalar, n_lanes)
-    fma = cgutils.get_or_insert_function(
-        module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{n_lanes}f{bits}"
-    )
+    fma = fused(module, vector, bits)
     entry, loop, after = (function.append_basic_block(label) for label in ("entry", "loop", "store"))
     builder = ir.IRBuilder(entry)
     builder.branch(loop)
     builder.position_at_end(loop)
 
-    def vector_at(pointer, offset, j, kind):
-        return builder.bitcast(builder.gep(pointer, [builder.add(offset, index(j * n_lanes))]), kind.as_pointer())
-
-    def broadcast(value):
-        undefined = ir.Constant(vector, ir.Undefined)
-        first = builder.insert_element(undefined, value, ir.IntType(32)(0))
-        return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), n_lanes), None))
-
     step = builder.phi(index)
     sums = [[builder.phi(vector) for _ in range(n_vectors)] for _ in range(n_rows)]
     row_b = builder.mul(step, ldb)
-    columns = [builder.load(vector_at(pb, row_b, j, vector), align=bits // 8) for j in range(n_vectors)]
+
+    def place(row, j):
+        return builder.add(row, index(j * n_lanes))
+
+    columns = [builder.load(vector_at(builder, pb, place(row_b, j), vector), align=bits // 8) for j in range(n_vectors)]
     totals = []
     for i in range(n_rows):
-        element = broadcast(builder.load(builder.gep(pa, [builder.add(step, builder.mul(lda, index(i)))])))
+        element = builder.load(builder.gep(pa, [builder.add(step, builder.mul(lda, index(i)))]))
+        element = broadcast(builder, element, n_lanes)
         totals.append([builder.call(fma, [element, columns[j], sums[i][j]]) for j in range(n_vectors)])
     following = builder.add(step, index(1))
     builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
@@ -98,7 +87,7 @@ def _tile_function(module, shape, bits, wide_bits):
         row_c = builder.mul(ldc, index(i))
         for j in range(n_vectors):
             total = totals[i][j] if wide == vector else builder.fpext(totals[i][j], wide)
-            pointer = vector_at(pc, row_c, j, wide)
+            pointer = vector_at(builder, pc, place(row_c, j), wide)
             old = builder.load(pointer, align=wide_bits // 8)
             builder.store(builder.fadd(old, total), pointer, align=wide_bits // 8)
     builder.ret_void()

@@ -23,10 +23,11 @@ from fastem.kernels.posteriors import (
     log_normalizer,
     row_maximum,
     smallest,
+    softmax,
 )
 from fastem.kernels.products import ROWS, product_addresses
 from fastem.kernels.pruning import NO_ORDER, NOTHING, bury, label_rows, largest_fall, pick, place_rows
-from fastem.kernels.whiten import whiten
+from fastem.kernels.whiten import distance, whiten
 
 _MAX_LANES = 64
 _MIN_LANES = 8
@@ -34,6 +35,8 @@ _LANE_BYTES = 2**24  # all lanes together, if that leaves at least _MIN_LANES
 _LANE_BLOCKS = 32  # blocks of a lane, if that leaves as many: clearing and adding a lane costs some blocks' work
 _BLOCK_BYTES = 2**18  # a block's features, scores and responsibilities: well inside L2
 _FEATURE_BYTES = 2**19  # features held at once; more are built in chunks, twice
+# What `score` is to return.
+LOG_DENSITY, LABEL, POSTERIOR = range(3)
 _SERIAL_WORK = 2_000_000  # multiply-adds below which waking the threads costs more than they give (~100 us)
 
 
@@ -98,7 +101,7 @@ def _score_states(states, listed, start, stop, built, work, scores):
     First come the fast states, by theta phi or whitened if they are few; then the thin ones, whitened.
     """
     feature_map, theta, n_thin, whitener, peak = states
-    products, columns, _, centred, y, phi, packed, _, _, _, _ = work
+    products, columns, _, _, _, phi, packed, _, _, _, _ = work
     n_states, n_stats = theta.shape
     n_fast = n_states - n_thin
     chunk, width = phi.shape
@@ -124,9 +127,8 @@ def _score_states(states, listed, start, stop, built, work, scores):
         built = chunk >= n_stats
     for j in range(end, stop):
         k = listed[j] - n_states + whitener.shape[0]
-        whiten(products[0], columns, whitener[k], centred, y)
         row = scores[j]
-        squared_norm(y, row)
+        distance(columns, whitener[k], row)
         constant, half = row.dtype.type(peak[k]), row.dtype.type(0.5)
         for b in range(width):
             row[b] = constant - half * row[b]
@@ -238,17 +240,6 @@ def _accumulate_block(states, listed, n_listed, scores, factor, built, work, sum
             _add_moments(products[1], y, turned_y, scores[j], weighted, part, sums, column)
         else:
             _add_features(feature_map, y, scores[j], phi, sums, column)
-
-
-@piece
-def _softmax(scores, n_states, best, total, X, following):
-    """scores[:n_states] -> exp(scores - best), total (B,) = their sum; fetches the rows of the following block."""
-    width = total.shape[0]
-    for b in range(width):
-        total[b] = 0.0
-    for k in range(n_states):
-        fetch_rows(X, following, k * width // n_states, (k + 1) * width // n_states)
-        add_exponentials(scores, k, best, total)
 
 
 @piece
@@ -364,7 +355,11 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
             first_maximum(scores, n_listed, best, label)
             label_rows(scores, label, bounds, component, near, labels[first : first + n_rows])
         if posterior == SOFTMAX:
-            _softmax(scores, n_listed, best, total, X, following)
+            for b in range(width):
+                total[b] = 0.0
+            for j in range(n_listed):
+                fetch_rows(X, following, j * width // n_listed, (j + 1) * width // n_listed)
+                add_exponentials(scores, j, best, total)
             _soft_factor(mass, best, total, row_log, totals)
         elif posterior == HARD:
             _hard_block(scores, n_listed, mass, best, label, totals)
@@ -482,21 +477,18 @@ def _run(serial, in_parallel, arguments, work, n_lanes, n_threads):
 
 
 @kernel
-def _score_lane(product, X, frame, constant, whitener, first_row, last_row, log_prob, labels, resp):
+def _score_lane(X, frame, constant, whitener, first_row, last_row, log_prob, labels, resp):
     n_features = X.shape[1]
     n_states = constant.shape[0]
     width = block_rows(n_features, n_states, 0, constant.itemsize)
     columns = aligned_empty(tile_columns(n_features, X.itemsize), width, constant)
     columns, tiles = columns[:n_features], columns
-    centred = aligned_empty(n_features, width, constant)
     y = aligned_empty(n_features, width, constant)
     scores = aligned_empty(n_states, width, constant)
     best = np.empty(width)
     total = np.empty(width)
-    row_log = np.empty(width)
     rows = np.empty(width, np.int64)
     following = np.empty(width, np.int64)
-    label = np.empty(width)
     place_rows(NO_ORDER, first_row, last_row, following)
     for first in range(first_row, last_row, width):
         n_rows = min(width, last_row - first)
@@ -504,53 +496,61 @@ def _score_lane(product, X, frame, constant, whitener, first_row, last_row, log_
         place_rows(NO_ORDER, min(first + width, last_row - 1), last_row, following)
         load_columns(X, frame, rows, n_rows, tiles)
         for k in range(n_states):
+            fetch_rows(X, following, k * width // n_states, (k + 1) * width // n_states)
+            row = scores[k]
             if whitener.shape[1] == 2 * n_features + 1:
                 whiten_exactly(columns, whitener[k], y)
+                squared_norm(y, row)
             else:
-                whiten(product, columns, whitener[k], centred, y)
-            squared_norm(y, scores[k])
+                distance(columns, whitener[k], row)
             for b in range(width):
-                scores[k, b] = constant[k] - 0.5 * scores[k, b]
+                row[b] = constant[k] - 0.5 * row[b]
         row_maximum(scores, n_states, best)
-        first_maximum(scores, n_states, best, label)
-        _softmax(scores, n_states, best, total, X, following)
-        log_normalizer(best, total, row_log)
-        for b in range(n_rows):
-            log_prob[first + b] = row_log[b]
-            labels[first + b] = np.int64(label[b])
-        if resp.shape[0] > 0:
+        if labels.shape[0] > 0:
+            first_maximum(scores, n_states, best, total)
             for b in range(n_rows):
-                inverse = 1.0 / total[b] if total[b] > 0.0 else 0.0
-                for k in range(n_states):
-                    resp[first + b, k] = scores[k, b] * inverse
+                labels[first + b] = np.int64(total[b])
+            continue
+        softmax(scores, n_states, best, total)
+        if log_prob.shape[0] > 0:
+            log_normalizer(best, total, best)
+            for b in range(n_rows):
+                log_prob[first + b] = best[b]
+            continue
+        for b in range(width):
+            total[b] = 1.0 / total[b] if total[b] > 0.0 else 0.0
+        for k in range(n_states):
+            for b in range(width):
+                scores[k, b] *= total[b]
+        turn(scores, n_states, n_rows, resp[first : first + n_rows])
 
 
 @kernel
-def _score_serial(lane_kernel, product, X, frame, constant, whitener, log_prob, labels, resp):
-    call_at(lane_kernel, (product, X, frame, constant, whitener, 0, X.shape[0], log_prob, labels, resp))
+def _score_serial(lane_kernel, X, frame, constant, whitener, log_prob, labels, resp):
+    call_at(lane_kernel, (X, frame, constant, whitener, 0, X.shape[0], log_prob, labels, resp))
 
 
 @parallel
-def _score_parallel(lane_kernel, product, X, frame, constant, whitener, log_prob, labels, resp):
+def _score_parallel(lane_kernel, X, frame, constant, whitener, log_prob, labels, resp):
     n_rows = X.shape[0]
     width = block_rows(X.shape[1], constant.shape[0], 0, constant.itemsize)
     n_lanes = min(_MAX_LANES, -(-n_rows // width))
     for lane in numba.prange(n_lanes):
         first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
-        call_at(lane_kernel, (product, X, frame, constant, whitener, first, last, log_prob, labels, resp))
+        call_at(lane_kernel, (X, frame, constant, whitener, first, last, log_prob, labels, resp))
 
 
-def score(X, frame, constant, whitener, n_threads, want_resp=False):
-    """Log-normaliser (N,), best state (N,) and, if wanted, responsibilities (N, K) of each row, all states whitened.
+def score(X, frame, constant, whitener, n_threads, wanted=LOG_DENSITY):
+    """Log-normaliser (N,), best state (N,) int64 or responsibilities (N, K) of each row, all states whitened.
 
     constant (K,) is the score of a state at distance 0; the others are as in `statistics`.
     """
     n_rows, n_states = len(X), len(constant)
-    log_prob = np.empty(n_rows)
-    labels = np.empty(n_rows, np.int64)
-    resp = np.empty((n_rows if want_resp else 0, n_states))
-    arguments = (product_addresses(whitener[0], whitener[0])[0], X, frame, constant, whitener)
+    log_prob = np.empty(n_rows if wanted == LOG_DENSITY else 0)
+    labels = np.empty(n_rows if wanted == LABEL else 0, np.int64)
+    resp = np.empty((n_rows if wanted == POSTERIOR else 0, n_states))
+    arguments = (X, frame, constant, whitener)
     lane_kernel = address(_score_lane, (*arguments, 0, 0, log_prob, labels, resp), X.dtype)
     arguments = (lane_kernel, *arguments, log_prob, labels, resp)
     _run(_score_serial, _score_parallel, arguments, n_rows * whitener.size, n_rows, n_threads)
-    return log_prob, labels, resp
+    return {LOG_DENSITY: log_prob, LABEL: labels, POSTERIOR: resp}[wanted]

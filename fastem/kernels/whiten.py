@@ -5,8 +5,17 @@ of W. (Densities may take a W in double-double, see `whiten_exactly`.) Statistic
 of y: sums about its own current mean.
 """
 
-from fastem.kernels._jit import call_at, kernel
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
+
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, call_at, helper, kernel
+from fastem.kernels._vectors import broadcast, fused, new_function, scalar_of, vector_at
 from fastem.kernels.products import ROWS
+
+_HEIGHT = 4  # rows of W in a tile of `distance`: less of the zeros above the diagonal than with more
+_VECTORS = 3  # columns of a tile of `distance`, which divide a block
 
 
 @kernel
@@ -26,3 +35,111 @@ def whiten(product, columns, whitener, centred, y):
     for i in range(0, n_features, ROWS):  # of a triangle, only what is not zero
         n_rows = min(ROWS, n_features - i)
         call_at(product, (whitener[i:], 0, centred, n_rows, width, i + n_rows, y[i:]))
+
+
+@intrinsic(prefer_literal=True)
+def _distance_tile_vector(typingctx, columns, b, whitener, i, out, rows):
+    """out[b : b + tile] += |W[i : i + rows] (x - mean)|^2 of a tile of columns; W is lower triangular."""
+    signature = types.void(columns, b, whitener, i, out, rows)
+    n_rows, bits = rows.literal_value, columns.dtype.bitwidth
+
+    def codegen(context, builder, signature, args):
+        x, w, total = (make_array(signature.args[k])(context, builder, args[k]) for k in (0, 2, 4))
+        n_features, width = (builder.extract_value(x.shape, k) for k in (0, 1))
+        first = builder.mul(args[3], n_features)
+        n_means = builder.sub(builder.extract_value(w.shape, 0), ir.IntType(64)(1))
+        mean = builder.gep(w.data, [builder.mul(n_means, n_features)])
+        depth = builder.add(args[3], ir.IntType(64)(n_rows))
+        tile = _distance_function(builder.module, n_rows, bits)
+        start = builder.gep(x.data, [args[1]])
+        end = builder.gep(total.data, [args[1]])
+        builder.call(tile, [start, width, builder.gep(w.data, [first]), n_features, mean, depth, end])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _distance_function(module, n_rows, bits):
+    """The LLVM function of a tile: y stays in registers, so nothing of it is stored."""
+    n_lanes = VECTOR_BYTES // (bits // 8)
+    scalar, index, align = scalar_of(bits), ir.IntType(64), bits // 8
+    pointer, vector = scalar.as_pointer(), ir.VectorType(scalar, n_lanes)
+    name = f"fastem_distance_{n_rows}_f{bits}"
+    function, is_new = new_function(module, name, [pointer, index, pointer, index, pointer, index, pointer])
+    if not is_new:
+        return function
+    px, ldx, pw, ldw, pm, depth, pout = function.args
+    fma = fused(module, vector, bits)
+    entry, loop, after = (function.append_basic_block(label) for label in ("entry", "loop", "store"))
+    builder = ir.IRBuilder(entry)
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    step = builder.phi(index)
+    sums = [[builder.phi(vector) for _ in range(_VECTORS)] for _ in range(n_rows)]
+    row = builder.mul(step, ldx)
+    mean = broadcast(builder, builder.load(builder.gep(pm, [step])), n_lanes)
+    centred = []
+    for v in range(_VECTORS):
+        place = vector_at(builder, px, builder.add(row, index(v * n_lanes)), vector)
+        centred.append(builder.fsub(builder.load(place, align=align), mean))
+    totals = []
+    for r in range(n_rows):
+        element = builder.load(builder.gep(pw, [builder.add(step, builder.mul(ldw, index(r)))]))
+        element = broadcast(builder, element, n_lanes)
+        totals.append([builder.call(fma, [element, centred[v], sums[r][v]]) for v in range(_VECTORS)])
+    following = builder.add(step, index(1))
+    builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+    step.add_incoming(index(0), entry)
+    step.add_incoming(following, loop)
+    for old_row, new_row in zip(sums, totals):
+        for old, new in zip(old_row, new_row):
+            old.add_incoming(ir.Constant(vector, None), entry)
+            old.add_incoming(new, loop)
+    builder.position_at_end(after)
+    for v in range(_VECTORS):
+        place = vector_at(builder, pout, index(v * n_lanes), vector)
+        total = builder.load(place, align=align)
+        for r in range(n_rows):
+            total = builder.call(fma, [totals[r][v], totals[r][v], total])
+        builder.store(total, place, align=align)
+    builder.ret_void()
+    return function
+
+
+def _distance_tile_plain(columns, b, whitener, i, out, rows):
+    """The same tile as loops."""
+    mean = whitener[whitener.shape[0] - 1]
+    for column in range(b, b + _VECTORS * VECTOR_BYTES // columns.itemsize):
+        for r in range(i, i + rows):
+            y = columns[0, column] * 0
+            for j in range(i + rows):
+                y += whitener[r, j] * (columns[j, column] - mean[j])
+            out[column] += y * y
+
+
+_distance_tile = helper(_distance_tile_plain) if PLAIN else _distance_tile_vector
+
+
+@kernel
+def distance(columns, whitener, out):
+    """out (B,) = |W (x - mean)|^2 of each column of (D, B); B is a multiple of 48."""
+    n_features, width = columns.shape
+    for b in range(width):
+        out[b] = 0.0
+    if whitener.shape[0] == 2:
+        for d in range(n_features):
+            for b in range(width):
+                y = (columns[d, b] - whitener[1, d]) * whitener[0, d]
+                out[b] += y * y
+        return
+    tile = _VECTORS * VECTOR_BYTES // columns.itemsize
+    whole = n_features - n_features % _HEIGHT
+    for b in range(0, width, tile):
+        for i in range(0, whole, _HEIGHT):
+            _distance_tile(columns, b, whitener, i, out, _HEIGHT)
+        i = whole
+        if i + 2 <= n_features:
+            _distance_tile(columns, b, whitener, i, out, 2)
+            i += 2
+        if i < n_features:
+            _distance_tile(columns, b, whitener, i, out, 1)

@@ -15,7 +15,7 @@ from fastem.kernels._jit import one_blas_thread, use_threads
 from fastem.kernels.features import FULL, LINEAR, n_statistics
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
 from fastem.kernels.pruning import NOTHING, Skip
-from fastem.kernels.sweep import States, block_rows, by_features, score, statistics
+from fastem.kernels.sweep import LABEL, LOG_DENSITY, POSTERIOR, States, block_rows, by_features, score, statistics
 from fastem.models.skipping import Skipping, has_lost, may_skip
 
 
@@ -204,11 +204,17 @@ class Mixture:
 
     # beyond fitting
 
-    @_same_bits
-    def score_rows(self, params: MixtureParams, X: np.ndarray, want_resp: bool = False):
-        """Log-density (N,), most probable component (N,) and, if wanted, responsibilities (N, K) of each row."""
-        frame, constants, whiteners = self.family.exact(params.components, _log(params.weights))
-        return score(as_writable(X), frame, constants, whiteners, use_threads(self.n_threads), want_resp)
+    def log_densities(self, params: MixtureParams, X: np.ndarray) -> np.ndarray:
+        """Log-density (N,) of each row."""
+        return self._score(params, X, LOG_DENSITY)
+
+    def labels(self, params: MixtureParams, X: np.ndarray) -> np.ndarray:
+        """Most probable component (N,) of each row."""
+        return self._score(params, X, LABEL)
+
+    def posteriors(self, params: MixtureParams, X: np.ndarray) -> np.ndarray:
+        """Probability (N, K) of each component given each row."""
+        return self._score(params, X, POSTERIOR)
 
     def n_parameters(self, n_features: int) -> int:
         """Number of free parameters."""
@@ -221,6 +227,11 @@ class Mixture:
         return np.concatenate(rows), np.repeat(np.arange(len(counts)), counts)
 
     # inside
+
+    @_same_bits
+    def _score(self, params: MixtureParams, X: np.ndarray, wanted: int) -> np.ndarray:
+        frame, constants, whiteners = self.family.exact(params.components, _log(params.weights))
+        return score(as_writable(X), frame, constants, whiteners, use_threads(self.n_threads), wanted)
 
     def _blas_work(self, about: Any) -> int:
         """Multiply-adds of the largest product that these data, parameters or statistics lead to."""
