@@ -91,7 +91,7 @@ def _product_arguments(product, shape, dtype):
     n_features, n_components = shape
     n_stats = int(features.n_statistics(features.FULL, n_features))
     itemsize = np.dtype(dtype).itemsize
-    n_rows = int(sweep.block_rows(n_features, n_components, n_stats, itemsize))
+    n_rows = int(sweep.block_rows(2**20, n_features, n_components, n_stats, itemsize))
     if product == "scores":  # theta phi
         m, n, depth = n_components, n_rows, n_stats
         c = np.zeros((m, n), dtype)
@@ -150,7 +150,7 @@ class Block:
 def _block(dtype):
     n_features, n_components = 8, 16
     n_stats = int(features.n_statistics(features.FULL, n_features))
-    width = int(sweep.block_rows(n_features, n_components, n_stats, np.dtype(dtype).itemsize))
+    width = int(sweep.block_rows(2**20, n_features, n_components, n_stats, np.dtype(dtype).itemsize))
     rng = np.random.default_rng(0)
     columns = rng.normal(size=(_ROWS, n_features))[:width].T.astype(dtype, order="C")
     scores = rng.normal(scale=10, size=(_ROWS, n_components))[:width].T.astype(dtype, order="C")

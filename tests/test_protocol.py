@@ -9,10 +9,11 @@ from conftest import simulate
 
 import fastem
 from fastem.data import as_data
+from fastem.families import gaussian
 from fastem.families.gaussian import Gaussian, GaussianParams
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
 from fastem.models.mixture import Mixture, MixtureParams
-from fastem.protocol import add_stats
+from fastem.protocol import DegenerateError, add_stats
 
 MAP = NormalInverseWishart(mean_precision=0.5, degrees_of_freedom=7.0)
 TYPES = ("full", "tied", "diag", "spherical")
@@ -281,7 +282,6 @@ def test_structures_agree_in_one_dimension(rng):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["f64", "f32"])
 def test_the_whitened_path_agrees_with_the_features(name, dtype, rng, monkeypatch):
     """The same fit with every component thin; and the thin path is really taken."""
-    from fastem.families import gaussian
 
     X = simulate(rng, 500, 3, 3, dtype=dtype)
     options = {"max_iter": 10, "tol": 0, "random_state": 2}
@@ -351,3 +351,43 @@ def test_an_unprepared_model_says_so(rng):
 def test_explicit_starts_are_checked_before_computing(given, words, rng):
     with pytest.raises(ValueError, match=words):
         fastem.fit(Mixture(Gaussian(), 2, **given), rng.normal(size=(20, 2)))
+
+
+@pytest.mark.parametrize("n_features", [1, 2, 5, 24])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_kernels_of_few_columns_agree_with_numpy(n_features, dtype, rng, monkeypatch):
+    """Encoding, decoding and roots are kernels for full covariances of few columns, and NumPy beyond."""
+    X = (rng.normal(size=(400, n_features)) @ rng.normal(size=(n_features, n_features)) + 3.0).astype(dtype)
+    X[:200] += 2.0
+    data = as_data(X)
+    results = []
+    for few in (24, 0):
+        monkeypatch.setattr(gaussian, "_FEW_COLUMNS", few)
+        model = Mixture(Gaussian(reg_covar=1e-9), 2, start=np.repeat([0, 1], 200)).prepare(data)
+        params = model.initialize(data, np.random.default_rng(0))
+        layout = model.family.layout(params.components, model.bound)
+        states = model.family.natural(params.components, np.log(params.weights), layout, model.bound)
+        stats = model.e_step(params, data.blocks[0])
+        results.append((params, layout, states, model.m_step(stats, params)))
+    (params, layout, states, after), (params_, layout_, states_, after_) = results
+    assert_params_equal(params, params_, rtol=1e-11)
+    assert_params_equal(after, after_, rtol=1e-5 if states.theta.dtype == np.float32 else 1e-9)
+    assert layout.whitener.shape == layout_.whitener.shape
+    assert layout.whitener.dtype == layout_.whitener.dtype
+    assert np.array_equal(layout.order, layout_.order)
+    for kernel, numpy in zip(states, states_, strict=True):
+        rtol = 1e-5 if getattr(kernel, "dtype", None) == np.float32 else 1e-9
+        np.testing.assert_allclose(kernel, numpy, rtol=rtol, atol=rtol * np.abs(numpy).max(initial=0.0))
+
+
+@pytest.mark.parametrize("few", [0, 24])
+def test_a_collapse_is_named_alike_with_and_without_kernels(few, rng, monkeypatch):
+    monkeypatch.setattr(gaussian, "_FEW_COLUMNS", few)
+    family, granule = Gaussian(), np.full(3, 1e-16)
+    good = np.cov(rng.normal(size=(3, 9)))
+    flat, dependent = np.diag([1.0, 0.0, 1.0]), np.ones((3, 3)) + np.diag([0.0, 0.0, 1e-15])
+    roots = family.precisions_cholesky(np.stack([good, 2 * good]), granule)
+    np.testing.assert_allclose(roots[1] @ roots[1].T @ (2 * good), np.eye(3), atol=1e-12)
+    for bad, column in [(flat, 1), (dependent, 1), (np.full((3, 3), np.nan), 0)]:
+        with pytest.raises(DegenerateError, match=f"component 1 has a singular covariance at column {column}"):
+            family.precisions_cholesky(np.stack([good, bad]), granule)

@@ -18,6 +18,7 @@ from scipy.linalg.lapack import dtrtri
 from fastem.data import SMALLEST, Summary, as_numbers, is_real
 from fastem.families.matrices import apply, double_double_whiteners, first_singular, is_positive_definite
 from fastem.families.normal_inverse_wishart import NO_PRIOR, NormalInverseWishart, ResolvedPrior
+from fastem.kernels.components import cancellation, invert_roots, moments_full, natural_full
 from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, n_statistics
 from fastem.kernels.sweep import States
 from fastem.protocol import DegenerateError
@@ -39,6 +40,11 @@ _DEPENDENT = 1 / (16 * np.finfo(np.float64).eps)
 # slower), so that they keep 12 digits.
 _INFLATED = 1e3
 _TINY = np.finfo(np.float64).tiny
+_EXACT = np.dtype(np.float64)
+_EPS = {np.dtype(dtype): float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
+# Full covariances of at most so many columns are encoded and decoded by kernels: below, NumPy's calls take longer than
+# the work (150 rows, 4 columns: 5 times as long), above, LAPACK is faster.
+_FEW_COLUMNS = 24
 
 
 class GaussianParams(NamedTuple):
@@ -65,6 +71,7 @@ class Frame(NamedTuple):
     reach: np.ndarray  # (D,) largest |coordinate|, in the frame
     deviation: np.ndarray  # (D,) of all rows, in the frame
     granule: np.ndarray  # (D,) rounding of the data, in their own units
+    rows: np.ndarray  # (2, D) center and scale, as kernels take them
     dtype: np.dtype  # of the data
 
 
@@ -121,6 +128,10 @@ class Gaussian:
         """Feature map of components that are not thin."""
         return {"full": FULL, "tied": LINEAR, "diag": DIAGONAL, "spherical": SPHERICAL}[self.covariance_type]
 
+    def _in_kernels(self, n_features: int) -> bool:
+        """Whether encoding and decoding are kernels."""
+        return self.covariance_type == "full" and n_features <= _FEW_COLUMNS
+
     @property
     def _is_matrix(self) -> bool:
         return self.covariance_type in ("full", "tied")
@@ -131,27 +142,41 @@ class Gaussian:
         if self.covariance_type == "spherical":
             deviation = np.full_like(deviation, deviation.max())
         scale = np.exp2(-np.round(np.log2(np.where(deviation > _TINY, deviation, 1.0))))
-        granule = np.finfo(dtype).eps * summary.magnitude
-        return Frame(summary.mean, scale, summary.reach * scale, np.sqrt(summary.variance) * scale, granule, dtype)
+        granule = _EPS[np.dtype(dtype)] * summary.magnitude
+        reach, rows = summary.reach * scale, np.stack([summary.mean, scale])
+        return Frame(summary.mean, scale, reach, np.sqrt(summary.variance) * scale, granule, rows, dtype)
 
     # natural
 
     def layout(self, params: GaussianParams, frame: Frame) -> Layout:
         """Choose the path of each component in the frame, and the precision of the products."""
-        whiteners = self._whiteners(params.precisions_cholesky, len(params.means), frame.scale)
-        squares = (whiteners**2).sum(axis=1) if self._is_matrix else whiteners**2
-        cancels = (squares * frame.reach**2).max(axis=1)
-        typical = (squares * frame.deviation**2).max()
-        eps = np.finfo(frame.dtype).eps
-        spoiled = eps * cancels.max() > _SINGLE_OUTERMOST or eps * typical > _SINGLE_TYPICAL
-        dtype = np.dtype(np.float64) if spoiled else frame.dtype
-        thin = np.finfo(np.float64).eps * cancels > _THIN
+        n_components, n_features = params.means.shape
+        worst = np.empty(n_components)
+        if self._in_kernels(n_features):
+            roots = params.precisions_cholesky
+            largest, typical = cancellation(roots, frame.scale, frame.reach, frame.deviation, worst)
+        else:
+            whiteners = self._whiteners(params.precisions_cholesky, n_components, frame.scale)
+            squares = (whiteners**2).sum(axis=1) if self._is_matrix else whiteners**2
+            worst[:] = (squares * frame.reach**2).max(axis=1)
+            largest, typical = worst.max(), (squares * frame.deviation**2).max()
+        eps = _EPS[frame.dtype]
+        dtype = frame.dtype
+        if eps * largest > _SINGLE_OUTERMOST or eps * typical > _SINGLE_TYPICAL:
+            dtype = _EXACT
+        if _EPS[_EXACT] * largest <= _THIN:
+            form = n_features + 1 if self._is_matrix else 2, n_features
+            return Layout(self.feature_map, np.arange(n_components), np.empty((0, *form), dtype))
+        thin = _EPS[_EXACT] * worst > _THIN
+        n_thin = np.count_nonzero(thin)
         feature_map = self.feature_map
-        if self.covariance_type == "tied" and thin.any():
-            feature_map, thin = FULL, np.ones_like(thin)
+        if self.covariance_type == "tied":
+            feature_map, n_thin = FULL, n_components
+            thin[:] = True
         order = np.argsort(thin, kind="stable")
-        last = order[len(order) - np.count_nonzero(thin) :]
+        last = order[n_components - n_thin :]
         means = (params.means[last] - frame.center) * frame.scale
+        whiteners = self._whiteners(params.precisions_cholesky, n_components, frame.scale)
         return Layout(feature_map, order, _pack_whiteners(whiteners[last], means, dtype))
 
     def natural(self, params: GaussianParams, log_weights: np.ndarray, layout: Layout, frame: Frame) -> States:
@@ -159,6 +184,11 @@ class Gaussian:
         n_components, n_features = params.means.shape
         order, n_thin, dtype = layout.order, len(layout.whitener), layout.whitener.dtype
         n_fast = n_components - n_thin
+        if n_thin == 0 and self._in_kernels(n_features):
+            theta = np.empty((n_components, 1 + n_features + n_features * (n_features + 1) // 2), dtype)
+            whitener, peaks = np.empty((n_components, n_features + 1, n_features), dtype), np.empty(n_components)
+            natural_full(*params[::2], log_weights, frame.center, frame.scale, theta, whitener, peaks)
+            return States(FULL, theta, 0, whitener, peaks)
         peaks = self.peaks(params, log_weights)[order]
         theta = np.zeros((n_components, n_statistics(layout.feature_map, n_features)), dtype)
         if n_fast == 0:
@@ -284,6 +314,11 @@ class Gaussian:
         `scatter` (D, D) is the second moment of all rows in the frame, used where the features are only linear.
         """
         n_components, n_features = len(sums), frame.center.size
+        if len(layout.whitener) == 0 and self._in_kernels(n_features):
+            counts, means = np.empty(n_components), np.empty((n_components, n_features))
+            covariances = np.empty((n_components, n_features, n_features))
+            moments_full(sums, frame.center, frame.scale, _TINY, counts, means, covariances)
+            return Moments(counts, means, covariances)
         counts, first, second = sums[:, 0], sums[:, 1 : 1 + n_features], sums[:, 1 + n_features :]
         n_thin = len(layout.whitener)
         safe = np.maximum(counts, _TINY)
@@ -388,7 +423,10 @@ class Gaussian:
             return covariances
         if not self._is_matrix:
             return covariances + self.reg_covar
-        return covariances + self.reg_covar * np.eye(covariances.shape[-1])
+        covariances = covariances.copy()
+        n_features = covariances.shape[-1]
+        covariances.reshape(-1, n_features**2)[:, :: n_features + 1] += self.reg_covar
+        return covariances
 
     def precisions_cholesky(self, covariances: np.ndarray, granule: np.ndarray | None = None) -> np.ndarray:
         """Upper triangular roots of the precisions, or reciprocal standard deviations.
@@ -410,6 +448,10 @@ class Gaussian:
                 raise self._collapse(np.argwhere(~good)[0], "a variance that is lost in the rounding of the data")
             return 1.0 / deviations
         stack = covariances if covariances.ndim == 3 else covariances[None]
+        if granule is not None and self._in_kernels(stack.shape[1]):
+            roots = np.empty(stack.shape)
+            if invert_roots(stack, smallest, _DEPENDENT / stack.shape[1], roots) == len(stack):
+                return roots  # else, what is bad is found below
         try:
             lower = np.linalg.cholesky(stack)
         except np.linalg.LinAlgError:

@@ -5,6 +5,7 @@ No other file calls numba's decorators: `test_layers.py` holds this.
 
 import contextlib
 import functools
+import gc
 import os
 import threading
 
@@ -93,10 +94,23 @@ def address(kernel, arguments, dtypes):
     key = kernel, dtypes
     if key not in _addresses:
         signature = tuple(map(numba.typeof, arguments))
-        kernel.compile(signature)
+        with _no_collection():
+            kernel.compile(signature)
         compiled = kernel.overloads[signature]
         _addresses[key] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     return _addresses[key]
+
+
+@contextlib.contextmanager
+def _no_collection():
+    """Keep the garbage collector away: it would walk the millions of objects of a compilation, for an eighth of it."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @intrinsic

@@ -48,13 +48,13 @@ def padded(n_states, itemsize):
 
 
 @kernel
-def block_rows(n_features, n_states, n_stats, itemsize):
+def block_rows(n_rows, n_features, n_states, n_stats, itemsize):
     """Rows of a block: a multiple of 48, so that it splits into panels of three vectors in both dtypes."""
     row_bytes = (n_stats + 2 * n_states + 3 * n_features) * itemsize
     rows = 384
     while rows > 96 and rows * row_bytes > _BLOCK_BYTES:
         rows //= 2
-    return rows
+    return min(rows, max(48, -(-n_rows // 48) * 48))
 
 
 class States(NamedTuple):
@@ -292,7 +292,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
     order, gaps, bounds, component, near, labels = skip
     n_features = X.shape[1]
     n_states, n_stats = theta.shape
-    width = block_rows(n_features, n_states, n_stats, theta.itemsize)
+    width = block_rows(X.shape[0], n_features, n_states, n_stats, theta.itemsize)
     chunk = min(n_stats, max(1, _FEATURE_BYTES // (width * theta.itemsize)))
     columns = aligned_empty(tile_columns(n_features, X.itemsize), width, theta)
     columns, tiles = columns[:n_features], columns
@@ -382,7 +382,7 @@ def _first_row(lane, n_lanes, n_rows, width):
 def _sweep_serial(lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
     n_lanes, n_rows = sums.shape[0], X.shape[0]
     theta = states[1]
-    width = block_rows(X.shape[1], theta.shape[0], theta.shape[1], theta.itemsize)
+    width = block_rows(X.shape[0], X.shape[1], theta.shape[0], theta.shape[1], theta.itemsize)
     for lane in range(n_lanes):
         first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
         call_at(
@@ -395,7 +395,7 @@ def _sweep_serial(lane_kernel, products, X, weight, frame, states, posterior, sk
 def _sweep_parallel(lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
     n_lanes, n_rows = sums.shape[0], X.shape[0]
     theta = states[1]
-    width = block_rows(X.shape[1], theta.shape[0], theta.shape[1], theta.itemsize)
+    width = block_rows(X.shape[0], X.shape[1], theta.shape[0], theta.shape[1], theta.itemsize)
     for lane in numba.prange(n_lanes):
         first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
         call_at(
@@ -440,21 +440,25 @@ def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
     lane = address(_sweep_lane, (*arguments, 0, 0, sums[0], totals[0]), (X.dtype, theta.dtype))
     _run(_sweep_serial, _sweep_parallel, (lane, *arguments, sums, totals), len(X) * theta.size, n_lanes, n_threads)
     sums, totals = _add_lanes(sums), _add_lanes(totals)
-    kept = np.r_[0:n_fast, n_columns - n_thin : n_columns]
-    return np.ascontiguousarray(sums[:, kept].T) * unit, float(totals[0]) * unit, int(totals[1]), float(totals[2])
+    if n_thin and n_columns > len(theta):  # columns of padding lie before those of the thin states
+        sums = np.delete(sums, np.s_[n_fast : n_columns - n_thin], axis=1)
+    sums = sums[:, : len(theta)]
+    return np.ascontiguousarray(sums.T) * unit, float(totals[0]) * unit, int(totals[1]), float(totals[2])
 
 
 def _weight_unit(weight, theta):
     """Power of two to divide weights by: responsibilities times weights must lie inside the range of float32."""
-    largest = weight.max(initial=0.0)
-    if theta.dtype != np.float32 or largest == 0.0 or 2.0**-20 < largest < 2.0**20:
+    if theta.dtype != np.float32 or len(weight) == 0:
+        return 1.0
+    largest = weight.max()
+    if largest == 0.0 or 2.0**-20 < largest < 2.0**20:
         return 1.0
     return 2.0 ** np.floor(np.log2(largest))
 
 
 def _n_lanes(n_rows, n_columns, n_stats, n_features, theta):
     """Lanes for a shape, whatever the number of threads."""
-    n_blocks = -(-n_rows // block_rows(n_features, len(theta), n_stats, theta.itemsize))
+    n_blocks = -(-n_rows // block_rows(n_rows, n_features, len(theta), n_stats, theta.itemsize))
     wanted = min(_MAX_LANES, n_blocks // _LANE_BLOCKS, _LANE_BYTES // (8 * n_stats * n_columns))
     return min(n_blocks, max(_MIN_LANES, wanted))
 
@@ -480,7 +484,7 @@ def _run(serial, in_parallel, arguments, work, n_lanes, n_threads):
 def _score_lane(X, frame, constant, whitener, first_row, last_row, log_prob, labels, resp):
     n_features = X.shape[1]
     n_states = constant.shape[0]
-    width = block_rows(n_features, n_states, 0, constant.itemsize)
+    width = block_rows(X.shape[0], n_features, n_states, 0, constant.itemsize)
     columns = aligned_empty(tile_columns(n_features, X.itemsize), width, constant)
     columns, tiles = columns[:n_features], columns
     y = aligned_empty(n_features, width, constant)
@@ -533,7 +537,7 @@ def _score_serial(lane_kernel, X, frame, constant, whitener, log_prob, labels, r
 @parallel
 def _score_parallel(lane_kernel, X, frame, constant, whitener, log_prob, labels, resp):
     n_rows = X.shape[0]
-    width = block_rows(X.shape[1], constant.shape[0], 0, constant.itemsize)
+    width = block_rows(X.shape[0], X.shape[1], constant.shape[0], 0, constant.itemsize)
     n_lanes = min(_MAX_LANES, -(-n_rows // width))
     for lane in numba.prange(n_lanes):
         first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)

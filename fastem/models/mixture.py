@@ -246,9 +246,6 @@ class Mixture:
         weights = (counts + extra) / (total + len(counts) * extra)
         return weights / weights.sum()
 
-    def _kernel_frame(self) -> np.ndarray:
-        return np.stack([self.bound.center, self.bound.scale])
-
     def _sweep(
         self, block: Block, states: States, posterior: int, skip: Skip = NOTHING
     ) -> tuple[np.ndarray, float, float]:
@@ -256,7 +253,7 @@ class Mixture:
         sums, log_likelihood, n_lost, n_pairs = statistics(
             block.X,
             block.weight,
-            self._kernel_frame(),
+            self.bound.rows,
             states,
             posterior,
             use_threads(self.n_threads),
@@ -272,7 +269,7 @@ class Mixture:
         if block.notes is None or not may_skip(self.family, layout, n_rows, states.theta.shape[1]):
             return self._sweep(block, states, SOFTMAX)[:2]
         skipping = block.notes.setdefault("skipping", Skipping())
-        n_blocks = -(-n_rows // block_rows(block.X.shape[1], *states.theta.shape, states.theta.itemsize))
+        n_blocks = -(-n_rows // block_rows(*block.X.shape, *states.theta.shape, states.theta.itemsize))
         skip = skipping.before(self.family, params.components, log_weights, layout, block.X, n_blocks)
         sums, log_likelihood, n_pairs = self._sweep(block, states, SOFTMAX, skip)
         skipping.after(skip, n_pairs)
@@ -296,7 +293,7 @@ class Mixture:
 
     def _scatter_of(self, block: Block) -> np.ndarray:
         """Second moment (D, D) of a block in the frame, computed once a block and frame."""
-        return block.constant(("scatter", self._kernel_frame().tobytes()), self._scatter)
+        return block.constant(("scatter", self.bound.rows.tobytes()), self._scatter)
 
     def _scatter(self, block: Block) -> np.ndarray:
         """Second moment (D, D) of the rows of a block in the frame: one sweep with a single state."""
@@ -312,7 +309,7 @@ class Mixture:
         theta = np.zeros((self.n_components, n_statistics(feature_map, n_features)))
         if self.n_components > 1 and isinstance(self.start, str) and self.start in CENTERS:
             n_threads = use_threads(self.n_threads)
-            points = centers(self.start, data, self._kernel_frame(), self.n_components, rng, n_threads)
+            points = centers(self.start, data, self.bound.rows, self.n_components, rng, n_threads)
             theta[:, 0] = -0.5 * (points**2).sum(axis=1)
             theta[:, 1 : 1 + n_features] = points
             posterior, blocks = HARD, lambda: iter(data)
@@ -343,6 +340,8 @@ class Mixture:
 
 
 def _log(weights: np.ndarray) -> np.ndarray:
+    if weights.all():
+        return np.log(weights)
     with np.errstate(divide="ignore"):
         return np.log(weights)
 

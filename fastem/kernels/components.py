@@ -1,0 +1,125 @@
+"""Normal components with full covariances, from parameters to what a sweep takes and back, in a call each.
+
+For components of few columns: there NumPy, at a microsecond for each of dozens of operations, takes longer than the
+sweep over a few hundred rows. Formulas and names are those of `families/gaussian.py`, whose methods choose.
+"""
+
+import numpy as np
+
+from fastem.kernels._jit import kernel
+
+
+@kernel
+def cancellation(roots, scale, reach, deviation, worst):
+    """worst (K,) = largest squared coordinate of the outermost row, whitened; returns its maximum, and a typical row's.
+
+    roots (K, D, D) are upper triangular, U U' the precision; the others (D,) describe the rows in the frame.
+    """
+    n_components, n_features = roots.shape[:2]
+    largest, typical = 0.0, 0.0
+    for k in range(n_components):
+        worst[k] = 0.0
+        for i in range(n_features):
+            total = 0.0
+            for j in range(i, n_features):
+                total += roots[k, i, j] * roots[k, i, j]
+            total /= scale[i] * scale[i]
+            worst[k] = max(worst[k], total * reach[i] * reach[i])
+            typical = max(typical, total * deviation[i] * deviation[i])
+        largest = max(largest, worst[k])
+    return largest, typical
+
+
+@kernel
+def natural_full(means, roots, log_weights, center, scale, theta, whitener, peaks):
+    """theta (K, P) of the full feature map, whitener (K, D + 1, D) and peaks (K,) of components in the frame."""
+    n_components, n_features = means.shape
+    y = np.empty(n_features)
+    w = np.empty((n_features, n_features))
+    for k in range(n_components):
+        log_constant = -0.5 * n_features * np.log(2.0 * np.pi)
+        for i in range(n_features):
+            log_constant += np.log(roots[k, i, i])
+            mean = (means[k, i] - center[i]) * scale[i]
+            whitener[k, n_features, i] = mean
+            y[i] = mean  # for now
+            for j in range(n_features):
+                w[i, j] = roots[k, j, i] / scale[j] if j <= i else 0.0
+                whitener[k, i, j] = w[i, j]
+        peaks[k] = log_constant + log_weights[k]
+        square = 0.0
+        for i in range(n_features - 1, -1, -1):  # y = W mean, in place from the last
+            total = 0.0
+            for j in range(i + 1):
+                total += w[i, j] * y[j]
+            y[i] = total
+            square += total * total
+        theta[k, 0] = peaks[k] - 0.5 * square
+        p = 1 + n_features
+        for i in range(n_features):
+            linear = 0.0
+            for m in range(i, n_features):
+                linear += w[m, i] * y[m]
+            theta[k, 1 + i] = linear
+            for j in range(i + 1):
+                precision = 0.0
+                for m in range(i, n_features):
+                    precision += w[m, i] * w[m, j]
+                theta[k, p] = -precision if j < i else -0.5 * precision
+                p += 1
+
+
+@kernel
+def moments_full(sums, center, scale, smallest, counts, means, covariances):
+    """Weight (K,), mean (K, D) and covariance (K, D, D) of components from their sums (K, P) in the frame."""
+    n_components, n_features = means.shape
+    for k in range(n_components):
+        counts[k] = sums[k, 0]
+        weight = max(counts[k], smallest)
+        p = 1 + n_features
+        for i in range(n_features):
+            mean = sums[k, 1 + i] / weight
+            means[k, i] = center[i] + mean / scale[i]
+            for j in range(i + 1):
+                second = sums[k, p] / weight - mean * (sums[k, 1 + j] / weight)
+                covariances[k, i, j] = covariances[k, j, i] = second / (scale[i] * scale[j])
+                p += 1
+
+
+@kernel
+def invert_roots(covariances, smallest, dependent, roots):
+    """roots (K, D, D) = upper triangular U with U U' the inverse of each covariance; returns the first bad one, or K.
+
+    Bad is a component whose deviation in a column, given those before, is not above smallest (D,), or of which a
+    column's variance inflation factor is above `dependent`.
+    """
+    n_components, n_features = covariances.shape[:2]
+    lower = np.empty((n_features, n_features))
+    for k in range(n_components):
+        for i in range(n_features):
+            for j in range(i + 1):
+                total = covariances[k, i, j]
+                for m in range(j):
+                    total -= lower[i, m] * lower[j, m]
+                if j < i:
+                    lower[i, j] = total / lower[j, j]
+                    continue
+                if not total > 0.0 or not np.sqrt(total) > smallest[i]:
+                    return k
+                lower[i, i] = np.sqrt(total)
+        for j in range(n_features):
+            for i in range(n_features):  # U' = L^-1, a column at a time
+                if i < j:
+                    roots[k, j, i] = 0.0
+                    continue
+                total = 1.0 if i == j else 0.0
+                for m in range(j, i):
+                    total -= lower[i, m] * roots[k, j, m]
+                roots[k, j, i] = total / lower[i, i]
+        for i in range(n_features):
+            precision = 0.0
+            for j in range(i, n_features):
+                precision += roots[k, i, j] * roots[k, i, j]
+            if precision * covariances[k, i, i] > dependent:
+                return k
+    return n_components
