@@ -44,7 +44,7 @@ _EXACT = np.dtype(np.float64)
 _EPS = {np.dtype(dtype): float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
 # Full covariances of at most so many columns are encoded and decoded by kernels: below, NumPy's calls take longer than
 # the work (150 rows, 4 columns: 5 times as long), above, LAPACK is faster.
-_FEW_COLUMNS = 24
+_FEW_COLUMNS = 32
 
 
 class GaussianParams(NamedTuple):

@@ -9,12 +9,14 @@ SOFTMAX = 0  # posterior of a mixture
 HARD = 1  # all weight to the best state: k-means
 GIVEN = 2  # responsibilities come with the data
 
+_LOWEST_32, _LOWEST_64 = (float(np.finfo(dtype).min) for dtype in (np.float32, np.float64))
+
 
 @kernel
 def row_maximum(scores, n_states, best):
     """best (B,) = largest of scores[:n_states], the smallest number where all are -inf."""
     width = scores.shape[1]
-    lowest = best.dtype.type(np.finfo(best.dtype).min)
+    lowest = best.dtype.type(_LOWEST_64 if best.itemsize == 8 else _LOWEST_32)
     for b in range(width):
         best[b] = max(scores[0, b], lowest)
     for k in range(1, n_states):

@@ -230,16 +230,18 @@ def _accumulate_block(states, listed, n_listed, scores, factor, built, work, sum
     for j in range(n_listed):
         k = listed[j]
         if k < n_fast:
-            if direct:
-                _add_moments(products[1], columns, turned, scores[j], weighted, part, sums, k)
-            continue
-        column = sums.shape[1] - n_states + k
-        whiten(products[0], columns, whitener[k - n_states + whitener.shape[0]], centred, y)
-        if feature_map == FULL:
-            turn(y, n_features, width, turned_y)
-            _add_moments(products[1], y, turned_y, scores[j], weighted, part, sums, column)
+            if not direct:
+                continue
+            source, turned_source, column = columns, turned, k
         else:
-            _add_features(feature_map, y, scores[j], phi, sums, column)
+            source, turned_source, column = y, turned_y, sums.shape[1] - n_states + k
+            whiten(products[0], columns, whitener[k - n_states + whitener.shape[0]], centred, y)
+            if feature_map == FULL:
+                turn(y, n_features, width, turned_y)
+        if feature_map == FULL:
+            _add_moments(products[1], source, turned_source, scores[j], weighted, part, sums, column)
+        else:
+            _add_features(feature_map, source, scores[j], phi, sums, column)
 
 
 @piece
