@@ -19,7 +19,7 @@ _WORTHWHILE = 0.5  # part of the pairs of a row and a component beyond which no 
 _USELESS = 0.6  # part of the pairs of a block and a component beyond which an order is given up
 _BLOCKING = 1.5  # the latter part over the former, about
 _PRICE = 1.5  # passes that a new order costs: two without skipping
-_PAUSE = 4  # passes after an order was given up, twice as many each time
+_PAUSE = 4  # passes after an order was given up, four times as many each time
 
 
 class Point(NamedTuple):
@@ -77,7 +77,7 @@ class Skipping:
             self.excess += part - self.fewest
             if part > _USELESS:
                 self.order, self.gaps = NOTHING.order, NOTHING.gaps
-                self.pause *= 2  # what was useless will be for as long again
+                self.pause *= 4  # what was useless will be for some time
                 self.n_passes, self.next_probe, self.fewest = 0, self.pause, 1.0
 
     def _wants_order(self, family, last: Point, now: Point, cutoff: np.ndarray, X: np.ndarray) -> bool:
@@ -86,7 +86,7 @@ class Skipping:
             return True
         if self.n_passes < self.next_probe:
             return False
-        self.next_probe = self.n_passes + 1 + self.n_passes // 4
+        self.next_probe = self.n_passes + 1 + self.n_passes // 2
         with one_blas_thread(_PROBED * X.shape[1] ** 2):
             part = part_that_may_matter(family, last, now, cutoff, X)
         if len(self.order) == 0:
