@@ -88,6 +88,9 @@ def _fit(args: argparse.Namespace) -> int:
         init_params=args.init,
         random_state=args.seed,
         stopping=args.stopping,
+        n_race=args.n_race,
+        acceleration=args.acceleration,
+        max_time=args.max_time,
         weight_concentration_prior=args.weight_concentration_prior,
         mean_prior=args.mean_prior,
         mean_precision_prior=args.mean_precision_prior,
@@ -331,10 +334,24 @@ def _positive(text: str) -> int:
     return value
 
 
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative; got {value}")
+    return value
+
+
 def _seed(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"must be between 0 and 2**32 - 1; got {value}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds that is not negative; got {text}")
     return value
 
 
@@ -347,7 +364,9 @@ def _scale(text: str) -> str | list[float]:
 
 
 # argparse names the type in its messages
-_positive.__name__, _seed.__name__, _numbers.__name__ = "whole number", "seed", "list of numbers"
+_positive.__name__ = _natural.__name__ = "whole number"
+_seed.__name__, _numbers.__name__ = "seed", "list of numbers"
+_seconds.__name__ = "number of seconds"
 _scale.__name__ = "scale: auto or a list of numbers"
 
 
@@ -385,9 +404,14 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("-w", "--weight", metavar="COLUMN", help="column of sample weights")
     fit.add_argument("--init", choices=_INITS, default="kmeans", help="how to start; kmeans by default")
     fit.add_argument("--n-init", type=_positive, default=1, metavar="N", help="starts, of which the best is kept (1)")
+    fit.add_argument(
+        "--n-race", type=_natural, default=0, metavar="N", help="so many starts race on a sample; 0: none do (0)"
+    )
     fit.add_argument("--seed", type=_seed, metavar="N", help="seed of the starts")
     fit.add_argument("--tol", type=float, default=1e-3, metavar="X", help="gain per row at which to stop (1e-3)")
     fit.add_argument("--max-iter", type=_positive, default=100, metavar="N", help="most iterations of a start (100)")
+    fit.add_argument("--acceleration", choices=("squarem",), help="leap where EM is slow; none by default")
+    fit.add_argument("--max-time", type=_seconds, metavar="S", help="seconds after which no further iteration begins")
     fit.add_argument("--stopping", choices=("change", "aitken"), default="change", help="rule; change by default")
     fit.add_argument("--strict-convergence", action="store_true", help="exit with 3 if the fit did not converge")
     fit.add_argument("--reg-covar", type=float, default=1e-6, metavar="X", help="added to the variances (1e-6)")

@@ -91,6 +91,31 @@ class Data:
         """Return the same blocks, each with empty notes."""
         return Data([block.with_notes() for block in self.blocks])
 
+    @property
+    def n_counting(self) -> int:
+        """Number of rows of positive weight."""
+        return sum(int(np.count_nonzero(b.weight)) if len(b.weight) else len(b.X) for b in self.blocks)
+
+    def draw(self, n_rows: int, rng: np.random.Generator) -> np.ndarray:
+        """Return the numbers of different rows of positive weight, drawn with equal chances, in random order."""
+        if all(len(block.weight) == 0 for block in self.blocks):
+            return rng.choice(self.n_samples, n_rows, replace=False)
+        counting = [block.weight[:, 0] > 0 if len(block.weight) else np.ones(len(block.X), bool) for block in self]
+        return rng.choice(np.flatnonzero(np.concatenate(counting)), n_rows, replace=False)
+
+    def take(self, rows: np.ndarray) -> "Data":
+        """Return a copy of the rows of these numbers, in the order of the data, as one block."""
+        rows = np.sort(rows)
+        parts, weights, first = [], [], 0
+        for block in self.blocks:
+            last = first + len(block.X)
+            chosen = rows[np.searchsorted(rows, first) : np.searchsorted(rows, last)] - first
+            parts.append(block.X[chosen])
+            weights.append(block.weight[chosen] if len(block.weight) else np.ones((len(chosen), 1)))
+            first = last
+        unit = all(len(block.weight) == 0 for block in self.blocks)
+        return Data([Block(np.concatenate(parts), np.empty((0, 1)) if unit else np.concatenate(weights))])
+
 
 def as_data(data: Any, sample_weight: Any = None) -> Data:
     """Return rows as Data; arrays are checked (see `as_rows`, `as_weight`), Data passes through."""

@@ -1,43 +1,22 @@
-"""The batch driver: E-step, stopping rule, M-step, restarts. It knows models only through their protocol."""
+"""The batch driver: starts, restarts, the best of them. It knows models only through their protocol."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastem.data import as_data, is_integer, is_real
-from fastem.protocol import DegenerateError, Iteration, Model, Params, Result, Status, add_stats
+from fastem.acceleration import ACCELERATIONS, Accelerator, Plain
+from fastem.climb import STOPPING, Callback, Options, StoppingRule, aitken, climb, evaluate
+from fastem.data import Data, as_data, is_integer, is_real
+from fastem.protocol import DegenerateError, Model, Params, Result, Status
 
-Callback = Callable[[Iteration], Any]
-StoppingRule = Callable[[Sequence[float], float], bool]
-
-# Differences of two sums of N terms are noise below a few ulps of the sum.
-_NOISE = 4 * np.finfo(np.float64).eps
-
-
-def change(history: Sequence[float], tol: float) -> bool:
-    """scikit-learn's rule: the last change is smaller than tol."""
-    return len(history) > 1 and abs(history[-1] - history[-2]) < tol
-
-
-def aitken(history: Sequence[float], tol: float) -> bool:
-    """The limit of the geometric sequence through the last three values is less than tol away.
-
-    Bohning et al. (1994), Ann. Inst. Statist. Math. 46, 373-388, section 2: with a = (l2 - l1) / (l1 - l0) the limit
-    is l1 + (l2 - l1) / (1 - a), which lies (l2 - l1)^2 / ((l1 - l0) - (l2 - l1)) - (l2 - l1) beyond l2.
-    """
-    if len(history) < 3:
-        return False
-    before, gain = history[-2] - history[-3], history[-1] - history[-2]
-    if abs(gain) <= _NOISE * abs(history[-1]):
-        return True
-    if before <= 0 or not 0 < gain < before:
-        return False
-    return gain * gain / (before - gain) < tol  # = a / (1 - a) (l2 - l1), the distance from l2 to the limit
-
-
-STOPPING: dict[str, StoppingRule] = {"change": change, "aitken": aitken}
+_CUT_SHORT = (Status.INTERRUPTED, Status.MAX_TIME)
+_HEAT = 10  # iterations of a start that races
+_GROWTH = 4  # of nested samples
+_NEARLY_ALL = 8  # part of the rows beyond which a sample saves too little
+_SAMPLE_BYTES = 2**24  # of the largest sample
 
 
 def fit(
@@ -49,7 +28,10 @@ def fit(
     max_iter: int = 100,
     tol: float = 1e-3,
     stopping: str | StoppingRule = "change",
+    acceleration: str | None = None,
+    max_time: float | None = None,
     n_init: int = 1,
+    n_race: int = 0,
     random_state: int | np.random.Generator | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Result:
@@ -66,14 +48,23 @@ def fit(
     start : Params, default=None
         Parameters to start from, instead of `model.initialize`; then `n_init` is 1.
     max_iter : int, default=100
-        Largest number of E-steps (and M-steps) of a start; 0 returns the first start as it is.
+        Largest number of E-steps of a start; 0 returns the first start as it is.
     tol : float, default=1e-3
         For the stopping rule, in the objective per unit of weight (nats per sample).
     stopping : {'change', 'aitken'} or callable, default='change'
         'change' stops when the objective changes by less than tol, as scikit-learn does; 'aitken' when the
-        estimated limit is less than tol away. A callable takes the history (per unit of weight) and tol.
+        estimated limit is less than tol away. A callable takes the history (per unit of weight) and tol. With an
+        acceleration, rules see the points since the last leap only, which plain steps join.
+    acceleration : {None, 'squarem'}, default=None
+        None: EM itself. 'squarem': extrapolate along every two steps, and take the plain step where that leads
+        downhill; the objective still never falls. Tries that fail count as iterations.
+    max_time : float, default=None
+        Seconds after which no further iteration begins.
     n_init : int, default=1
         Number of starts; the one whose last objective is largest is kept.
+    n_race : int, default=0
+        0: a start is found and followed on all rows. Otherwise so many are tried for each on a sample
+        (`model.sample_size` rows), the best goes on over larger samples, and all rows are only read for the end.
     random_state : int, numpy Generator or None, default=None
         Seed of the starts.
     callbacks : sequence of callables, default=()
@@ -82,6 +73,7 @@ def fit(
     Returns
     -------
     Result
+        Control-C during the iterations returns the best parameters so far, with `Status.INTERRUPTED`.
 
     Raises
     ------
@@ -100,60 +92,99 @@ def fit(
     >>> result.status.name
     'CONVERGED'
     """
-    _check_arguments(model, max_iter, n_init, tol, callbacks)
-    rule = _stopping_rule(stopping)
+    _check_arguments(model, max_iter, n_init, n_race, tol, callbacks)
+    options = Options(
+        max_iter=int(max_iter),
+        tol=tol,
+        rule=_stopping_rule(stopping),
+        callbacks=callbacks,
+        accelerate=_accelerator(acceleration, model),
+        deadline=_deadline(max_time),
+    )
     rng = _generator(random_state)
-    max_iter, n_init = int(max_iter), int(n_init)
     data = as_data(data, sample_weight)
     model = model.prepare(data)
     if start is not None:
         start = model.check_params(start)
     best: Result | None = None
     failure: DegenerateError | None = None
-    for number in range(1 if start is not None or max_iter == 0 else n_init):
+    for number in range(1 if start is not None or max_iter == 0 else int(n_init)):
         try:
-            params = model.initialize(data, rng) if start is None else start
-            result = _climb(model, data, params, number, max_iter, tol, rule, callbacks)
+            params = _start(model, data, rng, number, int(n_race), options) if start is None else start
+            result = params if isinstance(params, Result) else climb(model, data, params, number, options)
         except DegenerateError as error:
             failure = error
             continue
+        except KeyboardInterrupt:
+            if best is None:
+                raise
+            return best._replace(status=Status.INTERRUPTED)
         if best is None or result.history[-1] > best.history[-1]:
             best = result
+        if result.status in _CUT_SHORT:
+            return best._replace(status=result.status)
     if best is None:
         assert failure is not None
         raise failure
     return best
 
 
-def _climb(model, data, params, number, max_iter, tol, rule, callbacks) -> Result:
-    """Run EM from one start."""
-    history: list[float] = []
-    per_weight: list[float] = []
-    status = Status.MAX_ITER
-    n_iter, log_likelihood = 0, -math.inf
-    data = data.with_notes()
-    for n_iter in range(1, max_iter + 1):
-        stats = add_stats(model.e_step(params, block) for block in data)
-        objective = stats.log_likelihood + model.log_prior(params)
-        if not math.isfinite(objective):
-            raise DegenerateError(
-                f"the log-likelihood became {objective} at iteration {n_iter}: some rows have no density under any "
-                "component. Check the start parameters, or rescale columns that differ by many orders of magnitude"
-            )
-        log_likelihood = stats.log_likelihood
-        history.append(objective)
-        per_weight.append(objective / stats.weight)
-        gain = per_weight[-1] - per_weight[-2] if n_iter > 1 else math.inf
-        step = Iteration(number, n_iter, params, objective, gain)
-        stop = [callback(step) for callback in callbacks]
-        params = model.m_step(stats, params)
-        if rule(per_weight, tol):
-            status = Status.CONVERGED
-            break
-        if any(stop):
-            status = Status.CALLBACK
-            break
-    return Result(params, log_likelihood, np.array(history), n_iter, status, model)
+def _start(model, data: Data, rng: np.random.Generator, number: int, n_race: int, options: Options) -> Params | Result:
+    """Parameters to start from on all rows; a result if time ran out or the user did before.
+
+    With n_race > 0, so many starts race on a sample: a few iterations each, then all are judged by one E-step on rows
+    of their own if there are enough, where a component that has collapsed onto a few rows of the sample is of no use.
+    The winner goes on over nested samples, four times as large each.
+    """
+    if n_race == 0 or options.max_iter == 0:
+        return model.initialize(data, rng)
+    sizes = _sample_sizes(model.sample_size(data), data)
+    sample = judge = data
+    if sizes:
+        order = data.draw(max(2 * sizes[0], sizes[-1]), rng)
+        sample, judge = data.take(order[: sizes[0]]), data.take(order[sizes[0] : 2 * sizes[0]])
+    heat = options._replace(max_iter=min(_HEAT, options.max_iter), callbacks=(), accelerate=Plain)
+    best, best_value = None, -math.inf
+    failure: DegenerateError | None = None
+    for _ in range(n_race):
+        try:
+            result = climb(model, sample, model.initialize(sample, rng), number, heat)
+            if result.status in _CUT_SHORT:
+                return result
+            value = evaluate(model, judge, result.params)[1]
+        except DegenerateError as error:
+            failure = error
+            continue
+        if best is None or value > best_value:
+            best, best_value = result.params, value
+    if best is None:
+        assert failure is not None
+        raise failure
+    for n_rows in sizes[1:]:
+        larger = options._replace(tol=max(options.tol, _enough(model, best, n_rows)), rule=aitken, callbacks=())
+        result = climb(model, data.take(order[:n_rows]), best, number, larger)
+        if result.status in _CUT_SHORT:
+            return result
+        best = result.params
+    return best
+
+
+def _sample_sizes(smallest: int, data: Data) -> list[int]:
+    """Sizes of the nested samples; none if the smallest is half of all that count."""
+    row_bytes = data.n_features * data.dtype.itemsize
+    largest = min(data.n_counting // _NEARLY_ALL, _SAMPLE_BYTES // row_bytes)
+    sizes = [smallest] if 2 * smallest <= data.n_counting else []
+    while sizes and sizes[-1] * _GROWTH <= largest:
+        sizes.append(sizes[-1] * _GROWTH)
+    return sizes
+
+
+def _enough(model, params: Params, n_rows: int) -> float:
+    """Nats per row that are not worth a sample's iterations: half of what it costs to estimate the parameters from it.
+
+    The log-likelihood of n rows at their maximum lies about p / 2 above that at the true parameters.
+    """
+    return 0.25 * model.pack(params).size / n_rows
 
 
 def _stopping_rule(stopping: str | StoppingRule) -> StoppingRule:
@@ -164,7 +195,26 @@ def _stopping_rule(stopping: str | StoppingRule) -> StoppingRule:
     return STOPPING[stopping]
 
 
-def _check_arguments(model: Any, max_iter: Any, n_init: Any, tol: Any, callbacks: Any) -> None:
+def _accelerator(acceleration: Any, model: Any) -> Callable[[], Accelerator]:
+    if not (acceleration is None or isinstance(acceleration, str)) or acceleration not in ACCELERATIONS:
+        raise ValueError(f"acceleration must be one of {list(ACCELERATIONS)}; got {acceleration!r}")
+    if acceleration is not None and not hasattr(model, "pack"):
+        raise ValueError(
+            f"acceleration={acceleration!r} needs a model with pack and unpack, which {type(model).__name__} lacks; "
+            "use acceleration=None"
+        )
+    return ACCELERATIONS[acceleration]
+
+
+def _deadline(max_time: Any) -> float:
+    if max_time is None:
+        return math.inf
+    if not is_real(max_time, 0.0):
+        raise ValueError(f"max_time must be None or a number of seconds that is not negative; got {max_time!r}")
+    return time.monotonic() + float(max_time)
+
+
+def _check_arguments(model: Any, max_iter: Any, n_init: Any, n_race: Any, tol: Any, callbacks: Any) -> None:
     if isinstance(model, type) or not hasattr(model, "e_step"):
         raise TypeError(
             f"model must be an instance that follows fastem.protocol.Model; got {type(model).__name__} {model!r}"
@@ -173,6 +223,10 @@ def _check_arguments(model: Any, max_iter: Any, n_init: Any, tol: Any, callbacks
         raise ValueError(f"max_iter must be an integer of at least 0; got {max_iter!r}")
     if not is_integer(n_init, 1):
         raise ValueError(f"n_init must be an integer of at least 1; got {n_init!r}")
+    if not is_integer(n_race, 0):
+        raise ValueError(f"n_race must be an integer of at least 0; got {n_race!r}")
+    if n_race and not hasattr(model, "sample_size"):
+        raise ValueError(f"n_race needs a model with `sample_size`, which {type(model).__name__} lacks; use n_race=0")
     if not is_real(tol, 0.0):
         raise ValueError(f"tol must be a number that is not negative; got {tol!r}")
     if not isinstance(callbacks, Sequence) or not all(callable(callback) for callback in callbacks):

@@ -16,6 +16,8 @@ class Status(enum.Enum):
     CONVERGED = "converged: the objective gains less than tol"
     MAX_ITER = "max_iter was reached before the objective settled"
     CALLBACK = "a callback asked to stop"
+    MAX_TIME = "max_time was reached before the objective settled"
+    INTERRUPTED = "interrupted; the best parameters so far were kept"
     NOT_ITERATED = "the parameters were given, not fitted"
 
     def __reduce_ex__(self, protocol):
@@ -37,8 +39,9 @@ class Result(NamedTuple):
     log_likelihood : float
         Total log-likelihood of the parameters that entered the last M-step. EM never lowers it, so `params` reach
         at least this; their own value would cost one more pass.
-    history : ndarray of shape (n_iter,)
-        Objective, log-likelihood plus log-prior, that entered each M-step.
+    history : ndarray of shape (n_accepted,)
+        Objective, log-likelihood plus log-prior, that entered each M-step: one for each iteration, less the leaps of
+        an acceleration that were refused.
     n_iter : int
         E-steps done from the start that was kept.
     status : Status
@@ -84,6 +87,22 @@ class Model(Protocol):
 
     def log_prior(self, params: Params) -> float:
         """Return the log-density of the prior up to a constant; 0 without one."""
+
+
+class Charted(Model, Protocol):
+    """A model whose parameters have coordinates, as accelerations and standard errors need them."""
+
+    def pack(self, params: Params) -> np.ndarray:
+        """Return free coordinates (p,) of comparable scale: any vector of them is a parameter."""
+
+    def unpack(self, vector: np.ndarray) -> Params:
+        """Return the parameters at these coordinates; raises DegenerateError if they overflow."""
+
+    def score(self, stats: Stats, params: Params) -> np.ndarray:
+        """Return the gradient (p,) of the log-likelihood at the params of the stats; for standard errors."""
+
+    def estimands(self, params: Params) -> dict[str, np.ndarray]:
+        """Return the quantities that have standard errors."""
 
 
 def add_stats(parts: Iterable[Stats]) -> Stats:

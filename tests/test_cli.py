@@ -21,7 +21,7 @@ from sklearn.datasets import load_iris
 import fastem
 from fastem import cli, tables
 from fastem.cli import main
-from fastem.em import STOPPING
+from fastem.climb import STOPPING
 from fastem.families.gaussian import COVARIANCE_TYPES
 from fastem.initialize import STARTS
 from fastem.tables import TableError, choose_columns, read_table, write_table
@@ -272,7 +272,10 @@ def test_fit_options_reach_the_estimator(table, ok):
         "--n-init": ("n_init", 2),
         "--init": ("init_params", "k-means++"),
         "--seed": ("random_state", 5),
+        "--n-race": ("n_race", 3),
         "--stopping": ("stopping", "aitken"),
+        "--acceleration": ("acceleration", "squarem"),
+        "--max-time": ("max_time", 60.0),
         "--weight-concentration-prior": ("weight_concentration_prior", 2.0),
         "--mean-prior": ("mean_prior", [-1.0, 2.0, 3.5]),
         "--mean-precision-prior": ("mean_precision_prior", 0.5),

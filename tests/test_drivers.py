@@ -8,7 +8,7 @@ import pytest
 from conftest import simulate
 
 import fastem
-from fastem.em import aitken, change
+from fastem.climb import aitken, change
 from fastem.protocol import DegenerateError, Status, add_stats
 
 

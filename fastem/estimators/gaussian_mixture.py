@@ -15,13 +15,18 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from fastem.acceleration import ACCELERATIONS
+from fastem.climb import STOPPING
 from fastem.data import as_data, as_numbers, as_rows, as_weight, is_integer
-from fastem.em import STOPPING, fit
+from fastem.em import fit
 from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian, GaussianParams
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
+from fastem.inference import Uncertainty, bootstrap, information
 from fastem.initialize import STARTS
 from fastem.models.mixture import Mixture, MixtureParams, check_weights, finite_array
 from fastem.protocol import Iteration, Status
+
+_BOOTSTRAP_TOL, _MANY = 1e-6, 10_000  # nats per row and iterations of the fits of a bootstrap
 
 
 class GaussianMixture(DensityMixin, BaseEstimator):
@@ -44,6 +49,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     init_params : {'kmeans', 'k-means++', 'random', 'random_from_data'}, default='kmeans'
         How a start finds its first responsibilities. Distances are taken on columns scaled by powers of two to
         comparable spread, so that a fit does not depend on the units.
+    n_race : int, default=0
+        0: each start is found and followed on all rows. Otherwise so many race for each on a sample of rows, the best
+        goes on over larger samples, and all rows are read only for the end: sooner there, and less likely in a bad
+        optimum.
     weights_init : array-like of shape (n_components,), default=None
     means_init : array-like of shape (n_components, n_features), default=None
     precisions_init : array-like, default=None
@@ -57,6 +66,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     stopping : {'change', 'aitken'}, default='change'
         'change' is scikit-learn's rule, a change of the objective below `tol`; 'aitken' waits until the estimated
         limit is less than `tol` away, so that slow convergence is not taken for the end.
+    acceleration : {None, 'squarem'}, default=None
+        'squarem' extrapolates along every two steps and keeps what leads uphill: several times fewer iterations where
+        EM is slow, as with overlapping or surplus components.
+    max_time : float, default=None
+        Seconds after which no further iteration begins.
     resp_init : array-like of shape (n_samples,) or (n_samples, n_components), default=None
         Labels from 0, or responsibilities, to start from instead of `init_params`.
     weight_concentration_prior : float, default=None
@@ -83,11 +97,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         (K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical; a precision is U U' with U upper triangular.
     converged_ : bool
     n_iter_ : int
-        Iterations of the start that was kept.
+        Iterations of the start that was kept, with the leaps of an acceleration that were refused.
     lower_bound_ : float
         Mean log-likelihood (plus log-prior) per sample that entered the last M-step.
     lower_bounds_ : list of float
-        The same for every iteration.
+        The same for every iteration, but not for refused leaps.
     log_likelihood_ : float
         Total log-likelihood that entered the last M-step, without the prior.
     status_ : fastem.Status
@@ -130,6 +144,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         "max_iter": [Interval(Integral, 0, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "init_params": [StrOptions(set(STARTS))],
+        "n_race": [Interval(Integral, 0, None, closed="left")],
         "weights_init": ["array-like", None],
         "means_init": ["array-like", None],
         "precisions_init": ["array-like", None],
@@ -138,6 +153,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "stopping": [StrOptions(set(STOPPING))],
+        "acceleration": [None, StrOptions({name for name in ACCELERATIONS if name is not None})],
+        "max_time": [None, Interval(Real, 0.0, None, closed="left")],
         "resp_init": ["array-like", None],
         "weight_concentration_prior": [None, Interval(Real, 1.0, None, closed="left")],
         "mean_prior": ["array-like", None],
@@ -157,6 +174,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         max_iter=100,
         n_init=1,
         init_params="kmeans",
+        n_race=0,
         weights_init=None,
         means_init=None,
         precisions_init=None,
@@ -165,6 +183,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         verbose=0,
         verbose_interval=10,
         stopping="change",
+        acceleration=None,
+        max_time=None,
         resp_init=None,
         weight_concentration_prior=None,
         mean_prior=None,
@@ -180,6 +200,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         self.max_iter = max_iter
         self.n_init = n_init
         self.init_params = init_params
+        self.n_race = n_race
         self.weights_init = weights_init
         self.means_init = means_init
         self.precisions_init = precisions_init
@@ -188,6 +209,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.stopping = stopping
+        self.acceleration = acceleration
+        self.max_time = max_time
         self.resp_init = resp_init
         self.weight_concentration_prior = weight_concentration_prior
         self.mean_prior = mean_prior
@@ -268,10 +291,14 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         """
         with _unchanged_on_error(self):
             self._fit(X, sample_weight, callbacks)
-        if self.status_ is Status.MAX_ITER and self.max_iter > 0:
+        cure = {
+            Status.MAX_ITER: f"did not converge in max_iter={self.max_iter} iterations: raise max_iter or tol",
+            Status.MAX_TIME: f"did not converge in max_time={self.max_time} seconds: raise max_time or tol",
+            Status.INTERRUPTED: "was interrupted and kept the best parameters so far: fit again, with warm_start=True",
+        }.get(self.status_)
+        if cure is not None and self.max_iter > 0:
             warnings.warn(
-                f"EM did not converge in max_iter={self.max_iter} iterations: raise max_iter or tol, or look at "
-                "lower_bounds_ for what is still gained.",
+                f"EM {cure}, or look at lower_bounds_ for what is still gained.",
                 ConvergenceWarning,
                 stacklevel=3,  # the caller of fit, beyond scikit-learn's wrapper
             )
@@ -301,7 +328,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             max_iter=self.max_iter,
             tol=self.tol,
             stopping=self.stopping,
+            acceleration=self.acceleration,
+            max_time=self.max_time,
             n_init=self.n_init,
+            n_race=self.n_race if self.resp_init is None else 0,
             random_state=seed,
             callbacks=[*callbacks, *self._reporters()],
         )
@@ -355,7 +385,172 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         rng = np.random.default_rng(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         return self._model().sample(self._params(), int(n_samples), rng)
 
+    def standard_errors(
+        self, X, sample_weight=None, *, method="information", n_bootstrap=200, random_state=None
+    ) -> Uncertainty:
+        """Standard errors of weights, means and covariances, from the rows the mixture was fitted to.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        sample_weight : array-like of shape (n_samples,), default=None
+            What `fit` was given.
+        method : {'information', 'bootstrap'}, default='information'
+            The inverse of the observed information (Oakes 1999), at twice as many E-steps as there are parameters; or
+            fits to rows with random weights (Rubin 1981), each from these parameters.
+        n_bootstrap : int, default=200
+        random_state : int, RandomState instance or None, default=None
+            Seed of the bootstrap.
+
+        Returns
+        -------
+        fastem.inference.Uncertainty
+            `standard_errors['means']` and so on, of the shapes of the attributes, their `covariance`, and
+            `interval('means', level=0.95)`.
+
+        Raises
+        ------
+        ValueError
+            If the fit has not converged, or the likelihood has no strict maximum there.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastem import GaussianMixture
+        >>> X = np.random.default_rng(0).normal(size=(400, 1)) * 3.0
+        >>> gm = GaussianMixture(reg_covar=0, tol=1e-8).fit(X)
+        >>> float(np.round(gm.standard_errors(X).standard_errors["means"][0, 0] * 400**0.5, 1))
+        3.0
+        """
+        check_is_fitted(self)
+        if method not in ("information", "bootstrap"):
+            raise ValueError(f"method must be 'information' or 'bootstrap'; got {method!r}")
+        if not is_integer(n_bootstrap, 2):
+            raise ValueError(f"n_bootstrap must be an integer of at least 2; got {n_bootstrap!r}")
+        rows = self._check_rows(X, reset=False)
+        data, params = as_data(rows, sample_weight), self._params()
+        model = self._model().prepare(data)
+        if method == "information":
+            return information(model, params, data)
+        seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
+        tol = min(self.tol, _BOOTSTRAP_TOL)
+        return bootstrap(self._model(), params, data, int(n_bootstrap), np.random.default_rng(seed), tol, _MANY)
+
+    def marginal(self, columns) -> "GaussianMixture":
+        """Mixture of some of the columns, by number or name.
+
+        Parameters
+        ----------
+        columns : array-like of int or str
+
+        Returns
+        -------
+        GaussianMixture
+            Fitted, with the columns in the order given.
+
+        Examples
+        --------
+        >>> from fastem import GaussianMixture
+        >>> gm = GaussianMixture.from_parameters([1.0], [[0.0, 5.0]], [[[1.0, 0.5], [0.5, 2.0]]])
+        >>> gm.marginal([1]).covariances_
+        array([[[2.]]])
+        """
+        columns = self._columns("columns", columns)
+        return self._of(self._model().marginal(self._params(), columns), columns)
+
+    def condition(self, columns, values) -> "GaussianMixture":
+        """Mixture of the other columns, given the values of some.
+
+        Parameters
+        ----------
+        columns : array-like of int or str
+            The known ones, by number or name.
+        values : array-like of shape (len(columns),)
+
+        Returns
+        -------
+        GaussianMixture
+            Fitted, over the columns that are left, in their order.
+
+        Examples
+        --------
+        >>> from fastem import GaussianMixture
+        >>> gm = GaussianMixture.from_parameters([1.0], [[0.0, 5.0]], [[[1.0, 0.5], [0.5, 2.0]]])
+        >>> given = gm.condition([0], [2.0])
+        >>> given.means_, given.covariances_
+        (array([[6.]]), array([[[1.75]]]))
+        """
+        columns, left = self._split(columns)
+        values = finite_array("values", values, 1)
+        if values.shape != columns.shape:
+            raise ValueError(f"values has shape {values.shape}; one for each of {len(columns)} columns is needed")
+        return self._of(self._model().condition(self._params(), columns, values), left)
+
+    def predict_conditional(self, X, columns):
+        """Expectation of the other columns given some: regression by mixture.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, len(columns))
+            The known columns.
+        columns : array-like of int or str
+            Which these are.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features - len(columns))
+
+        Examples
+        --------
+        >>> from fastem import GaussianMixture
+        >>> gm = GaussianMixture.from_parameters([1.0], [[0.0, 5.0]], [[[1.0, 0.5], [0.5, 2.0]]])
+        >>> gm.predict_conditional([[2.0], [-2.0]], [0])
+        array([[6.],
+               [4.]])
+        """
+        columns, _ = self._split(columns)
+        X = as_rows(X).astype(np.float64)
+        if X.shape[1] != len(columns):
+            raise ValueError(f"X has {X.shape[1]} columns; one for each of {len(columns)} known columns is needed")
+        return self._model().regress(self._params(), columns, X)
+
     # between estimator and model
+
+    def _columns(self, name, columns) -> np.ndarray:
+        """Numbers of distinct columns, given by number or name."""
+        check_is_fitted(self)
+        known = list(getattr(self, "feature_names_in_", ()))
+        columns = list(np.atleast_1d(np.asarray(columns, dtype=object)))
+        n_features = self.means_.shape[1]
+        numbers = []
+        for column in columns:
+            if isinstance(column, str):
+                if column not in known:
+                    raise ValueError(f"{name} holds {column!r}, which is no column of the fit; these are {known}")
+                column = known.index(column)
+            if not is_integer(column, 0) or column >= n_features:
+                raise ValueError(f"{name} holds {column!r}; numbers from 0 to {n_features - 1} or names are needed")
+            numbers.append(int(column))
+        if not numbers or len(set(numbers)) < len(numbers):
+            raise ValueError(f"{name} must hold at least one column, and none twice; got {columns}")
+        return np.array(numbers)
+
+    def _split(self, columns) -> tuple[np.ndarray, np.ndarray]:
+        """Columns that are given, and the others, of which there must be one."""
+        columns = self._columns("columns", columns)
+        left = np.setdiff1d(np.arange(self.means_.shape[1]), columns)
+        if len(left) == 0:
+            raise ValueError("columns holds every column, so that none is left")
+        return columns, left
+
+    def _of(self, params, columns) -> "GaussianMixture":
+        """A fitted mixture of the same kind with other parameters, over some of the columns."""
+        other = GaussianMixture.from_parameters(
+            params.weights, params.components.means, params.components.covariances, covariance_type=self.covariance_type
+        )
+        if hasattr(self, "feature_names_in_"):
+            other.feature_names_in_ = self.feature_names_in_[columns]
+        return other
 
     def _check_rows(self, X, *, reset: bool) -> np.ndarray:
         rows = as_rows(X)

@@ -41,6 +41,7 @@ _DEPENDENT = 1 / (16 * np.finfo(np.float64).eps)
 _INFLATED = 1e3
 _TINY = np.finfo(np.float64).tiny
 _EXACT = np.dtype(np.float64)
+_FAR = 100.0  # logarithms of standard deviations, in the frame, that are no longer taken seriously
 _EPS = {np.dtype(dtype): float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
 # Full covariances of at most so many columns are encoded and decoded by kernels: below, NumPy's calls take longer than
 # the work (150 rows, 4 columns: 5 times as long), above, LAPACK is faster.
@@ -489,6 +490,83 @@ class Gaussian:
         covariances = lower @ np.swapaxes(lower, 1, 2)
         return GaussianParams(means, covariances if roots.ndim == 3 else covariances[0], roots)
 
+    # coordinates
+
+    def pack(self, params: GaussianParams, frame: Frame) -> np.ndarray:
+        """Means, and roots of the precisions with logarithms of their diagonals, in the frame."""
+        means = (params.means - frame.center) * frame.scale
+        roots = params.precisions_cholesky
+        if not self._is_matrix:
+            roots = np.log(roots / (frame.scale if roots.ndim == 2 else frame.scale[0]))
+            return np.concatenate([means.ravel(), roots.ravel()])
+        rows, columns = np.triu_indices(len(frame.scale))
+        packed = (roots / frame.scale[:, None])[..., rows, columns]
+        diagonal = rows == columns
+        packed[..., diagonal] = np.log(packed[..., diagonal])
+        return np.concatenate([means.ravel(), packed.ravel()])
+
+    def unpack(self, vector: np.ndarray, n_components: int, frame: Frame) -> GaussianParams:
+        """Parameters at the coordinates of `pack`.
+
+        Raises
+        ------
+        DegenerateError
+            If they overflow.
+        """
+        n_features = len(frame.scale)
+        size = n_components * n_features
+        means = frame.center + vector[:size].reshape(n_components, n_features) / frame.scale
+        packed = vector[size:]
+        shape = self.shape(n_components, n_features)
+        if self._is_matrix:
+            rows, columns = np.triu_indices(n_features)
+            packed = packed.reshape(*shape[:-2], len(rows)).copy()
+            diagonal = rows == columns
+            logs = packed[..., diagonal]
+        else:
+            logs = packed
+        if not (np.abs(logs) < _FAR).all():
+            raise DegenerateError("the coordinates overflow")
+        if not self._is_matrix:
+            scale = frame.scale if len(shape) == 2 else frame.scale[0]
+            return self.from_roots(means, np.exp(packed).reshape(shape) * scale)
+        packed[..., diagonal] = np.exp(logs)
+        roots = np.zeros(shape)
+        roots[..., rows, columns] = packed
+        return self.from_roots(means, roots * frame.scale[:, None])
+
+    def score(self, params: GaussianParams, moments: Moments, frame: Frame) -> np.ndarray:
+        """Gradient of the expected log-likelihood in the coordinates of `pack`, at the parameters of the moments.
+
+        With n, S the weight and the scatter about the mean: n S^-1-weighted gaps for the means; from
+        n log|U| - tr(U' S U) / 2, the derivative n / U_jj - (S U)_ij for the roots.
+        """
+        counts, gaps, roots = moments.counts, moments.means - params.means, params.precisions_cholesky
+        n_features = gaps.shape[1]
+        if not self._is_matrix:
+            spread = np.atleast_2d(roots.T).T  # (K, D) or (K, 1)
+            means = spread**2 * gaps * counts[:, None] / frame.scale
+            if roots.ndim == 2:
+                logs = counts[:, None] * (1.0 - roots**2 * (moments.covariances + gaps**2))
+            else:
+                logs = counts * (n_features - roots**2 * (n_features * moments.covariances + (gaps**2).sum(axis=1)))
+            return np.concatenate([means.ravel(), logs.ravel()])
+        means = apply(roots @ np.swapaxes(roots, -1, -2), gaps) * counts[:, None] / frame.scale
+        scatter = counts[:, None, None] * gaps[:, :, None] * gaps[:, None, :]
+        if self.covariance_type == "tied":
+            counts = counts.sum()
+            scatter = scatter.sum(axis=0) + counts * moments.covariances
+        else:
+            counts = counts[:, None]
+            scatter = scatter + counts[:, :, None] * moments.covariances
+        rows, columns = np.triu_indices(n_features)
+        slopes = -(scatter @ roots)[..., rows, columns]
+        diagonal = rows == columns
+        pivots = np.diagonal(roots, axis1=-2, axis2=-1)
+        slopes[..., ~diagonal] *= frame.scale[rows[~diagonal]]
+        slopes[..., diagonal] = slopes[..., diagonal] * pivots + counts
+        return np.concatenate([means.ravel(), slopes.ravel()])
+
     def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         """Shape of covariances, precisions and their roots."""
         return {
@@ -530,6 +608,38 @@ class Gaussian:
             f"{who} has {what}{column}: its rows are constant or dependent there. Use fewer components, a larger "
             "reg_covar, a covariance_prior, or drop constant and duplicated columns"
         )
+
+    # marginal and conditional
+
+    def marginal(self, params: GaussianParams, columns: np.ndarray) -> GaussianParams:
+        """Parameters of the components for some of the columns (m,) int."""
+        covariances = params.covariances
+        if self._is_matrix:
+            covariances = covariances[..., columns[:, None], columns]
+        elif covariances.ndim == 2:
+            covariances = covariances[:, columns]
+        return GaussianParams(params.means[:, columns], covariances, self.precisions_cholesky(covariances))
+
+    def conditional(
+        self, params: GaussianParams, given: np.ndarray, wanted: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Slopes (K, m, g) on the given columns and covariances of the wanted ones given these.
+
+        Of a normal (a, b): E[b | a] = mu_b + S (a - mu_a) with S = Sigma_ba Sigma_aa^-1, and the covariance
+        Sigma_bb - S Sigma_ab does not depend on a.
+        """
+        n_components = len(params.means)
+        if not self._is_matrix:  # columns are independent
+            slopes = np.zeros((n_components, len(wanted), len(given)))
+            return slopes, self.marginal(params, wanted).covariances
+        covariances = params.covariances
+        cross = covariances[..., wanted[:, None], given]
+        slopes = np.swapaxes(
+            np.linalg.solve(covariances[..., given[:, None], given], np.swapaxes(cross, -1, -2)), -1, -2
+        )
+        rest = covariances[..., wanted[:, None], wanted] - slopes @ np.swapaxes(cross, -1, -2)
+        rest = 0.5 * (rest + np.swapaxes(rest, -1, -2))
+        return np.broadcast_to(slopes, (n_components, *slopes.shape[-2:])), rest
 
     # prior, counting, sampling
 

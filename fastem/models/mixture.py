@@ -17,6 +17,9 @@ from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
 from fastem.kernels.pruning import NOTHING, Skip
 from fastem.kernels.sweep import LABEL, LOG_DENSITY, POSTERIOR, States, block_rows, by_features, score, statistics
 from fastem.models.skipping import Skipping, has_lost, may_skip
+from fastem.protocol import DegenerateError
+
+_SAMPLE_ROWS, _ROWS_PER_MEAN = 5000, 50  # rows of the sample for starts: at least, and for each value of a mean
 
 
 class MixtureParams(NamedTuple):
@@ -202,6 +205,37 @@ class Mixture:
             total += (self.weight_concentration - 1.0) * float(_log(params.weights).sum())
         return total
 
+    def sample_size(self, data: Data) -> int:
+        """Rows that tell starts apart."""
+        return max(_SAMPLE_ROWS, _ROWS_PER_MEAN * self.n_components * data.n_features)
+
+    def pack(self, params: MixtureParams) -> np.ndarray:
+        """Coordinates: log-weights up to a constant, then those of the family in the frame."""
+        log_weights = np.log(np.maximum(params.weights, SMALLEST))
+        return np.concatenate([log_weights - log_weights.mean(), self.family.pack(params.components, self.bound)])
+
+    @_same_bits
+    def unpack(self, vector: np.ndarray) -> MixtureParams:
+        """Parameters at these coordinates."""
+        if not np.isfinite(vector).all():
+            raise DegenerateError("the coordinates overflow")
+        weights = np.exp(vector[: self.n_components] - vector[: self.n_components].max())
+        components = self.family.unpack(vector[self.n_components :], self.n_components, self.bound)
+        return MixtureParams(weights / weights.sum(), components)
+
+    @_same_bits
+    def score(self, stats: MixtureStats, params: MixtureParams) -> np.ndarray:
+        """Gradient of the log-likelihood of the rows in the coordinates of `pack`, at the parameters of the stats."""
+        layout = self.family.layout(params.components, self.bound)
+        moments = self.family.moments(stats.sums, stats.scatter, layout, self.bound)
+        weights = moments.counts - stats.weight * params.weights
+        return np.concatenate([weights, self.family.score(params.components, moments, self.bound)])
+
+    def estimands(self, params: MixtureParams) -> dict[str, np.ndarray]:
+        """Return what standard errors are given for."""
+        means, covariances, _ = params.components
+        return {"weights": params.weights, "means": means, "covariances": covariances}
+
     # beyond fitting
 
     def log_densities(self, params: MixtureParams, X: np.ndarray) -> np.ndarray:
@@ -215,6 +249,35 @@ class Mixture:
     def posteriors(self, params: MixtureParams, X: np.ndarray) -> np.ndarray:
         """Probability (N, K) of each component given each row."""
         return self._score(params, X, POSTERIOR)
+
+    @_same_bits
+    def marginal(self, params: MixtureParams, columns: np.ndarray) -> MixtureParams:
+        """Parameters of the mixture of some of the columns (m,) int."""
+        return MixtureParams(params.weights, self.family.marginal(params.components, columns))
+
+    @_same_bits
+    def condition(self, params: MixtureParams, given: np.ndarray, values: np.ndarray) -> MixtureParams:
+        """Parameters of the mixture of the other columns, given values (g,) of some columns (g,) int."""
+        wanted = np.setdiff1d(np.arange(params.components.means.shape[1]), given)
+        weights = self.posteriors(self.marginal(params, given), values[None])[0]
+        slopes, covariances = self.family.conditional(params.components, given, wanted)
+        means = params.components.means
+        means = means[:, wanted] + (slopes @ (values - means[:, given])[:, :, None])[:, :, 0]
+        roots = self.family.precisions_cholesky(covariances)
+        return MixtureParams(weights, type(params.components)(means, covariances, roots))
+
+    @_same_bits
+    def regress(self, params: MixtureParams, given: np.ndarray, X: np.ndarray) -> np.ndarray:
+        """Expectation (N, m) of the other columns given rows (N, g) of some columns (g,) int."""
+        wanted = np.setdiff1d(np.arange(params.components.means.shape[1]), given)
+        resp = self.posteriors(self.marginal(params, given), X)
+        slopes, _ = self.family.conditional(params.components, given, wanted)
+        means = params.components.means
+        offsets = means[:, wanted] - (slopes @ means[:, given][:, :, None])[:, :, 0]
+        out = resp @ offsets
+        for k, slope in enumerate(slopes):  # no array of rows x components x columns
+            out += resp[:, k : k + 1] * (X @ slope.T)
+        return out
 
     def n_parameters(self, n_features: int) -> int:
         """Number of free parameters."""

@@ -1,0 +1,139 @@
+"""One climb of EM: E-step, acceptance, stopping rule, M-step, from one start. It knows models by their protocol."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem.acceleration import Accelerator
+from fastem.protocol import DegenerateError, Iteration, Result, Status, add_stats
+
+Callback = Callable[[Iteration], Any]
+StoppingRule = Callable[[Sequence[float], float], bool]
+
+# Differences of two sums of N terms are noise below a few ulps of the sum.
+_NOISE = 4 * np.finfo(np.float64).eps
+
+
+def change(history: Sequence[float], tol: float) -> bool:
+    """scikit-learn's rule: the last change is smaller than tol."""
+    return len(history) > 1 and abs(history[-1] - history[-2]) < tol
+
+
+def aitken(history: Sequence[float], tol: float) -> bool:
+    """The limit of the geometric sequence through the last three values is less than tol away.
+
+    Bohning et al. (1994), Ann. Inst. Statist. Math. 46, 373-388, section 2: with a = (l2 - l1) / (l1 - l0) the limit
+    is l1 + (l2 - l1) / (1 - a), which lies (l2 - l1)^2 / ((l1 - l0) - (l2 - l1)) - (l2 - l1) beyond l2.
+    """
+    if len(history) < 3:
+        return False
+    before, gain = history[-2] - history[-3], history[-1] - history[-2]
+    if abs(gain) <= _NOISE * abs(history[-1]):
+        return True
+    if before <= 0 or not 0 < gain < before:
+        return False
+    return gain * gain / (before - gain) < tol  # = a / (1 - a) (l2 - l1), the distance from l2 to the limit
+
+
+STOPPING: dict[str, StoppingRule] = {"change": change, "aitken": aitken}
+
+
+_CONFIRMING = 6  # points in a row, joined by plain steps, before a rule may stop an accelerated climb
+
+
+class Options(NamedTuple):
+    """What one start needs to know of the arguments of `fit`."""
+
+    max_iter: int
+    tol: float
+    rule: StoppingRule
+    callbacks: Sequence[Callback]
+    accelerate: Callable[[], Accelerator]
+    deadline: float
+
+
+def climb(model, data, params, number, options: Options) -> Result:
+    """Run EM from one start.
+
+    After a leap, the first plain steps gain what it disturbed, which says nothing of what EM would gain slowly. So once
+    a gain is small, also in view of how many steps the last leaps were worth, the rule is asked after some plain steps
+    in a row; if it says no, leaps go on, half as many as there were, before it is asked again.
+
+    A leap is kept if the objective there is no less than at the point before it, so accepted objectives never fall by
+    more than the M-step's own rounding; else the plain step is taken after all.
+    """
+    history: list[float] = []
+    plain: list[float] = []  # objectives per unit of weight since the last leap, all joined by plain steps
+    trail = [params]  # the same points, then the one to come
+    fallback = None  # the plain step, while a leap is tried
+    n_leaps, next_check = 0, 0
+    accelerator = options.accelerate()
+    status = Status.MAX_ITER
+    n_iter, log_likelihood = 0, -math.inf
+    data = data.with_notes()
+    try:
+        while n_iter < options.max_iter:
+            n_iter += 1
+            try:
+                stats, objective = evaluate(model, data, params, n_iter)
+                if fallback is not None and objective < history[-1]:
+                    raise DegenerateError("a leap downhill")
+                updated = model.m_step(stats, params)
+            except DegenerateError:
+                if fallback is None:
+                    raise
+                accelerator.rejected()
+                params, fallback = fallback, None
+                continue
+            if fallback is not None:
+                n_leaps += 1
+                accelerator.accepted()
+                plain, trail, fallback = [], [params], None
+            log_likelihood = stats.log_likelihood
+            history.append(objective)
+            plain.append(objective / stats.weight)
+            trail = [*trail[-2:], updated]
+            gain = (objective - history[-2]) / stats.weight if len(history) > 1 else math.inf
+            step = Iteration(number, n_iter, params, objective, gain)
+            stop = [callback(step) for callback in options.callbacks]
+            params = updated
+            settled = n_leaps == 0 or len(plain) >= _CONFIRMING
+            if settled and options.rule(plain, options.tol):
+                status = Status.CONVERGED
+                break
+            if any(stop):
+                status = Status.CALLBACK
+                break
+            if time.monotonic() > options.deadline:
+                status = Status.MAX_TIME
+                break
+            few = options.tol / accelerator.horizon
+            if n_leaps >= next_check and 1 < len(plain) < _CONFIRMING and plain[-1] - plain[-2] < few:
+                continue
+            if n_leaps and len(plain) >= _CONFIRMING:
+                next_check = n_leaps + max(8, n_leaps // 2)
+            leap = accelerator.leap(model, trail)
+            if leap is not None:
+                fallback, params = params, leap
+    except KeyboardInterrupt:
+        if not history:
+            raise
+        status = Status.INTERRUPTED
+    if fallback is not None:  # the last leap was not tried, or not to its end
+        params = fallback
+    return Result(params, log_likelihood, np.array(history), n_iter, status, model)
+
+
+def evaluate(model, data, params, n_iter=0):
+    """Statistics and objective of parameters; refuses those under which the data are impossible."""
+    stats = add_stats(model.e_step(params, block) for block in data)
+    objective = stats.log_likelihood + model.log_prior(params)
+    if not math.isfinite(objective):
+        raise DegenerateError(
+            f"the log-likelihood became {objective} at iteration {n_iter}: some rows have no density under any "
+            "component. Check the start parameters, or rescale columns that differ by many orders of magnitude"
+        )
+    return stats, objective
