@@ -17,9 +17,12 @@ _HOMES = {
     "NormalInverseWishart": "fastem.families.normal_inverse_wishart",
     "Result": "fastem.protocol",
     "Status": "fastem.protocol",
+    "Selection": "fastem.selection",
+    "bootstrap_test": "fastem.selection",
     "fit": "fastem.em",
     "load": "fastem.persistence",
     "save": "fastem.persistence",
+    "select": "fastem.selection",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

@@ -88,3 +88,18 @@ def segmentation(mixture: Any, image: np.ndarray, title: str) -> Any:
         left += mixture.weights_[k]
     axes.set(xlim=(0, 1), yticks=[], xticks=[], title="weights of the components")
     return figure
+
+
+def selection(chosen: Any, title: str) -> Any:
+    """Figure of the criterion of all candidates of a `fastem.Selection`, a line a structure; the best is ringed."""
+    name = chosen.criterion.replace("-", "_")
+    figure = _new_figure(7.5, 5.0)
+    axes = figure.add_subplot()
+    for structure in dict.fromkeys(row.covariance_type for row in chosen.table):
+        rows = sorted(row for row in chosen.table if row.covariance_type == structure)
+        axes.plot([row.n_components for row in rows], [getattr(row, name) for row in rows], marker="o", label=structure)
+    best = chosen.table[0]
+    axes.plot(best.n_components, getattr(best, name), "o", markersize=14, fillstyle="none", color="black")
+    axes.set(xlabel="components", ylabel=f"{chosen.criterion} (lower is better)", title=title)
+    axes.legend()
+    return figure

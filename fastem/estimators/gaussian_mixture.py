@@ -49,10 +49,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     init_params : {'kmeans', 'k-means++', 'random', 'random_from_data'}, default='kmeans'
         How a start finds its first responsibilities. Distances are taken on columns scaled by powers of two to
         comparable spread, so that a fit does not depend on the units.
-    n_race : int, default=0
-        0: each start is found and followed on all rows. Otherwise so many race for each on a sample of rows, the best
-        goes on over larger samples, and all rows are read only for the end: sooner there, and less likely in a bad
-        optimum.
     weights_init : array-like of shape (n_components,), default=None
     means_init : array-like of shape (n_components, n_features), default=None
     precisions_init : array-like, default=None
@@ -66,6 +62,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     stopping : {'change', 'aitken'}, default='change'
         'change' is scikit-learn's rule, a change of the objective below `tol`; 'aitken' waits until the estimated
         limit is less than `tol` away, so that slow convergence is not taken for the end.
+    n_race : int, default=0
+        0: each start is found and followed on all rows. Otherwise so many race for each on a sample of rows, the best
+        goes on over larger samples, and all rows are read only for the end: sooner there, and less likely in a bad
+        optimum.
     acceleration : {None, 'squarem'}, default=None
         'squarem' extrapolates along every two steps and keeps what leads uphill: several times fewer iterations where
         EM is slow, as with overlapping or surplus components.
@@ -144,7 +144,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         "max_iter": [Interval(Integral, 0, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "init_params": [StrOptions(set(STARTS))],
-        "n_race": [Interval(Integral, 0, None, closed="left")],
         "weights_init": ["array-like", None],
         "means_init": ["array-like", None],
         "precisions_init": ["array-like", None],
@@ -153,6 +152,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "stopping": [StrOptions(set(STOPPING))],
+        "n_race": [Interval(Integral, 0, None, closed="left")],
         "acceleration": [None, StrOptions({name for name in ACCELERATIONS if name is not None})],
         "max_time": [None, Interval(Real, 0.0, None, closed="left")],
         "resp_init": ["array-like", None],
@@ -174,7 +174,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         max_iter=100,
         n_init=1,
         init_params="kmeans",
-        n_race=0,
         weights_init=None,
         means_init=None,
         precisions_init=None,
@@ -183,6 +182,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         verbose=0,
         verbose_interval=10,
         stopping="change",
+        n_race=0,
         acceleration=None,
         max_time=None,
         resp_init=None,
@@ -200,7 +200,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         self.max_iter = max_iter
         self.n_init = n_init
         self.init_params = init_params
-        self.n_race = n_race
         self.weights_init = weights_init
         self.means_init = means_init
         self.precisions_init = precisions_init
@@ -209,6 +208,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.stopping = stopping
+        self.n_race = n_race
         self.acceleration = acceleration
         self.max_time = max_time
         self.resp_init = resp_init

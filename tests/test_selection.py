@@ -1,0 +1,118 @@
+"""Choice of the number of components and the structure."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.model_selection import GridSearchCV
+
+import fastem
+from fastem import GaussianMixture, select
+from fastem.demo import old_faithful
+
+
+def three(rng, n_samples=600):
+    centres = np.array([[0.0, 0.0], [7.0, 0.0], [0.0, 7.0]])
+    return centres[rng.integers(3, size=n_samples)] + rng.normal(size=(n_samples, 2))
+
+
+@pytest.mark.parametrize("criterion", ["bic", "icl", "held-out", "aic"])
+def test_the_truth_is_found(criterion, rng):
+    chosen = select(three(rng), n_components=range(1, 6), criterion=criterion, random_state=0)
+    if criterion in ("bic", "icl"):
+        assert chosen.best.n_components == 3
+        assert chosen.best.covariance_type in ("spherical", "tied")  # three parameters for the covariances either way
+    assert chosen.best.n_components >= 3
+    assert len(chosen.table) == 20
+    values = [getattr(row, criterion.replace("-", "_")) for row in chosen.table]
+    assert values == sorted(values)
+    assert math.isnan(chosen.table[0].held_out) == (criterion != "held-out")
+    assert str(chosen).splitlines()[0].split()[0] == "n_components"
+    assert len(str(chosen).splitlines()) == 21
+
+
+def test_criteria_are_those_of_the_estimator(rng):
+    X = three(rng, 200)
+    chosen = select(X, n_components=[2], covariance_type="diag", random_state=3)
+    row, best = chosen.table[0], chosen.best
+    assert row.bic == pytest.approx(best.bic(X), rel=1e-12)
+    assert row.aic == pytest.approx(best.aic(X), rel=1e-12)
+    entropy = -np.log(best.predict_proba(X).max(axis=1)).sum()
+    assert row.icl == pytest.approx(row.bic + 2 * entropy, rel=1e-12)
+    assert row.n_parameters == 9
+
+
+def test_weights_count_as_rows(rng):
+    X = three(rng, 150)
+    counts = rng.integers(0, 3, len(X)).astype(float)
+    options = {"n_components": [1, 3], "covariance_type": ["full"], "random_state": 0, "n_race": 0}
+    weighted = select(X, sample_weight=counts, **options)
+    repeated = select(np.repeat(X, counts.astype(int), axis=0), **options)
+    for one, two in zip(weighted.table, repeated.table, strict=True):
+        assert one.bic == pytest.approx(two.bic, rel=1e-4)
+
+
+def test_old_faithful_has_three_tied_components():
+    """mclust's choice for these data (Scrucca et al. 2016, R Journal 8, section 3): EEE with three, BIC -2314.3."""
+    chosen = select(old_faithful(), n_components=range(1, 7), random_state=0, reg_covar=0.0)
+    assert (chosen.best.n_components, chosen.best.covariance_type) == (3, "tied")
+    assert chosen.table[0].bic == pytest.approx(2314.3, abs=0.2)
+
+
+def test_a_candidate_that_collapses_stays_in_the_table(rng):
+    X = np.repeat(rng.normal(size=(4, 2)), 5, axis=0)
+    chosen = select(X, n_components=[1, 4], covariance_type="full", reg_covar=0.0, random_state=0)
+    assert chosen.best.n_components == 1
+    assert "component" in chosen.table[-1].failure
+    assert math.isnan(chosen.table[-1].bic)
+    with pytest.raises(ValueError, match="no candidate could be fitted"):
+        select(X, n_components=[4], covariance_type="full", reg_covar=0.0, random_state=0)
+
+
+def test_picture_of_a_selection(rng, tmp_path):
+    pytest.importorskip("matplotlib")
+    from fastem.pictures import save_figure, selection
+
+    chosen = select(three(rng, 150), n_components=range(1, 4), random_state=0)
+    figure = selection(chosen, "three clusters")
+    lines = figure.axes[0].get_lines()
+    assert [len(line.get_xdata()) for line in lines] == [3, 3, 3, 3, 1]
+    assert lines[-1].get_ydata()[0] == min(line.get_ydata().min() for line in lines)
+    save_figure(figure, tmp_path / "selection.png")
+    assert (tmp_path / "selection.png").stat().st_size > 10_000
+
+
+def test_grid_search_works(rng):
+    X = three(rng, 300)
+    found = GridSearchCV(GaussianMixture(random_state=0, n_race=3), {"n_components": [1, 2, 3]}, cv=3).fit(X)
+    assert found.best_params_["n_components"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"criterion": "bics"}, "criterion must be one of"),
+        ({"n_components": [0]}, "n_components must hold"),
+        ({"n_components": []}, "n_components must hold"),
+        ({"n_components": [99]}, "larger than the number of rows, 9"),
+        ({"covariance_type": ["round"]}, "covariance_type must hold"),
+        ({"criterion": "held-out", "held_out": 1.5}, "held_out must lie"),
+        ({"criterion": "held-out", "held_out": 0.99}, "leaves 0 row"),
+    ],
+)
+def test_refusals(arguments, message, rng):
+    with pytest.raises(ValueError, match=message):
+        select(rng.normal(size=(9, 1)), **arguments)
+
+
+def test_one_more_component_is_tested(rng):
+    X = np.concatenate([rng.normal(size=(80, 1)), rng.normal(size=(80, 1)) + 5.0])
+    one = fastem.bootstrap_test(X, 1, n_bootstrap=39, random_state=0)
+    two = fastem.bootstrap_test(X, 2, n_bootstrap=39, random_state=0)
+    assert one.p_value == pytest.approx(1 / 40)
+    assert one.statistic > one.replicates.max()
+    assert two.p_value > 0.05
+    assert two.replicates.shape == (39,)
+    for arguments, message in [({"n_components": 0}, "n_components"), ({"n_bootstrap": 0}, "n_bootstrap")]:
+        with pytest.raises(ValueError, match=message):
+            fastem.bootstrap_test(X, **{"n_components": 1, **arguments})
