@@ -110,8 +110,10 @@ def fit(
     failure: DegenerateError | None = None
     for number in range(1 if start is not None or max_iter == 0 else int(n_init)):
         try:
-            params = _start(model, data, rng, number, int(n_race), options) if start is None else start
-            result = params if isinstance(params, Result) else climb(model, data, params, number, options)
+            params, cut = (start, None) if start is not None else _start(model, data, rng, number, int(n_race), options)
+            result = climb(model, data, params, number, options if cut is None else options._replace(max_iter=1))
+            if cut is not None:
+                result = result._replace(status=cut)
         except DegenerateError as error:
             failure = error
             continue
@@ -129,15 +131,17 @@ def fit(
     return best
 
 
-def _start(model, data: Data, rng: np.random.Generator, number: int, n_race: int, options: Options) -> Params | Result:
-    """Parameters to start from on all rows; a result if time ran out or the user did before.
+def _start(
+    model, data: Data, rng: np.random.Generator, number: int, n_race: int, options: Options
+) -> tuple[Params, Status | None]:
+    """Parameters to start from on all rows, and why no more than one pass is to follow, if so.
 
     With n_race > 0, so many starts race on a sample: a few iterations each, then all are judged by one E-step on rows
     of their own if there are enough, where a component that has collapsed onto a few rows of the sample is of no use.
     The winner goes on over nested samples, four times as large each.
     """
     if n_race == 0 or options.max_iter == 0:
-        return model.initialize(data, rng)
+        return model.initialize(data, rng), None
     sizes = _sample_sizes(model.sample_size(data), data)
     sample = judge = data
     if sizes:
@@ -150,7 +154,7 @@ def _start(model, data: Data, rng: np.random.Generator, number: int, n_race: int
         try:
             result = climb(model, sample, model.initialize(sample, rng), number, heat)
             if result.status in _CUT_SHORT:
-                return result
+                return result.params, result.status
             value = evaluate(model, judge, result.params)[1]
         except DegenerateError as error:
             failure = error
@@ -164,9 +168,9 @@ def _start(model, data: Data, rng: np.random.Generator, number: int, n_race: int
         larger = options._replace(tol=max(options.tol, _enough(model, best, n_rows)), rule=aitken, callbacks=())
         result = climb(model, data.take(order[:n_rows]), best, number, larger)
         if result.status in _CUT_SHORT:
-            return result
+            return result.params, result.status
         best = result.params
-    return best
+    return best, None
 
 
 def _sample_sizes(smallest: int, data: Data) -> list[int]:

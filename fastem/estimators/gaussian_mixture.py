@@ -320,6 +320,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
                     "set warm_start=False"
                 )
             start = self._params()
+        if self.n_race and self.resp_init is not None:
+            raise ValueError("resp_init gives one start for all rows, so that none can race; use n_race=0")
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         result = fit(
             self._model(),
@@ -331,7 +333,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             acceleration=self.acceleration,
             max_time=self.max_time,
             n_init=self.n_init,
-            n_race=self.n_race if self.resp_init is None else 0,
+            n_race=self.n_race,
             random_state=seed,
             callbacks=[*callbacks, *self._reporters()],
         )
