@@ -69,7 +69,10 @@ class Squarem:
         """Extrapolate from the last three points."""
         if len(trail) < 3:
             return None
-        x0, x1, x2 = (model.pack(params) for params in trail[-3:])
+        try:
+            x0, x1, x2 = (model.pack(params) for params in trail[-3:])
+        except DegenerateError:  # on the boundary: only plain steps from here
+            return None
         r = x1 - x0
         v = (x2 - x1) - r
         length, curvature = float(np.linalg.norm(r)), float(np.linalg.norm(v))

@@ -11,9 +11,11 @@ from fastem.data import SMALLEST, Block, Data
 from fastem.em import fit
 from fastem.protocol import DegenerateError, Params, Status, add_stats
 
-_STEP = 1e-4  # of a coordinate, for differences of the score; coordinates are of order 1
+_STEP = 1e-4  # of a coordinate, for differences of the score; coordinates are of order 1 or less
+_REFINEMENTS = 6  # of a step
 _JACOBIAN_STEP = 1e-6
-_FLAT = 1e-9  # of the largest curvature: below, a direction is taken for one without effect
+_WITHOUT_EFFECT = 1e-6  # of the largest effect on what is reported: below, a direction has none
+_FLAT = 1e-9  # curvature, in units of the coordinates' own, below which there is no maximum
 # A Newton step would gain so many nats in all: parameters within a seventh of a standard error of the maximum.
 _CONVERGED = 0.01
 
@@ -64,30 +66,44 @@ def information(model: Any, params: Params, data: Data) -> Uncertainty:
     """
     center = model.pack(params)
     score = _score_of(model, data)
-    columns = []
-    for coordinate in np.eye(len(center)):
-        step = _STEP * coordinate
-        columns.append((score(center + step) - score(center - step)) / (2 * _STEP))
-    curvature = -np.array(columns)
+    curvature = np.array([-_slope(score, center, unit, data.total_weight) for unit in np.eye(len(center))])
     curvature = 0.5 * (curvature + curvature.T)
-    values, vectors = np.linalg.eigh(curvature)
     jacobian = _jacobian(lambda x: _flatten(model.estimands(model.unpack(x))), center)
-    flat = np.abs(values) <= _FLAT * np.abs(values).max()
-    free = np.abs(jacobian @ vectors[:, flat]).max(axis=0, initial=0.0) < 1e-6 * np.abs(jacobian).max()
-    if not free.all() or (values[~flat] <= 0).any():
+    # In coordinates of unit curvature, and without the directions in which nothing that is reported changes.
+    diagonal = np.diagonal(curvature)
+    unit = 1.0 / np.sqrt(np.where(diagonal > _FLAT * diagonal.max(), diagonal, 1.0))
+    jacobian = jacobian * unit
+    reach = np.abs(jacobian).max(axis=1, keepdims=True)
+    _, sizes, directions = np.linalg.svd(jacobian / np.where(reach > 0, reach, 1.0), full_matrices=False)
+    directions = directions[sizes > _WITHOUT_EFFECT * sizes.max()]
+    values, vectors = np.linalg.eigh(directions @ (curvature * unit * unit[:, None]) @ directions.T)
+    if values.min() <= _FLAT:
         raise ValueError(
             "the log-likelihood has no strict maximum here, so there are no standard errors: more components than the "
             "data tell apart, one on the boundary (a weight of 0), or a fit that has not converged"
         )
-    values, vectors = values[~flat], vectors[:, ~flat]
-    gain = 0.5 * float(((vectors.T @ score(center)) ** 2 / values).sum())
+    directions = vectors.T @ directions
+    gain = 0.5 * float(((directions @ (unit * score(center))) ** 2 / values).sum())
     if gain > _CONVERGED:
         raise ValueError(
             f"the fit has not converged: a Newton step would gain about {gain:.2g} nats. Fit with a smaller tol, "
             "stopping='aitken' and reg_covar=0 before asking for standard errors"
         )
-    turned = jacobian @ vectors
+    turned = jacobian @ directions.T
     return _named(model.estimands(params), (turned / values) @ turned.T)
+
+
+def _slope(score, center: np.ndarray, unit: np.ndarray, total: float) -> np.ndarray:
+    """Derivative of the score along a coordinate, by a step that is small beside what one row tells of it."""
+    step = _STEP
+    for _ in range(_REFINEMENTS):
+        slope = (score(center + step * unit) - score(center - step * unit)) / (2 * step)
+        information = abs(float(slope @ unit)) / total
+        wanted = _STEP / math.sqrt(max(information, 1.0))
+        if wanted > step / 3:
+            break
+        step = wanted
+    return slope
 
 
 def bootstrap(
@@ -95,15 +111,18 @@ def bootstrap(
 ) -> Uncertainty:
     """Standard errors from fits to reweighted rows, each from the given parameters, so that labels stay.
 
-    Rubin (1981), Ann. Statist. 9, 130-134: weights are exponential, scaled to the same total. Fits that collapse are
-    left out.
+    Rubin (1981), Ann. Statist. 9, 130-134: weights are exponential, scaled to the same total; those of a row that
+    counts w times are the sum of w, a gamma variable. Fits that collapse are left out.
     """
+
+    def ones(block):
+        return np.ones((len(block.X), 1))
+
     draws = []
     for _ in range(n_bootstrap):
         blocks = []
         for block in data:
-            weight = rng.standard_exponential((len(block.X), 1))
-            blocks.append(Block(block.X, weight * block.weight if len(block.weight) else weight))
+            blocks.append(Block(block.X, rng.standard_gamma(block.weight if len(block.weight) else ones(block))))
         total = sum(float(block.weight.sum()) for block in blocks)
         scaled = Data([Block(block.X, block.weight * (data.total_weight / total)) for block in blocks])
         try:

@@ -109,6 +109,47 @@ def test_weights_count_as_repetitions(rng):
     assert (high < 1).all()
 
 
+def test_the_bootstrap_takes_weights_for_repetitions(rng):
+    X = rng.normal(size=(60, 1))
+    gm = GaussianMixture(1, **EXACT).fit(X)
+    options = {"method": "bootstrap", "n_bootstrap": 400, "random_state": 0}
+    errors = [
+        gm.standard_errors(*rows, **options).standard_errors["means"].item()
+        for rows in ((X, np.full(60, 25.0)), (np.repeat(X, 25, axis=0),))
+    ]
+    assert errors[0] == pytest.approx(errors[1], rel=0.2)
+    assert errors[0] == pytest.approx(np.sqrt(gm.covariances_.item() / 1500), rel=0.2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_float32_rows(seed):
+    rng = np.random.default_rng(seed)
+    X = np.concatenate([rng.normal(size=(1500, 2)), rng.normal(size=(1500, 2)) + 3.0]).astype(np.float32)
+    gm = GaussianMixture(2, random_state=0, **(EXACT | {"tol": 1e-10})).fit(X.astype(np.float64))
+    single, double = gm.standard_errors(X), gm.standard_errors(X.astype(np.float64))
+    for name, errors in double.standard_errors.items():
+        np.testing.assert_allclose(single.standard_errors[name], errors, rtol=1e-5)
+
+
+@pytest.mark.parametrize("far", [50.0, 1e5])
+def test_a_component_far_away_changes_nothing(far):
+    rng = np.random.default_rng(0)
+    near = np.concatenate([rng.normal(size=(2000, 1)), rng.normal(size=(2000, 1)) + 3.0])
+    X = np.concatenate([near, rng.normal(size=(2000, 1)) + far])
+    start = {
+        "means_init": [[0.0], [3.0], [far]],
+        "weights_init": np.full(3, 1 / 3),
+        "precisions_init": np.ones((3, 1, 1)),
+    }
+    gm = GaussianMixture(3, **start, **EXACT).fit(X)
+    two = {"means_init": [[0.0], [3.0]], "weights_init": np.full(2, 0.5), "precisions_init": np.ones((2, 1, 1))}
+    alone = GaussianMixture(2, **two, **EXACT).fit(near)
+    found, want = gm.standard_errors(X).standard_errors, alone.standard_errors(near).standard_errors
+    np.testing.assert_allclose(found["means"][:2], want["means"], rtol=2e-3)
+    np.testing.assert_allclose(found["covariances"][:2], want["covariances"], rtol=2e-3)
+    assert found["means"][2] == pytest.approx(gm.covariances_[2, 0] ** 0.5 / 2000**0.5, rel=1e-3)
+
+
 def test_priors_sharpen(rng):
     X = rng.normal(size=(30, 1))
     plain = GaussianMixture(1, **EXACT).fit(X).standard_errors(X)

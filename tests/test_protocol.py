@@ -391,3 +391,26 @@ def test_a_collapse_is_named_alike_with_and_without_kernels(few, rng, monkeypatc
     for bad, column in [(flat, 1), (dependent, 1), (np.full((3, 3), np.nan), 0)]:
         with pytest.raises(DegenerateError, match=f"component 1 has a singular covariance at column {column}"):
             family.precisions_cholesky(np.stack([good, bad]), granule)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [np.asfortranarray, lambda X: X.astype(np.int64), lambda X: X.astype(np.uint8), lambda X: X[:, ::-1][:, ::-1]],
+)
+def test_a_models_densities_take_any_numbers(form, rng):
+    """Kernels load whole vectors of floats in C order; everything else is brought into that form."""
+    X = rng.integers(0, 9, (50, 3)).astype(float)
+    result = fastem.fit(Mixture(Gaussian()), X, random_state=0)
+    want = result.model.log_densities(result.params, X)
+    assert np.array_equal(result.model.log_densities(result.params, form(X)), want)
+    with pytest.raises(ValueError, match="X has 2 columns; the means have 3"):
+        result.model.labels(result.params, np.zeros((4, 2)))
+
+
+def test_no_coordinates_on_the_boundary(rng):
+    case = case_of(Mixture(Gaussian(), 2), rng)
+    with pytest.raises(DegenerateError, match="weight 0"):
+        case.model.pack(case.params._replace(weights=np.array([1.0, 0.0])))
+    start = np.zeros(len(case.X), int)
+    with pytest.raises(ValueError, match="none can race"):
+        fastem.fit(Mixture(Gaussian(), 2, start=start), case.X, n_race=2)

@@ -433,7 +433,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         data, params = as_data(rows, sample_weight), self._params()
         model = self._model().prepare(data)
         if method == "information":
-            return information(model, params, data)
+            return information(model.in_double(), params, data)
         seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
         tol = min(self.tol, _BOOTSTRAP_TOL)
         return bootstrap(self._model(), params, data, int(n_bootstrap), np.random.default_rng(seed), tol, _MANY)

@@ -73,7 +73,7 @@ class Frame(NamedTuple):
     deviation: np.ndarray  # (D,) of all rows, in the frame
     granule: np.ndarray  # (D,) rounding of the data, in their own units
     rows: np.ndarray  # (2, D) center and scale, as kernels take them
-    dtype: np.dtype  # of the data
+    dtype: np.dtype  # of the data, and of the products if they can bear it
 
 
 class Layout(NamedTuple):
@@ -257,7 +257,8 @@ class Gaussian:
             covariances = np.broadcast_to(np.atleast_2d(covariances.T).T, params.means.shape)
             traces = covariances @ (roots**2).T
         distances = -2.0 * (self.log_densities(params, params.means) - self._log_constants(params))
-        return peaks[:, None] - peaks + 0.5 * (distances + traces - n_features)
+        with np.errstate(invalid="ignore"):  # between components of weight 0
+            return peaks[:, None] - peaks + 0.5 * (distances + traces - n_features)
 
     def exact(self, params: GaussianParams, log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Frame (2, D), constants (K,) and whiteners for densities: all whitened, in float64 and the data's units.

@@ -24,8 +24,11 @@ def n_statistics(feature_map, n_features):
 
 
 @kernel
-def build_features(feature_map, columns, first, last, phi):
-    """phi (last - first, B) = rows first..last-1 of the feature map of a block held as columns (D, B)."""
+def build_features(feature_map, columns, first, last, phi, in_place=False):
+    """phi (last - first, B) = rows first..last-1 of the feature map of a block held as columns (D, B).
+
+    in_place: phi is whole, and the columns are its rows 1..D.
+    """
     n_features, width = columns.shape
     i, j = 0, 0
     if feature_map == FULL and first > 1 + n_features:
@@ -39,7 +42,7 @@ def build_features(feature_map, columns, first, last, phi):
             for b in range(width):
                 phi[p - first, b] = 1.0
         elif p <= n_features:
-            for b in range(width):
+            for b in range(0 if in_place else width):
                 phi[p - first, b] = columns[p - 1, b]
         elif feature_map == FULL:
             for b in range(width):

@@ -5,6 +5,7 @@ Transposing is done in square tiles of vectors, by rounds of interleaving; a loo
 
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
@@ -116,6 +117,9 @@ def _load_tile_vector(typingctx, X, rows, b, d, frame, out):
 
     Columns beyond those of X are garbage, and no memory beyond X is read.
     """
+    for array in (X, frame, out):
+        if array.layout != "C" or array.dtype not in (types.float32, types.float64):
+            raise TypingError(f"rows are loaded from and into C-ordered arrays of floats, not {array}")
     signature = types.void(X, rows, b, d, frame, out)
     n = VECTOR_BYTES // (X.dtype.bitwidth // 8)
 

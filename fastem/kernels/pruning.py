@@ -100,6 +100,8 @@ def largest_fall(gap, bounds, component):
         if gap[component[k]] == 0.0:
             d = np.sqrt(max(0.0, 2.0 * (bounds[BEFORE, k] - worst)))
             far = bounds[STRETCH, k] * d + bounds[SHIFT, k]
+            if not far < np.inf:  # the parameters went too far to bound anything
+                return np.inf
             fall = max(fall, bounds[BEFORE, k] - bounds[CONSTANT, k] + 0.5 * (far * far - d * d))
     return fall
 

@@ -101,7 +101,7 @@ def _score_states(states, listed, start, stop, built, work, scores):
     First come the fast states, by theta phi or whitened if they are few; then the thin ones, whitened.
     """
     feature_map, theta, n_thin, whitener, peak = states
-    products, columns, _, _, _, phi, packed, _, _, _, _ = work
+    products, columns, _, _, _, phi, packed, _, _, _, _, _ = work
     n_states, n_stats = theta.shape
     n_fast = n_states - n_thin
     chunk, width = phi.shape
@@ -122,7 +122,7 @@ def _score_states(states, listed, start, stop, built, work, scores):
         for first in range(0, n_stats, chunk):
             last = min(first + chunk, n_stats)
             if not built:
-                build_features(feature_map, columns, first, last, phi)
+                build_features(feature_map, columns, first, last, phi, chunk >= n_stats)
             call_at(products[0], (natural, first, phi, end - start, width, last - first, scores[start:]))
         built = chunk >= n_stats
     for j in range(end, stop):
@@ -164,24 +164,24 @@ def _add_moments(product, source, turned, resp, weighted, second, sums, column):
 
 
 @piece
-def _add_features(feature_map, source, resp, phi, sums, column):
-    """sums[:, column] += sum of resp (B,) times the features of source (D, B)."""
+def _add_features(feature_map, source, resp, spare, sums, column):
+    """sums[:, column] += sum of resp (B,) times the features of source (D, B); `spare` holds some of them at a time."""
     n_stats = sums.shape[0]
-    chunk, width = phi.shape
+    chunk, width = spare.shape
     for first in range(0, n_stats, chunk):
         last = min(first + chunk, n_stats)
-        build_features(feature_map, source, first, last, phi)
+        build_features(feature_map, source, first, last, spare)
         for p in range(last - first):
             total = 0.0
             for b in range(width):
-                total += phi[p, b] * resp[b]
+                total += spare[p, b] * resp[b]
             sums[first + p, column] += total
 
 
 @piece
 def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums):
     """sums (P, columns) += phi resp of the fast states listed, with resp (listed, B)."""
-    products, columns, _, _, _, phi, _, part, turned_resp, _, _ = work
+    products, columns, _, _, _, phi, _, part, turned_resp, _, _, _ = work
     n_stats = sums.shape[0]
     chunk, width = phi.shape
     whole = n_listed >= n_fast
@@ -192,7 +192,7 @@ def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums
     for first in range(0, n_stats, chunk):
         last = min(first + chunk, n_stats)
         if not built:
-            build_features(feature_map, columns, first, last, phi)
+            build_features(feature_map, columns, first, last, phi, chunk >= n_stats)
         if whole:
             call_at(products[1], (phi, 0, turned_resp, last - first, n_columns, width, sums[first:last]))
             continue
@@ -208,12 +208,12 @@ def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums
 
 @piece
 def _accumulate_block(states, listed, n_listed, scores, factor, built, work, sums):
-    """Add a block's statistics to sums (P, columns), with responsibilities scores * factor; overwrites scores and phi.
+    """Add a block's statistics to sums (P, columns), with responsibilities scores * factor; overwrites scores.
 
     Thin states have the last columns, and the statistics of their own whitened rows.
     """
     feature_map, theta, n_thin, whitener, _ = states
-    products, columns, turned, centred, y, phi, _, part, _, weighted, turned_y = work
+    products, columns, turned, centred, y, _, _, part, _, weighted, turned_y, spare = work
     n_states, n_features, width = theta.shape[0], columns.shape[0], columns.shape[1]
     n_fast = n_states - n_thin
     n_fast_listed = 0
@@ -241,7 +241,7 @@ def _accumulate_block(states, listed, n_listed, scores, factor, built, work, sum
         if feature_map == FULL:
             _add_moments(products[1], source, turned_source, scores[j], weighted, part, sums, column)
         else:
-            _add_features(feature_map, source, scores[j], phi, sums, column)
+            _add_features(feature_map, source, scores[j], spare, sums, column)
 
 
 @piece
@@ -296,18 +296,21 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
     n_states, n_stats = theta.shape
     width = block_rows(X.shape[0], n_features, n_states, n_stats, theta.itemsize)
     chunk = min(n_stats, max(1, _FEATURE_BYTES // (width * theta.itemsize)))
-    columns = aligned_empty(tile_columns(n_features, X.itemsize), width, theta)
-    columns, tiles = columns[:n_features], columns
+    n_tiles = tile_columns(n_features, X.itemsize)
+    in_place = chunk == n_stats  # the columns are loaded where the features want them
+    phi = aligned_empty(max(n_stats, 1 + n_tiles) if in_place else chunk, width, theta)
+    tiles = phi[1:] if in_place else aligned_empty(n_tiles, width, theta)
+    columns = tiles[:n_features]
+    spare = aligned_empty(chunk if states[2] > 0 else 1, width, theta)
     turned = aligned_empty(width, padded(n_features, theta.itemsize), theta)
     turned_y = aligned_empty(width, turned.shape[1], theta)
     centred = aligned_empty(n_features, width, theta)
     y = aligned_empty(n_features, width, theta)
-    phi = aligned_empty(chunk, width, theta)
     packed = aligned_empty(n_states, n_stats, theta)
     part = aligned_empty(max(chunk, ROWS), max(sums.shape[1], turned.shape[1]), sums)
     resp = aligned_empty(width, padded(n_states, theta.itemsize), theta)
     weighted = aligned_empty(n_features, width, theta)
-    work = (products, columns, turned, centred, y, phi, packed, part, resp, weighted, turned_y)
+    work = (products, columns, turned, centred, y, phi, packed, part, resp, weighted, turned_y, spare)
     clear(turned)
     clear(turned_y)
     clear(resp)

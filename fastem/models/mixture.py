@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem.data import SMALLEST, Block, Data, Summary, as_numbers, as_writable, is_integer, is_real, summarize
+from fastem.data import SMALLEST, Block, Data, Summary, as_numbers, as_rows, as_writable, is_integer, is_real, summarize
 from fastem.families.gaussian import Frame, Gaussian, GaussianParams, Layout, Moments
 from fastem.initialize import CENTERS, STARTS, centers, check_resp, given_blocks, random_blocks, require_distinct
 from fastem.kernels._jit import one_blas_thread, use_threads
@@ -19,6 +19,7 @@ from fastem.kernels.sweep import LABEL, LOG_DENSITY, POSTERIOR, States, block_ro
 from fastem.models.skipping import Skipping, has_lost, may_skip
 from fastem.protocol import DegenerateError
 
+_FLOATS = (np.float32, np.float64)
 _SAMPLE_ROWS, _ROWS_PER_MEAN = 5000, 50  # rows of the sample for starts: at least, and for each value of a mean
 
 
@@ -207,11 +208,15 @@ class Mixture:
 
     def sample_size(self, data: Data) -> int:
         """Rows that tell starts apart."""
+        if not isinstance(self.start, str):
+            raise ValueError("start gives one start for all rows, so that none can race; use n_race=0")
         return max(_SAMPLE_ROWS, _ROWS_PER_MEAN * self.n_components * data.n_features)
 
     def pack(self, params: MixtureParams) -> np.ndarray:
         """Coordinates: log-weights up to a constant, then those of the family in the frame."""
-        log_weights = np.log(np.maximum(params.weights, SMALLEST))
+        if not params.weights.all():
+            raise DegenerateError("a component has weight 0, which has no coordinates; use fewer components")
+        log_weights = np.log(params.weights)
         return np.concatenate([log_weights - log_weights.mean(), self.family.pack(params.components, self.bound)])
 
     @_same_bits
@@ -235,6 +240,10 @@ class Mixture:
         """Return what standard errors are given for."""
         means, covariances, _ = params.components
         return {"weights": params.weights, "means": means, "covariances": covariances}
+
+    def in_double(self) -> "Mixture":
+        """Return the same model with products in float64, whatever the rows are."""
+        return replace(self, frame=self.bound._replace(dtype=np.dtype(np.float64)))
 
     # beyond fitting
 
@@ -269,6 +278,7 @@ class Mixture:
     @_same_bits
     def regress(self, params: MixtureParams, given: np.ndarray, X: np.ndarray) -> np.ndarray:
         """Expectation (N, m) of the other columns given rows (N, g) of some columns (g,) int."""
+        X = as_rows(X)
         wanted = np.setdiff1d(np.arange(params.components.means.shape[1]), given)
         resp = self.posteriors(self.marginal(params, given), X)
         slopes, _ = self.family.conditional(params.components, given, wanted)
@@ -293,6 +303,10 @@ class Mixture:
 
     @_same_bits
     def _score(self, params: MixtureParams, X: np.ndarray, wanted: int) -> np.ndarray:
+        if not (isinstance(X, np.ndarray) and X.ndim == 2 and X.flags.c_contiguous and X.dtype in _FLOATS):
+            X = as_rows(X)
+        if X.shape[1] != params.components.means.shape[1]:
+            raise ValueError(f"X has {X.shape[1]} columns; the means have {params.components.means.shape[1]}")
         frame, constants, whiteners = self.family.exact(params.components, _log(params.weights))
         return score(as_writable(X), frame, constants, whiteners, use_threads(self.n_threads), wanted)
 

@@ -78,7 +78,7 @@ class Skipping:
             if part > _USELESS:
                 self.order, self.gaps = NOTHING.order, NOTHING.gaps
                 self.pause *= 4  # what was useless will be for some time
-                self.n_passes, self.next_probe, self.fewest = 0, self.pause, 1.0
+                self.n_passes, self.next_probe, self.fewest, self.excess = 0, self.pause, 1.0, 0.0
 
     def _wants_order(self, family, last: Point, now: Point, cutoff: np.ndarray, X: np.ndarray) -> bool:
         """Whether rows should be put in order anew, if as many passes are to come as there were since the last time."""
