@@ -26,7 +26,7 @@ _BLOCKS = 200  # a block takes microseconds: so many a call, in compiled code, o
 @numba.njit(cache=True)
 def _products(a, b, c, m, n, depth, times):
     for _ in range(times):
-        products.product(a, 0, b, m, n, depth, c)
+        products.product(a, 0, b, m, n, depth, c, False)
 
 
 @numba.njit(cache=True)

@@ -118,7 +118,8 @@ def shapes():
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("wide", [False, True], ids=["same", "float64-sums"])
-def test_product_matches_the_oracle_and_touches_nothing_else(dtype, wide, rng):
+@pytest.mark.parametrize("fresh", [False, True])
+def test_product_matches_the_oracle_and_touches_nothing_else(dtype, wide, fresh, rng):
     half = VECTOR_BYTES // 2 // np.dtype(dtype).itemsize
     for m, halves, depth in shapes():
         n = halves * half
@@ -126,8 +127,11 @@ def test_product_matches_the_oracle_and_touches_nothing_else(dtype, wide, rng):
         b = rng.normal(size=(depth, n + 5)).astype(dtype)
         c = rng.normal(size=(m + 2, n + 7)).astype(np.float64 if wide else dtype)
         want = c.copy()
+        if fresh:
+            c[:m, :n] = np.nan
+            want[:m, :n] = 0.0
         want[:m, :n] += a[:, 2 : 2 + depth].astype(np.float64) @ b[:, :n]
-        product(a, 2, b, m, n, depth, c)
+        product(a, 2, b, m, n, depth, c, fresh)
         np.testing.assert_allclose(
             c[:m, :n],
             want[:m, :n],
@@ -138,9 +142,10 @@ def test_product_matches_the_oracle_and_touches_nothing_else(dtype, wide, rng):
         assert np.array_equal(c[:, n:], want[:, n:])
 
 
-def test_the_plain_tile_is_a_product(rng):
+@pytest.mark.parametrize("fresh", [False, True])
+def test_the_plain_tile_is_a_product(fresh, rng):
     a, b, c = rng.normal(size=(3, 6)), rng.normal(size=(6, VECTOR_BYTES // 8 + 1)), np.zeros((4, VECTOR_BYTES // 8 + 2))
-    _tile_plain(a, 6, 6, b, 1, b.shape[1], c, c.shape[1] + 1, c.shape[1], 6, 2, 1, 1)
+    _tile_plain(a, 6, 6, b, 1, b.shape[1], c, c.shape[1] + 1, c.shape[1], 6, fresh, 2, 1, 1)
     np.testing.assert_allclose(c[1:3, 1:-1], a[1:] @ b[:, 1:])
     assert not c[[0, 3]].any()
     assert not c[:, [0, -1]].any()

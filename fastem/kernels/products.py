@@ -1,4 +1,4 @@
-"""One register-blocked matrix product, C += A B, for both products of the E-step.
+"""One register-blocked matrix product, C += A B or C = A B, for both products of the E-step.
 
 The tile is an intrinsic that emits explicit vectors: `rows` x `vectors` accumulators live in registers over one
 loop of the shared index. LLVM's own vectoriser stops at about 40 % of dgemm's rate on the same loops, the tile
@@ -20,14 +20,14 @@ ROWS = 4 if VECTOR_BYTES == 32 else 8
 
 
 @intrinsic(prefer_literal=True)
-def _tile_vector(typingctx, a, ia, lda, b, ib, ldb, c, ic, ldc, depth, rows, vectors, parts):
-    """C[:rows, :columns] += A[:rows, :depth] B[:depth, :columns] from flat offsets ia, ib, ic.
+def _tile_vector(typingctx, a, ia, lda, b, ib, ldb, c, ic, ldc, depth, fresh, rows, vectors, parts):
+    """C[:rows, :columns] += A[:rows, :depth] B[:depth, :columns], or = if fresh, from flat offsets ia, ib, ic.
 
     columns = vectors * VECTOR_BYTES / (parts * itemsize); C may be wider than A and B (float64 over float32).
     """
     if not a.layout == b.layout == c.layout == "C":
         raise TypingError(f"tiles need C-ordered arrays, got {a}, {b}, {c}")
-    signature = types.void(a, ia, lda, b, ib, ldb, c, ic, ldc, depth, rows, vectors, parts)
+    signature = types.void(a, ia, lda, b, ib, ldb, c, ic, ldc, depth, fresh, rows, vectors, parts)
     n_lanes = VECTOR_BYTES // parts.literal_value // (b.dtype.bitwidth // 8)
     shape = rows.literal_value, vectors.literal_value, n_lanes
 
@@ -38,7 +38,7 @@ def _tile_vector(typingctx, a, ia, lda, b, ib, ldb, c, ic, ldc, depth, rows, vec
             pointers.append(builder.gep(array.data, [args[i + 1]]))
         pa, pb, pc = pointers
         tile = _tile_function(builder.module, shape, b.dtype.bitwidth, c.dtype.bitwidth)
-        builder.call(tile, [pa, args[2], pb, args[5], pc, args[8], args[9]])
+        builder.call(tile, [pa, args[2], pb, args[5], pc, args[8], args[9], args[10]])
         return context.get_dummy_value()
 
     return signature, codegen
@@ -48,15 +48,16 @@ def _tile_function(module, shape, bits, wide_bits):
     """The LLVM function of a tile, once a module and never inlined: a kernel has dozens of calls of each tile."""
     n_rows, n_vectors, n_lanes = shape
     scalar, wide_scalar, index = scalar_of(bits), scalar_of(wide_bits), ir.IntType(64)
-    arguments = [scalar.as_pointer(), index, scalar.as_pointer(), index, wide_scalar.as_pointer(), index, index]
+    source, target = scalar.as_pointer(), wide_scalar.as_pointer()
+    arguments = [source, index, source, index, target, index, index, ir.IntType(1)]
     name = f"fastem_tile_{n_rows}x{n_vectors}x{n_lanes}_f{bits}_f{wide_bits}"
     function, is_new = new_function(module, name, arguments)
     if not is_new:
         return function
-    pa, lda, pb, ldb, pc, ldc, depth = function.args
+    pa, lda, pb, ldb, pc, ldc, depth, fresh = function.args
     vector, wide = ir.VectorType(scalar, n_lanes), ir.VectorType(wide_scalar, n_lanes)
     fma = fused(module, vector, bits)
-    entry, loop, after = (function.append_basic_block(label) for label in ("entry", "loop", "store"))
+    entry, loop, after, store, add = map(function.append_basic_block, ("entry", "loop", "after", "store", "add"))
     builder = ir.IRBuilder(entry)
     builder.branch(loop)
     builder.position_at_end(loop)
@@ -83,18 +84,22 @@ def _tile_function(module, shape, bits, wide_bits):
             old.add_incoming(ir.Constant(vector, None), entry)
             old.add_incoming(new, loop)
     builder.position_at_end(after)
-    for i in range(n_rows):
-        row_c = builder.mul(ldc, index(i))
-        for j in range(n_vectors):
-            total = totals[i][j] if wide == vector else builder.fpext(totals[i][j], wide)
-            pointer = vector_at(builder, pc, place(row_c, j), wide)
-            old = builder.load(pointer, align=wide_bits // 8)
-            builder.store(builder.fadd(old, total), pointer, align=wide_bits // 8)
-    builder.ret_void()
+    builder.cbranch(fresh, store, add)
+    for block in (store, add):
+        builder.position_at_end(block)
+        for i in range(n_rows):
+            row_c = builder.mul(ldc, index(i))
+            for j in range(n_vectors):
+                total = totals[i][j] if wide == vector else builder.fpext(totals[i][j], wide)
+                pointer = vector_at(builder, pc, place(row_c, j), wide)
+                if block is add:
+                    total = builder.fadd(builder.load(pointer, align=wide_bits // 8), total)
+                builder.store(total, pointer, align=wide_bits // 8)
+        builder.ret_void()
     return function
 
 
-def _tile_plain(a, ia, lda, b, ib, ldb, c, ic, ldc, depth, rows, vectors, parts):
+def _tile_plain(a, ia, lda, b, ib, ldb, c, ic, ldc, depth, fresh, rows, vectors, parts):
     """The same tile as loops: the oracle of the tests, and what bounds checks and the interpreter run."""
     a, b, c = a.reshape(-1), b.reshape(-1), c.reshape(-1)
     for i in range(rows):
@@ -102,7 +107,7 @@ def _tile_plain(a, ia, lda, b, ib, ldb, c, ic, ldc, depth, rows, vectors, parts)
             total = b[ib] * 0
             for step in range(depth):
                 total += a[ia + i * lda + step] * b[ib + step * ldb + j]
-            c[ic + i * ldc + j] += total
+            c[ic + i * ldc + j] = total if fresh else c[ic + i * ldc + j] + total
 
 
 _tile = helper(_tile_plain) if PLAIN else _tile_vector
@@ -112,20 +117,22 @@ def _panel(vectors, parts):
     """Kernel for all `m` rows of one panel of columns, in tiles of falling height."""
 
     @piece
-    def panel(a, skip, b, c, column, m, depth):
+    def panel(a, skip, b, c, column, m, depth, fresh):
         lda, ldb, ldc = a.shape[1], b.shape[1], c.shape[1]
         row = 0
         while row + ROWS <= m:
-            _tile(a, row * lda + skip, lda, b, column, ldb, c, row * ldc + column, ldc, depth, ROWS, vectors, parts)
+            _tile(
+                a, row * lda + skip, lda, b, column, ldb, c, row * ldc + column, ldc, depth, fresh, ROWS, vectors, parts
+            )
             row += ROWS
         if row + 4 <= m:
-            _tile(a, row * lda + skip, lda, b, column, ldb, c, row * ldc + column, ldc, depth, 4, vectors, parts)
+            _tile(a, row * lda + skip, lda, b, column, ldb, c, row * ldc + column, ldc, depth, fresh, 4, vectors, parts)
             row += 4
         if row + 2 <= m:
-            _tile(a, row * lda + skip, lda, b, column, ldb, c, row * ldc + column, ldc, depth, 2, vectors, parts)
+            _tile(a, row * lda + skip, lda, b, column, ldb, c, row * ldc + column, ldc, depth, fresh, 2, vectors, parts)
             row += 2
         if row < m:
-            _tile(a, row * lda + skip, lda, b, column, ldb, c, row * ldc + column, ldc, depth, 1, vectors, parts)
+            _tile(a, row * lda + skip, lda, b, column, ldb, c, row * ldc + column, ldc, depth, fresh, 1, vectors, parts)
 
     return panel
 
@@ -134,23 +141,26 @@ _three_vectors, _two_vectors, _one_vector, _half_vector = _panel(3, 1), _panel(2
 
 
 @kernel
-def product(a, skip, b, m, n, depth, c):
-    """C[:m, :n] += A[:m, skip : skip + depth] B[:depth, :n]; C-ordered, n a multiple of half a vector of B's dtype."""
+def product(a, skip, b, m, n, depth, c, fresh):
+    """C[:m, :n] += A[:m, skip : skip + depth] B[:depth, :n], or = if fresh.
+
+    All are C-ordered, n is a multiple of half a vector of B's dtype.
+    """
     lanes = VECTOR_BYTES // b.itemsize
     column = 0
     while n - column >= 3 * lanes and n - column != 4 * lanes:
-        _three_vectors(a, skip, b, c, column, m, depth)
+        _three_vectors(a, skip, b, c, column, m, depth, fresh)
         column += 3 * lanes
     while n - column >= 2 * lanes:
-        _two_vectors(a, skip, b, c, column, m, depth)
+        _two_vectors(a, skip, b, c, column, m, depth, fresh)
         column += 2 * lanes
     if n - column >= lanes:
-        _one_vector(a, skip, b, c, column, m, depth)
+        _one_vector(a, skip, b, c, column, m, depth, fresh)
         column += lanes
     if column < n:
-        _half_vector(a, skip, b, c, column, m, depth)
+        _half_vector(a, skip, b, c, column, m, depth, fresh)
 
 
 def product_addresses(like, sums):
     """Addresses of `product` for matrices of the dtype of `like`, and for those added up in the dtype of `sums`."""
-    return tuple(address(product, (like, 0, like, 0, 0, 0, c), (like.dtype, c.dtype)) for c in (like, sums))
+    return tuple(address(product, (like, 0, like, 0, 0, 0, c, True), (like.dtype, c.dtype)) for c in (like, sums))

@@ -116,14 +116,11 @@ def _score_states(states, listed, start, stop, built, work, scores):
                 for p in range(n_stats):
                     packed[j - start, p] = theta[listed[j], p]
         natural = packed if end - start < n_fast else theta
-        for j in range(start, end):
-            for b in range(width):
-                scores[j, b] = 0.0
         for first in range(0, n_stats, chunk):
             last = min(first + chunk, n_stats)
             if not built:
                 build_features(feature_map, columns, first, last, phi, chunk >= n_stats)
-            call_at(products[0], (natural, first, phi, end - start, width, last - first, scores[start:]))
+            call_at(products[0], (natural, first, phi, end - start, width, last - first, scores[start:], first == 0))
         built = chunk >= n_stats
     for j in range(end, stop):
         k = listed[j] - n_states + whitener.shape[0]
@@ -152,10 +149,7 @@ def _add_moments(product, source, turned, resp, weighted, second, sums, column):
     for i in range(0, n_features, ROWS):
         n_rows = min(ROWS, n_features - i)
         n_columns = padded(i + n_rows, source.itemsize)
-        for d in range(n_rows):
-            for c in range(n_columns):
-                second[d, c] = 0.0
-        call_at(product, (weighted[i:], 0, turned, n_rows, n_columns, width, second))
+        call_at(product, (weighted[i:], 0, turned, n_rows, n_columns, width, second, True))
         p = 1 + n_features + i * (i + 1) // 2
         for d in range(n_rows):
             for j in range(i + d + 1):
@@ -194,12 +188,9 @@ def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums
         if not built:
             build_features(feature_map, columns, first, last, phi, chunk >= n_stats)
         if whole:
-            call_at(products[1], (phi, 0, turned_resp, last - first, n_columns, width, sums[first:last]))
+            call_at(products[1], (phi, 0, turned_resp, last - first, n_columns, width, sums[first:last], False))
             continue
-        for p in range(last - first):
-            for c in range(n_columns):
-                part[p, c] = 0.0
-        call_at(products[1], (phi, 0, turned_resp, last - first, n_columns, width, part))
+        call_at(products[1], (phi, 0, turned_resp, last - first, n_columns, width, part, True))
         for p in range(last - first):
             for j in range(n_listed):
                 if listed[j] < n_fast:
@@ -268,10 +259,14 @@ def _soft_factor(mass, best, total, row_log, totals):
     """best -> mass over total of each row; adds log-likelihood and lost rows to totals."""
     log_normalizer(best, total, row_log)
     log_likelihood, n_lost = 0.0, 0.0
+    for b in range(best.shape[0]):  # loops so short that each is turned into vectors
+        value = mass[b] * row_log[b]
+        log_likelihood += value if mass[b] > 0.0 else 0.0
     for b in range(best.shape[0]):
-        log_likelihood += mass[b] * row_log[b] if mass[b] > 0.0 else 0.0
-        n_lost += 0.0 if total[b] > 0.0 else (1.0 if mass[b] > 0.0 else 0.0)
-        best[b] = mass[b] / total[b] if total[b] > 0.0 else 0.0
+        n_lost += (1.0 if mass[b] > 0.0 else 0.0) * (0.0 if total[b] > 0.0 else 1.0)
+    for b in range(best.shape[0]):
+        inverse = 1.0 / max(total[b], total.dtype.type(1e-30))  # the best state alone adds 1, or none is possible
+        best[b] = mass[b] * inverse if total[b] > 0.0 else 0.0
     totals[0] += log_likelihood
     totals[1] += n_lost
 

@@ -31,10 +31,9 @@ def whiten(product, columns, whitener, centred, y):
     for d in range(n_features):
         for b in range(width):
             centred[d, b] = columns[d, b] - mean[d]
-            y[d, b] = 0.0
     for i in range(0, n_features, ROWS):  # of a triangle, only what is not zero
         n_rows = min(ROWS, n_features - i)
-        call_at(product, (whitener[i:], 0, centred, n_rows, width, i + n_rows, y[i:]))
+        call_at(product, (whitener[i:], 0, centred, n_rows, width, i + n_rows, y[i:], True))
 
 
 @intrinsic(prefer_literal=True)
