@@ -15,6 +15,7 @@ StoppingRule = Callable[[Sequence[float], float], bool]
 
 # Differences of two sums of N terms are noise below a few ulps of the sum.
 _NOISE = 4 * np.finfo(np.float64).eps
+_CONFIRMING = 6  # points in a row, joined by plain steps, before a rule may stop an accelerated climb
 
 
 def change(history: Sequence[float], tol: float) -> bool:
@@ -39,9 +40,6 @@ def aitken(history: Sequence[float], tol: float) -> bool:
 
 
 STOPPING: dict[str, StoppingRule] = {"change": change, "aitken": aitken}
-
-
-_CONFIRMING = 6  # points in a row, joined by plain steps, before a rule may stop an accelerated climb
 
 
 class Options(NamedTuple):

@@ -33,6 +33,11 @@ class Block:
         self.notes: dict[Any, Any] | None = None
         self._constants: dict[Any, Any] = {}
 
+    @property
+    def counts(self) -> np.ndarray:
+        """Weights (n_samples,), ones where none are kept."""
+        return self.weight[:, 0] if len(self.weight) else np.ones(len(self.X))
+
     def with_notes(self) -> "Block":
         """Return the same rows and constants with empty notes."""
         block = copy.copy(self)
@@ -96,12 +101,17 @@ class Data:
         """Number of rows of positive weight."""
         return sum(int(np.count_nonzero(b.weight)) if len(b.weight) else len(b.X) for b in self.blocks)
 
+    @property
+    def is_weighted(self) -> bool:
+        """Whether any block keeps weights."""
+        return any(len(block.weight) for block in self.blocks)
+
     def draw(self, n_rows: int, rng: np.random.Generator) -> np.ndarray:
         """Return the numbers of different rows of positive weight, drawn with equal chances, in random order."""
-        if all(len(block.weight) == 0 for block in self.blocks):
+        if not self.is_weighted:
             return rng.choice(self.n_samples, n_rows, replace=False)
-        counting = [block.weight[:, 0] > 0 if len(block.weight) else np.ones(len(block.X), bool) for block in self]
-        return rng.choice(np.flatnonzero(np.concatenate(counting)), n_rows, replace=False)
+        counting = np.concatenate([block.counts > 0 for block in self])
+        return rng.choice(np.flatnonzero(counting), n_rows, replace=False)
 
     def take(self, rows: np.ndarray) -> "Data":
         """Return a copy of the rows of these numbers, in the order of the data, as one block."""
@@ -111,10 +121,9 @@ class Data:
             last = first + len(block.X)
             chosen = rows[np.searchsorted(rows, first) : np.searchsorted(rows, last)] - first
             parts.append(block.X[chosen])
-            weights.append(block.weight[chosen] if len(block.weight) else np.ones((len(chosen), 1)))
+            weights.append(block.counts[chosen, None] if self.is_weighted else block.weight)
             first = last
-        unit = all(len(block.weight) == 0 for block in self.blocks)
-        return Data([Block(np.concatenate(parts), np.empty((0, 1)) if unit else np.concatenate(weights))])
+        return Data([Block(np.concatenate(parts), np.concatenate(weights))])
 
 
 def as_data(data: Any, sample_weight: Any = None) -> Data:

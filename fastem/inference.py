@@ -114,17 +114,11 @@ def bootstrap(
     Rubin (1981), Ann. Statist. 9, 130-134: weights are exponential, scaled to the same total; those of a row that
     counts w times are the sum of w, a gamma variable. Fits that collapse are left out.
     """
-
-    def ones(block):
-        return np.ones((len(block.X), 1))
-
     draws = []
     for _ in range(n_bootstrap):
-        blocks = []
-        for block in data:
-            blocks.append(Block(block.X, rng.standard_gamma(block.weight if len(block.weight) else ones(block))))
-        total = sum(float(block.weight.sum()) for block in blocks)
-        scaled = Data([Block(block.X, block.weight * (data.total_weight / total)) for block in blocks])
+        drawn = Data([Block(block.X, rng.standard_gamma(block.counts[:, None])) for block in data])
+        factor = data.total_weight / drawn.total_weight
+        scaled = Data([Block(block.X, block.weight * factor) for block in drawn])
         try:
             result = fit(
                 model, scaled, start=params, tol=tol, max_iter=max_iter, stopping="aitken", acceleration="squarem"

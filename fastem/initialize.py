@@ -27,10 +27,14 @@ class Sample(NamedTuple):
     weight: np.ndarray  # (n,)
 
 
+def seed_rows(n_components: int, n_features: int) -> int:
+    """Rows that tell starts apart."""
+    return max(_SEED_ROWS, _SEED_ROWS_PER_NUMBER * n_components * n_features)
+
+
 def centers(method: str, data: Data, frame: np.ndarray, n_components: int, rng: np.random.Generator, n_threads: int):
     """Centres (K, D) in the frame (2, D) by 'kmeans', 'k-means++' or 'random_from_data'."""
-    n_rows = max(_SEED_ROWS, _SEED_ROWS_PER_NUMBER * n_components * data.n_features)
-    sample = sample_rows(data, frame, n_rows, rng)
+    sample = sample_rows(data, frame, seed_rows(n_components, data.n_features), rng)
     if len(np.unique(sample.rows, axis=0)) < n_components:  # the sample repeats few rows: add what the data have
         rows = (require_distinct(data, n_components) - frame[0]) * frame[1]
         sample = Sample(np.concatenate([sample.rows, rows]), np.append(sample.weight, np.ones(len(rows))))
@@ -52,9 +56,8 @@ def sample_rows(data: Data, frame: np.ndarray, n_rows: int, rng: np.random.Gener
     for block in data:
         share = -(-n_rows * len(block.X) // data.n_samples)
         if len(block.X) <= share:
-            weight = block.weight[:, 0] if len(block.weight) else np.ones(len(block.X))
-            drawn = np.flatnonzero(weight)
-            weight = weight[drawn]
+            drawn = np.flatnonzero(block.counts)
+            weight = block.counts[drawn]
         elif len(block.weight):
             drawn, counts = np.unique(_draw(block.weight[:, 0], share, rng), return_counts=True)
             weight = counts * (block.total_weight / share)

@@ -10,11 +10,12 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from fastem.data import as_rows, as_weight, is_integer, is_real
+from fastem.data import as_data, as_rows, is_integer, is_real
 from fastem.estimators.gaussian_mixture import GaussianMixture
 from fastem.families.gaussian import COVARIANCE_TYPES
 from fastem.protocol import DegenerateError
 
+_DEFAULTS = {"stopping": "aitken", "tol": 1e-6, "max_iter": 1000, "n_race": 5}
 CRITERIA = ("bic", "aic", "icl", "held-out")
 
 
@@ -126,14 +127,14 @@ def select(
     """
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {list(CRITERIA)}; got {criterion!r}")
-    X = as_rows(X)
-    weight = as_weight(sample_weight, len(X))[:, 0] if sample_weight is not None else np.ones(len(X))
+    block = as_data(X, sample_weight).blocks[0]
+    X, weight = block.X, block.counts
     numbers = _numbers(n_components, len(X))
     types = [covariance_type] if isinstance(covariance_type, str) else list(covariance_type)
     if not types or any(name not in COVARIANCE_TYPES for name in types):
         raise ValueError(f"covariance_type must hold some of {list(COVARIANCE_TYPES)}; got {types}")
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
-    params = {"stopping": "aitken", "tol": 1e-6, "max_iter": 1000, "n_race": 5, **params}
+    params = _DEFAULTS | params
     kept, judged = np.arange(len(X)), np.empty(0, np.int64)
     if criterion == "held-out":
         if not is_real(held_out, 0.0) or not 0 < held_out < 1:
@@ -185,15 +186,11 @@ def _fit(estimator, X, weight, kept, judged) -> tuple[Candidate, GaussianMixture
             estimator.n_components, estimator.covariance_type, 0, nan, nan, nan, nan, nan, False, str(error)
         )
         return row, None
-    counting = counts > 0
-    total = float((estimator.score_samples(rows)[counting] * counts[counting]).sum())
+    total = _log_likelihood(estimator, rows, counts)
     n_parameters, n_rows = estimator._n_parameters(), float(counts.sum())
     bic = -2 * total + n_parameters * math.log(n_rows)
     certainty = np.log(estimator.predict_proba(rows).max(axis=1))
-    held = nan
-    if len(judged):
-        counting = weight[judged] > 0
-        held = -2 * float((estimator.score_samples(X[judged])[counting] * weight[judged][counting]).sum())
+    held = -2 * _log_likelihood(estimator, X[judged], weight[judged]) if len(judged) else nan
     row = Candidate(
         n_components=estimator.n_components,
         covariance_type=estimator.covariance_type,
@@ -207,6 +204,12 @@ def _fit(estimator, X, weight, kept, judged) -> tuple[Candidate, GaussianMixture
         failure="",
     )
     return row, estimator
+
+
+def _log_likelihood(estimator, rows, counts) -> float:
+    """Total, of the rows that count."""
+    counting = counts > 0
+    return float((estimator.score_samples(rows)[counting] * counts[counting]).sum())
 
 
 class LikelihoodRatio(NamedTuple):
@@ -268,7 +271,7 @@ def bootstrap_test(
         raise ValueError(f"n_bootstrap must be an integer of at least 1; got {n_bootstrap!r}")
     X = as_rows(X)
     state = check_random_state(random_state)
-    params = {"stopping": "aitken", "tol": 1e-6, "max_iter": 1000, "n_race": 5, **params}
+    params = _DEFAULTS | params
 
     def fit_both(rows):
         seed = state.randint(np.iinfo(np.int32).max)
@@ -278,8 +281,7 @@ def bootstrap_test(
         return pair[0], max(0.0, 2 * (values[1] - values[0]))
 
     null, statistic = fit_both(X)
-    null.random_state = state.randint(np.iinfo(np.int32).max)
-    rng = np.random.default_rng(null.random_state)
+    rng = np.random.default_rng(state.randint(np.iinfo(np.int32).max))
     replicates: list[float] = []
     collapsed = 0
     while len(replicates) < n_bootstrap:

@@ -486,7 +486,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         values = finite_array("values", values, 1)
         if values.shape != columns.shape:
             raise ValueError(f"values has shape {values.shape}; one for each of {len(columns)} columns is needed")
-        return self._of(self._model().condition(self._params(), columns, values), left)
+        return self._of(self._model().condition(self._params(), columns, left, values), left)
 
     def predict_conditional(self, X, columns):
         """Expectation of the other columns given some: regression by mixture.
@@ -510,11 +510,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         array([[6.],
                [4.]])
         """
-        columns, _ = self._split(columns)
-        X = as_rows(X).astype(np.float64)
+        columns, left = self._split(columns)
+        X = as_rows(X).astype(np.float64, copy=False)
         if X.shape[1] != len(columns):
             raise ValueError(f"X has {X.shape[1]} columns; one for each of {len(columns)} known columns is needed")
-        return self._model().regress(self._params(), columns, X)
+        return self._model().regress(self._params(), columns, left, X)
 
     # between estimator and model
 

@@ -186,7 +186,7 @@ class Gaussian:
         order, n_thin, dtype = layout.order, len(layout.whitener), layout.whitener.dtype
         n_fast = n_components - n_thin
         if n_thin == 0 and self._in_kernels(n_features):
-            theta = np.empty((n_components, 1 + n_features + n_features * (n_features + 1) // 2), dtype)
+            theta = np.empty((n_components, n_statistics(FULL, n_features)), dtype)
             whitener, peaks = np.empty((n_components, n_features + 1, n_features), dtype), np.empty(n_components)
             natural_full(*params[::2], log_weights, frame.center, frame.scale, theta, whitener, peaks)
             return States(FULL, theta, 0, whitener, peaks)

@@ -21,10 +21,39 @@ def vector_at(builder, pointer, offset, vector):
     return builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
 
 
-def fused(module, vector, bits):
+def fused(module, vector):
     """The intrinsic a * b + c on vectors."""
     kind = ir.FunctionType(vector, [vector] * 3)
-    return cgutils.get_or_insert_function(module, kind, f"llvm.fmuladd.v{vector.count}f{bits}")
+    return cgutils.get_or_insert_function(module, kind, f"llvm.fmuladd.v{vector.count}{vector.element.intrinsic_name}")
+
+
+def accumulated(builder, rows, leading, shape, depth, vector, load):
+    """Vectors [i][j] = sum over step < depth of rows[i, step] load(step)[j], in registers; depth is at least 1.
+
+    rows points into a C-ordered matrix of `leading` columns; shape is how many of its rows, and how many vectors.
+    """
+    n_rows, n_vectors = shape
+    before, index = builder.block, ir.IntType(64)
+    loop, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    step = builder.phi(index)
+    sums = [[builder.phi(vector) for _ in range(n_vectors)] for _ in range(n_rows)]
+    vectors, fma, totals = load(step), fused(builder.module, vector), []
+    for i in range(n_rows):
+        element = builder.load(builder.gep(rows, [builder.add(step, builder.mul(leading, index(i)))]))
+        element = broadcast(builder, element, vector.count)
+        totals.append([builder.call(fma, [element, vectors[j], sums[i][j]]) for j in range(n_vectors)])
+    following = builder.add(step, index(1))
+    builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+    step.add_incoming(index(0), before)
+    step.add_incoming(following, loop)
+    for old_row, new_row in zip(sums, totals):
+        for old, new in zip(old_row, new_row):
+            old.add_incoming(ir.Constant(vector, None), before)
+            old.add_incoming(new, loop)
+    builder.position_at_end(after)
+    return totals
 
 
 def new_function(module, name, arguments):

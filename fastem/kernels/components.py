@@ -40,15 +40,14 @@ def natural_full(means, roots, log_weights, center, scale, theta, whitener, peak
         log_constant = -0.5 * n_features * np.log(2.0 * np.pi)
         for i in range(n_features):
             log_constant += np.log(roots[k, i, i])
-            mean = (means[k, i] - center[i]) * scale[i]
-            whitener[k, n_features, i] = mean
-            y[i] = mean  # for now
+            y[i] = (means[k, i] - center[i]) * scale[i]
+            whitener[k, n_features, i] = y[i]
             for j in range(n_features):
                 w[i, j] = roots[k, j, i] / scale[j] if j <= i else 0.0
                 whitener[k, i, j] = w[i, j]
         peaks[k] = log_constant + log_weights[k]
         square = 0.0
-        for i in range(n_features - 1, -1, -1):  # y = W mean, in place from the last
+        for i in range(n_features - 1, -1, -1):  # W times the mean, in its place, from the last
             total = 0.0
             for j in range(i + 1):
                 total += w[i, j] * y[j]

@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel, piece
-from fastem.kernels._vectors import broadcast, fused, new_function, scalar_of, vector_at
+from fastem.kernels._vectors import accumulated, new_function, scalar_of, vector_at
 
 # Tiles of 8 rows x 3 vectors: 24 accumulators + 3 vectors + 1 broadcast fit the 32 registers of AVX-512 and NEON;
 # AVX2 has 16 registers and takes 4 x 3.
@@ -56,34 +56,17 @@ def _tile_function(module, shape, bits, wide_bits):
         return function
     pa, lda, pb, ldb, pc, ldc, depth, fresh = function.args
     vector, wide = ir.VectorType(scalar, n_lanes), ir.VectorType(wide_scalar, n_lanes)
-    fma = fused(module, vector, bits)
-    entry, loop, after, store, add = map(function.append_basic_block, ("entry", "loop", "after", "store", "add"))
-    builder = ir.IRBuilder(entry)
-    builder.branch(loop)
-    builder.position_at_end(loop)
-
-    step = builder.phi(index)
-    sums = [[builder.phi(vector) for _ in range(n_vectors)] for _ in range(n_rows)]
-    row_b = builder.mul(step, ldb)
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
 
     def place(row, j):
         return builder.add(row, index(j * n_lanes))
 
-    columns = [builder.load(vector_at(builder, pb, place(row_b, j), vector), align=bits // 8) for j in range(n_vectors)]
-    totals = []
-    for i in range(n_rows):
-        element = builder.load(builder.gep(pa, [builder.add(step, builder.mul(lda, index(i)))]))
-        element = broadcast(builder, element, n_lanes)
-        totals.append([builder.call(fma, [element, columns[j], sums[i][j]]) for j in range(n_vectors)])
-    following = builder.add(step, index(1))
-    builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
-    step.add_incoming(index(0), entry)
-    step.add_incoming(following, loop)
-    for old_row, new_row in zip(sums, totals):
-        for old, new in zip(old_row, new_row):
-            old.add_incoming(ir.Constant(vector, None), entry)
-            old.add_incoming(new, loop)
-    builder.position_at_end(after)
+    def columns(step):
+        row = builder.mul(step, ldb)
+        return [builder.load(vector_at(builder, pb, place(row, j), vector), align=bits // 8) for j in range(n_vectors)]
+
+    totals = accumulated(builder, pa, lda, (n_rows, n_vectors), depth, vector, columns)
+    store, add = function.append_basic_block("store"), function.append_basic_block("add")
     builder.cbranch(fresh, store, add)
     for block in (store, add):
         builder.position_at_end(block)

@@ -345,8 +345,9 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
                 if n_listed > n_scored:
                     built = _score_states(states, listed, n_scored, n_listed, built, work, scores)
                     row_maximum(scores, n_listed, best)
-                    worst = smallest(best, total)
                     n_scored = n_listed
+                    if pruned:
+                        worst = smallest(best, total)
             if pruned:
                 totals[2] += 0.5 * n_listed
                 n_listed = bury(scores, listed, n_listed, best, worst, bounds, component, gap, total)

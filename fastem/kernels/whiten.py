@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, call_at, helper, kernel
-from fastem.kernels._vectors import broadcast, fused, new_function, scalar_of, vector_at
+from fastem.kernels._vectors import accumulated, broadcast, fused, new_function, scalar_of, vector_at
 from fastem.kernels.products import ROWS
 
 _HEIGHT = 4  # rows of W in a tile of `distance`: less of the zeros above the diagonal than with more
@@ -68,33 +68,16 @@ def _distance_function(module, n_rows, bits):
     if not is_new:
         return function
     px, ldx, pw, ldw, pm, depth, pout = function.args
-    fma = fused(module, vector, bits)
-    entry, loop, after = (function.append_basic_block(label) for label in ("entry", "loop", "store"))
-    builder = ir.IRBuilder(entry)
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    step = builder.phi(index)
-    sums = [[builder.phi(vector) for _ in range(_VECTORS)] for _ in range(n_rows)]
-    row = builder.mul(step, ldx)
-    mean = broadcast(builder, builder.load(builder.gep(pm, [step])), n_lanes)
-    centred = []
-    for v in range(_VECTORS):
-        place = vector_at(builder, px, builder.add(row, index(v * n_lanes)), vector)
-        centred.append(builder.fsub(builder.load(place, align=align), mean))
-    totals = []
-    for r in range(n_rows):
-        element = builder.load(builder.gep(pw, [builder.add(step, builder.mul(ldw, index(r)))]))
-        element = broadcast(builder, element, n_lanes)
-        totals.append([builder.call(fma, [element, centred[v], sums[r][v]]) for v in range(_VECTORS)])
-    following = builder.add(step, index(1))
-    builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
-    step.add_incoming(index(0), entry)
-    step.add_incoming(following, loop)
-    for old_row, new_row in zip(sums, totals):
-        for old, new in zip(old_row, new_row):
-            old.add_incoming(ir.Constant(vector, None), entry)
-            old.add_incoming(new, loop)
-    builder.position_at_end(after)
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+
+    def centred(step):
+        row = builder.mul(step, ldx)
+        mean = broadcast(builder, builder.load(builder.gep(pm, [step])), n_lanes)
+        places = [vector_at(builder, px, builder.add(row, index(v * n_lanes)), vector) for v in range(_VECTORS)]
+        return [builder.fsub(builder.load(place, align=align), mean) for place in places]
+
+    totals = accumulated(builder, pw, ldw, (n_rows, _VECTORS), depth, vector, centred)
+    fma = fused(module, vector)
     for v in range(_VECTORS):
         place = vector_at(builder, pout, index(v * n_lanes), vector)
         total = builder.load(place, align=align)

@@ -10,7 +10,16 @@ import numpy as np
 
 from fastem.data import SMALLEST, Block, Data, Summary, as_numbers, as_rows, as_writable, is_integer, is_real, summarize
 from fastem.families.gaussian import Frame, Gaussian, GaussianParams, Layout, Moments
-from fastem.initialize import CENTERS, STARTS, centers, check_resp, given_blocks, random_blocks, require_distinct
+from fastem.initialize import (
+    CENTERS,
+    STARTS,
+    centers,
+    check_resp,
+    given_blocks,
+    random_blocks,
+    require_distinct,
+    seed_rows,
+)
 from fastem.kernels._jit import one_blas_thread, use_threads
 from fastem.kernels.features import FULL, LINEAR, n_statistics
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
@@ -18,9 +27,6 @@ from fastem.kernels.pruning import NOTHING, Skip
 from fastem.kernels.sweep import LABEL, LOG_DENSITY, POSTERIOR, States, block_rows, by_features, score, statistics
 from fastem.models.skipping import Skipping, has_lost, may_skip
 from fastem.protocol import DegenerateError
-
-_FLOATS = (np.float32, np.float64)
-_SAMPLE_ROWS, _ROWS_PER_MEAN = 5000, 50  # rows of the sample for starts: at least, and for each value of a mean
 
 
 class MixtureParams(NamedTuple):
@@ -193,8 +199,7 @@ class Mixture:
     @_same_bits
     def m_step(self, stats: MixtureStats, params: MixtureParams) -> MixtureParams:
         """Posterior mode given the statistics of `params`."""
-        layout = self.family.layout(params.components, self.bound)
-        moments = self.family.moments(stats.sums, stats.scatter, layout, self.bound)
+        moments = self._moments(stats, params)
         components = self.family.maximize(moments, params.components, self.bound.granule)
         return MixtureParams(self._weights(moments.counts, stats.weight), components)
 
@@ -210,7 +215,7 @@ class Mixture:
         """Rows that tell starts apart."""
         if not isinstance(self.start, str):
             raise ValueError("start gives one start for all rows, so that none can race; use n_race=0")
-        return max(_SAMPLE_ROWS, _ROWS_PER_MEAN * self.n_components * data.n_features)
+        return seed_rows(self.n_components, data.n_features)
 
     def pack(self, params: MixtureParams) -> np.ndarray:
         """Coordinates: log-weights up to a constant, then those of the family in the frame."""
@@ -231,8 +236,7 @@ class Mixture:
     @_same_bits
     def score(self, stats: MixtureStats, params: MixtureParams) -> np.ndarray:
         """Gradient of the log-likelihood of the rows in the coordinates of `pack`, at the parameters of the stats."""
-        layout = self.family.layout(params.components, self.bound)
-        moments = self.family.moments(stats.sums, stats.scatter, layout, self.bound)
+        moments = self._moments(stats, params)
         weights = moments.counts - stats.weight * params.weights
         return np.concatenate([weights, self.family.score(params.components, moments, self.bound)])
 
@@ -265,9 +269,10 @@ class Mixture:
         return MixtureParams(params.weights, self.family.marginal(params.components, columns))
 
     @_same_bits
-    def condition(self, params: MixtureParams, given: np.ndarray, values: np.ndarray) -> MixtureParams:
-        """Parameters of the mixture of the other columns, given values (g,) of some columns (g,) int."""
-        wanted = np.setdiff1d(np.arange(params.components.means.shape[1]), given)
+    def condition(
+        self, params: MixtureParams, given: np.ndarray, wanted: np.ndarray, values: np.ndarray
+    ) -> MixtureParams:
+        """Parameters of the mixture of the wanted columns (m,) int, given values (g,) of some others (g,) int."""
         weights = self.posteriors(self.marginal(params, given), values[None])[0]
         slopes, covariances = self.family.conditional(params.components, given, wanted)
         means = params.components.means
@@ -276,10 +281,9 @@ class Mixture:
         return MixtureParams(weights, type(params.components)(means, covariances, roots))
 
     @_same_bits
-    def regress(self, params: MixtureParams, given: np.ndarray, X: np.ndarray) -> np.ndarray:
-        """Expectation (N, m) of the other columns given rows (N, g) of some columns (g,) int."""
-        X = as_rows(X)
-        wanted = np.setdiff1d(np.arange(params.components.means.shape[1]), given)
+    def regress(self, params: MixtureParams, given: np.ndarray, wanted: np.ndarray, X: np.ndarray) -> np.ndarray:
+        """Expectation (N, m) of the wanted columns (m,) int, given rows (N, g) of some others (g,) int."""
+        X = _as_kernel_rows(X)
         resp = self.posteriors(self.marginal(params, given), X)
         slopes, _ = self.family.conditional(params.components, given, wanted)
         means = params.components.means
@@ -303,12 +307,16 @@ class Mixture:
 
     @_same_bits
     def _score(self, params: MixtureParams, X: np.ndarray, wanted: int) -> np.ndarray:
-        if not (isinstance(X, np.ndarray) and X.ndim == 2 and X.flags.c_contiguous and X.dtype in _FLOATS):
-            X = as_rows(X)
+        X = _as_kernel_rows(X)
         if X.shape[1] != params.components.means.shape[1]:
             raise ValueError(f"X has {X.shape[1]} columns; the means have {params.components.means.shape[1]}")
         frame, constants, whiteners = self.family.exact(params.components, _log(params.weights))
         return score(as_writable(X), frame, constants, whiteners, use_threads(self.n_threads), wanted)
+
+    def _moments(self, stats: MixtureStats, params: MixtureParams) -> Moments:
+        """Moments of the components from the statistics of these parameters."""
+        layout = self.family.layout(params.components, self.bound)
+        return self.family.moments(stats.sums, stats.scatter, layout, self.bound)
 
     def _blas_work(self, about: Any) -> int:
         """Multiply-adds of the largest product that these data, parameters or statistics lead to."""
@@ -414,6 +422,13 @@ class Mixture:
         for block in blocks:
             sums = sums + self._sweep(block, states, posterior)[0]
         return self.family.moments(sums, np.empty((0, 0)), layout, self.bound)
+
+
+def _as_kernel_rows(X: np.ndarray) -> np.ndarray:
+    """Rows in the form that kernels take, checked only if they are not in it."""
+    if isinstance(X, np.ndarray) and X.ndim == 2 and X.flags.c_contiguous and X.dtype in (np.float32, np.float64):
+        return X
+    return as_rows(X)
 
 
 def _log(weights: np.ndarray) -> np.ndarray:
