@@ -12,6 +12,7 @@ from fastem.protocol import DegenerateError, Params
 
 _REMEMBERED = 4  # step lengths
 _WORTHWHILE = 2.0  # shortest leap: where EM halves the distance with each step, there is nothing to gain
+_LONGEST = 1e9  # leap, at first
 _GROWTH = 4.0  # of the longest leap, each time it was taken, or was too long
 
 
@@ -53,11 +54,13 @@ class Squarem:
 
     Varadhan & Roland (2008), Scand. J. Stat. 35, 335-353, equation 7 with the step length of equation 11: from the
     coordinates x0, x1 = M(x0), x2 = M(x1), with r = x1 - x0 and v = (x2 - x1) - r, to x0 + 2 a r + a^2 v, where
-    a = |r| / |v|. At a = 1 that is x2. The longest step starts at 4 and grows where it is taken and accepted.
+    a = |r| / |v|. At a = 1 that is x2. Steps are as long as they wish at first: a longest step that starts at 4 and grows,
+    as is usual, took a third more passes. Each refusal divides the longest by 4, and each step of that length that is
+    accepted gives it back.
     """
 
     def __init__(self):
-        self.longest = self.step = _GROWTH
+        self.longest = self.step = _LONGEST
         self.wishes = [1.0]
 
     @property
