@@ -89,7 +89,8 @@ def _fit(args: argparse.Namespace) -> int:
         random_state=args.seed,
         stopping=args.stopping,
         n_race=args.n_race,
-        acceleration=args.acceleration,
+        split_merge=args.split_merge,
+        acceleration=None if args.acceleration == "none" else args.acceleration,
         max_time=args.max_time,
         weight_concentration_prior=args.weight_concentration_prior,
         mean_prior=args.mean_prior,
@@ -224,7 +225,12 @@ def _warmup(args: argparse.Namespace) -> int:
             inits = _INITS if n_rows == _WARMUP_ROWS[0] else ("random_from_data",)
             for covariance_type, init in itertools.product(_COVARIANCE_TYPES, inits):
                 estimator = fastem.GaussianMixture(
-                    _WARMUP_COMPONENTS, covariance_type=covariance_type, init_params=init, max_iter=2, random_state=0
+                    _WARMUP_COMPONENTS,
+                    covariance_type=covariance_type,
+                    init_params=init,
+                    max_iter=2,
+                    n_race=0,
+                    random_state=0,
                 )
                 estimator.fit(X).predict_proba(X)
     correlated = [[[1.0, 1.0 - 1e-12], [1.0 - 1e-12, 1.0]]]  # scored in double-double
@@ -322,7 +328,7 @@ def _write(args: argparse.Namespace, columns: dict[str, Any], result: dict[str, 
 # arguments
 
 _COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
-_INITS = ("kmeans", "k-means++", "random", "random_from_data")
+_INITS = ("kmeans", "k-means++", "k-means||", "ward", "random_from_data", "random")
 _DATA = ".csv, .tsv, .npy, .npz or .parquet file; - is CSV from standard input"
 _COLUMNS = "columns to use: names, numbers from 1, ranges, as in a,b,3-5"
 
@@ -405,14 +411,19 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--init", choices=_INITS, default="kmeans", help="how to start; kmeans by default")
     fit.add_argument("--n-init", type=_positive, default=1, metavar="N", help="starts, of which the best is kept (1)")
     fit.add_argument(
-        "--n-race", type=_natural, default=0, metavar="N", help="so many starts race on a sample; 0: none do (0)"
+        "--n-race", type=_natural, metavar="N", help="so many starts race on samples; 0: one, on all rows (12)"
     )
+    fit.add_argument("--split-merge", action="store_true", help="look for better optima by merging and splitting")
     fit.add_argument("--seed", type=_seed, metavar="N", help="seed of the starts")
     fit.add_argument("--tol", type=float, default=1e-3, metavar="X", help="gain per row at which to stop (1e-3)")
     fit.add_argument("--max-iter", type=_positive, default=100, metavar="N", help="most iterations of a start (100)")
-    fit.add_argument("--acceleration", choices=("squarem",), help="leap where EM is slow; none by default")
+    fit.add_argument(
+        "--acceleration", choices=("auto", "squarem", "none"), default="auto", help="leap where EM is slow (auto)"
+    )
     fit.add_argument("--max-time", type=_seconds, metavar="S", help="seconds after which no further iteration begins")
-    fit.add_argument("--stopping", choices=("change", "aitken"), default="change", help="rule; change by default")
+    fit.add_argument(
+        "--stopping", choices=("aitken", "change"), help="rule; by default aitken for a hundredth of --tol"
+    )
     fit.add_argument("--strict-convergence", action="store_true", help="exit with 3 if the fit did not converge")
     fit.add_argument("--reg-covar", type=float, default=1e-6, metavar="X", help="added to the variances (1e-6)")
     prior = fit.add_argument_group("prior", "for the posterior mode instead of maximum likelihood")

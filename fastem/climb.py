@@ -24,16 +24,22 @@ def change(history: Sequence[float], tol: float) -> bool:
 
 
 def aitken(history: Sequence[float], tol: float) -> bool:
-    """The limit of the geometric sequence through the last three values is less than tol away.
+    """The limit of the geometric sequence through the last three values is less than tol away, twice in a row.
 
     Bohning et al. (1994), Ann. Inst. Statist. Math. 46, 373-388, section 2: with a = (l2 - l1) / (l1 - l0) the limit
     is l1 + (l2 - l1) / (1 - a), which lies (l2 - l1)^2 / ((l1 - l0) - (l2 - l1)) - (l2 - l1) beyond l2.
     """
     if len(history) < 3:
         return False
-    before, gain = history[-2] - history[-3], history[-1] - history[-2]
-    if abs(gain) <= _NOISE * abs(history[-1]):
+    if abs(history[-1] - history[-2]) <= _NOISE * abs(history[-1]):
         return True
+    return _is_near(history[:-1], tol) and _is_near(history, tol)  # the first estimates of a climb mean little
+
+
+def _is_near(history: Sequence[float], tol: float) -> bool:
+    if len(history) < 3:
+        return False
+    before, gain = history[-2] - history[-3], history[-1] - history[-2]
     if before <= 0 or not 0 < gain < before:
         return False
     return gain * gain / (before - gain) < tol  # = a / (1 - a) (l2 - l1), the distance from l2 to the limit

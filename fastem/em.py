@@ -7,16 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from fastem.acceleration import ACCELERATIONS, Accelerator, Plain
-from fastem.climb import STOPPING, Callback, Options, StoppingRule, aitken, climb, evaluate
+from fastem.acceleration import ACCELERATIONS, Accelerator
+from fastem.climb import STOPPING, Callback, Options, StoppingRule, climb
 from fastem.data import Data, as_data, is_integer, is_real
 from fastem.protocol import DegenerateError, Model, Params, Result, Status
-
-_CUT_SHORT = (Status.INTERRUPTED, Status.MAX_TIME)
-_HEAT = 10  # iterations of a start that races
-_GROWTH = 4  # of nested samples
-_NEARLY_ALL = 8  # part of the rows beyond which a sample saves too little
-_SAMPLE_BYTES = 2**24  # of the largest sample
+from fastem.race import CUT_SHORT, CutShort, Samples, improve, race
 
 
 def fit(
@@ -32,6 +27,8 @@ def fit(
     max_time: float | None = None,
     n_init: int = 1,
     n_race: int = 0,
+    entrants: Sequence[Params] = (),
+    split_merge: bool = False,
     random_state: int | np.random.Generator | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Result:
@@ -61,10 +58,17 @@ def fit(
     max_time : float, default=None
         Seconds after which no further iteration begins.
     n_init : int, default=1
-        Number of starts; the one whose last objective is largest is kept.
+        Number of starts; the one whose last objective is largest is kept, and none that the model calls spurious if
+        there is another.
     n_race : int, default=0
-        0: a start is found and followed on all rows. Otherwise so many are tried for each on a sample
-        (`model.sample_size` rows), the best goes on over larger samples, and all rows are only read for the end.
+        0: a start is found and followed on all rows. Otherwise so many race for each: the better half of them goes
+        on from heat to heat, over samples of `model.sample_size` rows, twice as many and so on, and all rows are only
+        read for the end.
+    entrants : sequence of Params, default=()
+        Further starts of the race, or the only ones if n_race is 0.
+    split_merge : bool, default=False
+        Whether to try the model's `moves`, for a mixture to merge two components and split a third, on a sample
+        before all rows are read, until none leads higher; for poor optima, at several times the cost of a race.
     random_state : int, numpy Generator or None, default=None
         Seed of the starts.
     callbacks : sequence of callables, default=()
@@ -92,7 +96,7 @@ def fit(
     >>> result.status.name
     'CONVERGED'
     """
-    _check_arguments(model, max_iter, n_init, n_race, tol, callbacks)
+    _check_arguments(model, max_iter, n_init, n_race, entrants, split_merge, tol, callbacks)
     options = Options(
         max_iter=int(max_iter),
         tol=tol,
@@ -106,14 +110,12 @@ def fit(
     model = model.prepare(data)
     if start is not None:
         start = model.check_params(start)
+    entrants = [model.check_params(params) for params in entrants]
     best: Result | None = None
     failure: DegenerateError | None = None
     for number in range(1 if start is not None or max_iter == 0 else int(n_init)):
         try:
-            params, cut = (start, None) if start is not None else _start(model, data, rng, number, int(n_race), options)
-            result = climb(model, data, params, number, options if cut is None else options._replace(max_iter=1))
-            if cut is not None:
-                result = result._replace(status=cut)
+            result = _from_one_start(model, data, start, number, rng, int(n_race), entrants, split_merge, options)
         except DegenerateError as error:
             failure = error
             continue
@@ -121,9 +123,9 @@ def fit(
             if best is None:
                 raise
             return best._replace(status=Status.INTERRUPTED)
-        if best is None or result.history[-1] > best.history[-1]:
+        if best is None or _merit(result, data) > _merit(best, data):
             best = result
-        if result.status in _CUT_SHORT:
+        if result.status in CUT_SHORT:
             return best._replace(status=result.status)
     if best is None:
         assert failure is not None
@@ -131,64 +133,40 @@ def fit(
     return best
 
 
-def _start(
-    model, data: Data, rng: np.random.Generator, number: int, n_race: int, options: Options
-) -> tuple[Params, Status | None]:
-    """Parameters to start from on all rows, and why no more than one pass is to follow, if so.
-
-    With n_race > 0, so many starts race on a sample: a few iterations each, then all are judged by one E-step on rows
-    of their own if there are enough, where a component that has collapsed onto a few rows of the sample is of no use.
-    The winner goes on over nested samples, four times as large each.
-    """
-    if n_race == 0 or options.max_iter == 0:
-        return model.initialize(data, rng), None
-    sizes = _sample_sizes(model.sample_size(data), data)
-    sample = judge = data
-    if sizes:
-        order = data.draw(max(2 * sizes[0], sizes[-1]), rng)
-        sample, judge = data.take(order[: sizes[0]]), data.take(order[sizes[0] : 2 * sizes[0]])
-    heat = options._replace(max_iter=min(_HEAT, options.max_iter), callbacks=(), accelerate=Plain)
-    best, best_value = None, -math.inf
-    failure: DegenerateError | None = None
-    for _ in range(n_race):
-        try:
-            result = climb(model, sample, model.initialize(sample, rng), number, heat)
-            if result.status in _CUT_SHORT:
-                return result.params, result.status
-            value = evaluate(model, judge, result.params)[1]
-        except DegenerateError as error:
-            failure = error
-            continue
-        if best is None or value > best_value:
-            best, best_value = result.params, value
-    if best is None:
-        assert failure is not None
-        raise failure
-    for n_rows in sizes[1:]:
-        larger = options._replace(tol=max(options.tol, _enough(model, best, n_rows)), rule=aitken, callbacks=())
-        result = climb(model, data.take(order[:n_rows]), best, number, larger)
-        if result.status in _CUT_SHORT:
-            return result.params, result.status
-        best = result.params
-    return best, None
+def _from_one_start(
+    model,
+    data: Data,
+    params: Params | None,
+    number: int,
+    rng: np.random.Generator,
+    n_race: int,
+    entrants: Sequence[Params],
+    split_merge: bool,
+    options: Options,
+) -> Result:
+    """Find a start unless it is given, and climb from there."""
+    try:
+        racing = params is None and n_race + len(entrants) > 0
+        if options.max_iter > 0 and (split_merge or racing):
+            samples = Samples(model, data, rng)
+            if racing:
+                params = race(model, samples, rng, number, n_race, entrants, options)
+            elif params is None:
+                params = model.initialize(data, rng)
+            if split_merge:
+                params = improve(model, samples, params, number, options)
+        elif params is None:
+            params = model.initialize(data, rng)
+    except CutShort as cut:  # one pass over all rows, for the objective there
+        result = climb(model, data, cut.result.params, number, options._replace(max_iter=1))
+        return result._replace(status=cut.result.status)
+    return climb(model, data, params, number, options)
 
 
-def _sample_sizes(smallest: int, data: Data) -> list[int]:
-    """Sizes of the nested samples; none if the smallest is half of all that count."""
-    row_bytes = data.n_features * data.dtype.itemsize
-    largest = min(data.n_counting // _NEARLY_ALL, _SAMPLE_BYTES // row_bytes)
-    sizes = [smallest] if 2 * smallest <= data.n_counting else []
-    while sizes and sizes[-1] * _GROWTH <= largest:
-        sizes.append(sizes[-1] * _GROWTH)
-    return sizes
-
-
-def _enough(model, params: Params, n_rows: int) -> float:
-    """Nats per row that are not worth a sample's iterations: half of what it costs to estimate the parameters from it.
-
-    The log-likelihood of n rows at their maximum lies about p / 2 above that at the true parameters.
-    """
-    return 0.25 * model.pack(params).size / n_rows
+def _merit(result: Result, data: Data) -> tuple[bool, float]:
+    """What the best start has most of: no component on a handful of rows, then the objective."""
+    is_spurious = getattr(result.model, "is_spurious", None)
+    return is_spurious is None or not is_spurious(result.params, data.total_weight), result.history[-1]
 
 
 def _stopping_rule(stopping: str | StoppingRule) -> StoppingRule:
@@ -218,7 +196,9 @@ def _deadline(max_time: Any) -> float:
     return time.monotonic() + float(max_time)
 
 
-def _check_arguments(model: Any, max_iter: Any, n_init: Any, n_race: Any, tol: Any, callbacks: Any) -> None:
+def _check_arguments(
+    model: Any, max_iter: Any, n_init: Any, n_race: Any, entrants: Any, split_merge: Any, tol: Any, callbacks: Any
+) -> None:
     if isinstance(model, type) or not hasattr(model, "e_step"):
         raise TypeError(
             f"model must be an instance that follows fastem.protocol.Model; got {type(model).__name__} {model!r}"
@@ -229,8 +209,16 @@ def _check_arguments(model: Any, max_iter: Any, n_init: Any, n_race: Any, tol: A
         raise ValueError(f"n_init must be an integer of at least 1; got {n_init!r}")
     if not is_integer(n_race, 0):
         raise ValueError(f"n_race must be an integer of at least 0; got {n_race!r}")
-    if n_race and not hasattr(model, "sample_size"):
-        raise ValueError(f"n_race needs a model with `sample_size`, which {type(model).__name__} lacks; use n_race=0")
+    if (n_race or len(entrants)) and not hasattr(model, "sample_size"):
+        raise ValueError(
+            f"a race needs a model with `sample_size`, which {type(model).__name__} lacks; use n_race=0, no entrants"
+        )
+    if not isinstance(split_merge, (bool, np.bool_)):
+        raise TypeError(f"split_merge must be True or False; got {split_merge!r}")
+    if split_merge and not hasattr(model, "moves"):
+        raise ValueError(
+            f"split_merge needs a model with `moves`, which {type(model).__name__} lacks; use split_merge=False"
+        )
     if not is_real(tol, 0.0):
         raise ValueError(f"tol must be a number that is not negative; got {tol!r}")
     if not isinstance(callbacks, Sequence) or not all(callable(callback) for callback in callbacks):

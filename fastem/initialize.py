@@ -4,19 +4,24 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+from scipy.cluster.hierarchy import cut_tree, linkage
 
 from fastem.data import Block, Data, as_numbers, chunks, squares, weighted_sum
 from fastem.kernels.features import LINEAR
 from fastem.kernels.posteriors import HARD
 from fastem.kernels.sweep import by_features, statistics
 
-CENTERS = ("kmeans", "k-means++", "random_from_data")
+CENTERS = ("kmeans", "k-means++", "k-means||", "ward", "random_from_data")
 STARTS = (*CENTERS, "random")
+# What 'kmeans' takes by turns in a race: it finds many clusters apart, random rows find clusters inside others.
+TURNS = ("kmeans", "random_from_data", "k-means++")
 
 # Seeding looks at so many rows at most, since it costs K passes over them; Lloyd's steps then take every row.
 _SEED_ROWS, _SEED_ROWS_PER_NUMBER = 5000, 50
 _LLOYD_ITERATIONS = 100
 _LLOYD_TOL = 1e-4  # relative fall of the inertia
+_WARD_ROWS = 2000  # of the sample that is merged: time and memory grow with its square
+_OVERSAMPLING, _ROUNDS = 2, 5  # of k-means||
 _CHUNK = 2**20  # responsibilities held at once
 
 
@@ -27,19 +32,18 @@ class Sample(NamedTuple):
     weight: np.ndarray  # (n,)
 
 
-def seed_rows(n_components: int, n_features: int) -> int:
-    """Rows that tell starts apart."""
-    return max(_SEED_ROWS, _SEED_ROWS_PER_NUMBER * n_components * n_features)
-
-
 def centers(method: str, data: Data, frame: np.ndarray, n_components: int, rng: np.random.Generator, n_threads: int):
-    """Centres (K, D) in the frame (2, D) by 'kmeans', 'k-means++' or 'random_from_data'."""
-    sample = sample_rows(data, frame, seed_rows(n_components, data.n_features), rng)
+    """Centres (K, D) in the frame (2, D) by one of CENTERS."""
+    if method == "k-means||":
+        return k_means_parallel(data, frame, n_components, rng)
+    sample = sample_rows(data, frame, max(_SEED_ROWS, _SEED_ROWS_PER_NUMBER * n_components * data.n_features), rng)
     if len(np.unique(sample.rows, axis=0)) < n_components:  # the sample repeats few rows: add what the data have
         rows = (require_distinct(data, n_components) - frame[0]) * frame[1]
         sample = Sample(np.concatenate([sample.rows, rows]), np.append(sample.weight, np.ones(len(rows))))
     if method == "random_from_data":
         return _distinct_rows(sample, n_components, rng)
+    if method == "ward":
+        return ward(sample, n_components, rng)
     points = k_means_plus_plus(sample, n_components, rng)
     if method == "k-means++":
         return points
@@ -96,15 +100,69 @@ def k_means_plus_plus(sample: Sample, n_components: int, rng: np.random.Generato
     n_trials = 2 + int(np.log(n_components))
     rows, weight = sample
     chosen = [int(_draw(weight, 1, rng)[0])]
-    distance = ((rows - rows[chosen[0]]) ** 2).sum(axis=1)
+    distance = _squares(rows, rows[chosen[0]])
     for _ in range(1, n_components):
         mass = weight * distance
         candidates = _draw(mass if mass.any() else weight, n_trials, rng)
-        trials = [np.minimum(distance, ((rows - rows[c]) ** 2).sum(axis=1)) for c in candidates]
+        trials = [np.minimum(distance, _squares(rows, rows[c])) for c in candidates]
         best = int(np.argmin([(weight * trial).sum() for trial in trials]))
         chosen.append(int(candidates[best]))
         distance = trials[best]
     return rows[chosen]
+
+
+def k_means_parallel(data: Data, frame: np.ndarray, n_components: int, rng: np.random.Generator) -> np.ndarray:
+    """k-means|| (Bahmani et al. 2012, algorithm 2): candidates from five passes over all rows, then k-means++ on them.
+
+    A row becomes a candidate with a probability in proportion to its squared distance from those before, such that 2 K
+    come of each pass; it weighs as much as the rows that are nearest to it.
+    """
+
+    def scaled():
+        for x, w in chunks(data):
+            yield (x[w > 0] - frame[0]) * frame[1], w[w > 0]
+
+    candidates = fresh = sample_rows(data, frame, 1, rng).rows[:1]
+    distances = [np.full(len(w), np.inf) for _, w in scaled()]
+    nearest = [np.zeros(len(w), np.int64) for _, w in scaled()]
+    for last in range(_ROUNDS + 1):
+        for (rows, _), distance, number in zip(scaled(), distances, nearest, strict=True):
+            for new, point in enumerate(fresh, len(candidates) - len(fresh)):
+                away = _squares(rows, point)
+                number[away < distance] = new
+                np.minimum(distance, away, out=distance)
+        cost = sum(float(weighted_sum(w, distance)) for (_, w), distance in zip(scaled(), distances, strict=True))
+        if last == _ROUNDS or cost == 0:
+            break
+        rate = _OVERSAMPLING * n_components / cost
+        found = zip(scaled(), distances, strict=True)
+        fresh = np.concatenate([rows[rng.random(len(w)) < rate * w * distance] for (rows, w), distance in found])
+        candidates = np.concatenate([candidates, fresh])
+    share = sum(np.bincount(number, w, len(candidates)) for (_, w), number in zip(scaled(), nearest, strict=True))
+    distinct, index = np.unique(candidates, axis=0, return_inverse=True)
+    if len(distinct) < n_components:  # few rows differ, or fewer came than were expected
+        return (require_distinct(data, n_components)[:n_components] - frame[0]) * frame[1]
+    return k_means_plus_plus(Sample(distinct, np.bincount(index.ravel(), share)), n_components, rng)
+
+
+def ward(sample: Sample, n_components: int, rng: np.random.Generator) -> np.ndarray:
+    """Means of the clusters that Ward's hierarchical clustering makes of some rows, drawn by their weight.
+
+    Ward (1963), J. Amer. Statist. Assoc. 58, 236-244. Rows that are drawn twice count twice.
+    """
+    rows = sample.rows
+    if len(rows) > _WARD_ROWS or (sample.weight != sample.weight[0]).any():
+        rows = rows[_draw(sample.weight, max(_WARD_ROWS, n_components), rng)]
+    if len(np.unique(rows, axis=0)) < n_components:
+        return _distinct_rows(sample, n_components, rng)
+    labels = cut_tree(linkage(rows, "ward"), n_components)[:, 0]
+    return np.stack([rows[labels == k].mean(axis=0) for k in range(n_components)])
+
+
+def _squares(rows: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """Squared distances (n,) of rows from a point: exactly 0 where they are equal."""
+    away = rows - point
+    return np.einsum("ij,ij->i", away, away)
 
 
 def _draw(mass: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -139,7 +197,7 @@ def lloyd(data: Data, frame: np.ndarray, points: np.ndarray, sample: Sample, n_t
 
 
 def _farthest(sample: Sample, points: np.ndarray) -> int:
-    nearest = np.min([((sample.rows - point) ** 2).sum(axis=1) for point in points], axis=0)
+    nearest = np.min([_squares(sample.rows, point) for point in points], axis=0)
     return int(np.argmax(np.where(sample.weight > 0, nearest, -1.0)))
 
 

@@ -105,6 +105,31 @@ class Charted(Model, Protocol):
         """Return the quantities that have standard errors."""
 
 
+class Raced(Model, Protocol):
+    """A model whose starts can race on samples."""
+
+    def sample_size(self, data: Any) -> int:
+        """Return the number of rows that tell starts apart."""
+
+    def guarded(self, sample: Any) -> "Raced":
+        """Return the model under a prior that lets nothing gain by collapsing onto a few rows of a sample."""
+
+    def entrant(self, number: int) -> "Model":
+        """Return the model that makes start `number`, from 0; raises ValueError if there is but one start.
+
+        Starts that differ find more than many of one kind.
+        """
+
+    def n_parameters(self, n_features: int) -> int:
+        """Return the number of free parameters."""
+
+    def is_spurious(self, params: Params, weight: float) -> bool:
+        """Return whether parameters owe their likelihood to a handful of rows; weight is that of all rows."""
+
+    def moves(self, params: Params, sample: Any) -> Iterable[Params]:
+        """Yield parameters that EM cannot reach from these, the most promising first; for `split_merge` alone."""
+
+
 def add_stats(parts: Iterable[Stats]) -> Stats:
     """Sum statistics field by field, in the order given."""
     total: Any = None

@@ -1090,7 +1090,7 @@ on_seeds = given(
     covariance_type=st.sampled_from(COVARIANCE_TYPES), seed=st.integers(0, 2**32 - 1), n_features=st.integers(1, 5)
 )
 few = settings(derandomize=True, deadline=None, max_examples=100, phases=PHASES)
-EXACT = {"reg_covar": 0.0, "max_iter": 10, "tol": 0.0}
+EXACT = {"reg_covar": 0.0, "max_iter": 10, "tol": 0.0, "stopping": "change", "n_race": 0, "acceleration": None}
 
 
 @on_seeds

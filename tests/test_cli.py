@@ -274,6 +274,7 @@ def test_fit_options_reach_the_estimator(table, ok):
         "--seed": ("random_state", 5),
         "--n-race": ("n_race", 3),
         "--stopping": ("stopping", "aitken"),
+        "--split-merge": ("split_merge", True),
         "--acceleration": ("acceleration", "squarem"),
         "--max-time": ("max_time", 60.0),
         "--weight-concentration-prior": ("weight_concentration_prior", 2.0),
@@ -284,7 +285,7 @@ def test_fit_options_reach_the_estimator(table, ok):
         "--threads": ("n_threads", 1),
     }
     argv = [
-        f"{flag}={','.join(map(str, value)) if isinstance(value, list) else value}"
+        flag if value is True else f"{flag}={','.join(map(str, value)) if isinstance(value, list) else value}"
         for flag, (_, value) in options.items()
     ]
     result = parse(ok("fit", table(), *argv, "--json"))

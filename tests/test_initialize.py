@@ -75,3 +75,23 @@ def test_random_responsibilities_do_not_depend_on_chunks(rng, monkeypatch):
     monkeypatch.setattr(initialize, "_CHUNK", 1)  # so many rows as the floor allows
     parts = fastem.fit(model, X, random_state=0, max_iter=2, tol=0)
     np.testing.assert_allclose(parts.history, whole.history, rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["k-means||", "ward"])
+def test_other_centres_find_clusters_apart(method, rng):
+    centres = rng.normal(size=(9, 3)) * 30.0
+    X = centres[rng.integers(9, size=5000)] + rng.normal(size=(5000, 3))
+    found = fastem.GaussianMixture(9, init_params=method, n_race=0, random_state=1).fit(X)
+    gap = np.linalg.norm(found.means_[:, None] - centres, axis=2)
+    assert gap.min(axis=0).max() < 1.0
+    weight = (X[:, 0] > np.median(X[:, 0])).astype(float)
+    halved = fastem.GaussianMixture(2, init_params=method, n_race=0, random_state=1).fit(X, sample_weight=weight)
+    assert halved.means_[:, 0].min() > np.median(X[:, 0]) - 5.0
+
+
+@pytest.mark.parametrize("method", ["k-means||", "ward"])
+def test_other_centres_of_few_distinct_rows(method):
+    X = np.repeat(np.array([[0.0], [1.0], [5.0]]), 50, axis=0)
+    frame = np.array([[0.0], [1.0]])
+    found = initialize.centers(method, as_data(X), frame, 3, np.random.default_rng(0), 1)
+    assert sorted(found[:, 0]) == [0.0, 1.0, 5.0]

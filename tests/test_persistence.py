@@ -124,8 +124,8 @@ def test_round_trip(fitted, tmp_path):
 def test_loaded_arrays_can_be_written_and_a_fit_goes_on(model, path):
     loaded = load(path)
     loaded.means_[0, 0] += 0.0
-    again = load(path).set_params(warm_start=True, tol=0.0, max_iter=3)
-    model.set_params(warm_start=True, tol=0.0, max_iter=3)
+    again = load(path).set_params(warm_start=True, tol=0.0, max_iter=3, stopping="change")
+    model.set_params(warm_start=True, tol=0.0, max_iter=3, stopping="change")
     with pytest.warns(sklearn.exceptions.ConvergenceWarning):
         model.fit(SHARED)
     with pytest.warns(sklearn.exceptions.ConvergenceWarning):

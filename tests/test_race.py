@@ -1,14 +1,19 @@
 """Starts that race on a sample."""
 
+import math
+
 import numpy as np
 import pytest
 from conftest import simulate
 
 import fastem
 from fastem import Gaussian, GaussianMixture, Mixture
+from fastem.acceleration import Plain
+from fastem.climb import STOPPING, Options, climb
 from fastem.data import Block, Data, as_data
 from fastem.protocol import Status
 
+OPTIONS_OF_CLIMB = Options(50, 1e-8, STOPPING["aitken"], (), Plain, math.inf)
 OPTIONS = {"reg_covar": 0.0, "tol": 1e-4, "stopping": "aitken", "max_iter": 20_000}
 
 
@@ -20,7 +25,7 @@ def clusters(rng, n_samples=30_000):
 
 def test_the_worst_race_beats_the_worst_start(rng):
     X = clusters(rng)
-    single = [GaussianMixture(12, random_state=s, **OPTIONS).fit(X).lower_bound_ for s in range(8)]
+    single = [GaussianMixture(12, random_state=s, n_race=0, **OPTIONS).fit(X).lower_bound_ for s in range(8)]
     raced = [GaussianMixture(12, random_state=s, n_race=6, **OPTIONS).fit(X).lower_bound_ for s in range(8)]
     assert min(raced) > min(single)
     assert np.median(raced) >= np.median(single) - 1e-4
@@ -29,8 +34,9 @@ def test_the_worst_race_beats_the_worst_start(rng):
 def test_few_passes_read_all_rows(rng):
     """The winner arrives on all rows where EM has little left to do; what the samples took is not counted."""
     X = clusters(rng)
-    options = OPTIONS | {"random_state": 0}
-    assert GaussianMixture(12, n_race=6, **options).fit(X).n_iter_ < GaussianMixture(12, **options).fit(X).n_iter_
+    options = OPTIONS | {"random_state": 0, "acceleration": None}
+    raced, single = (GaussianMixture(12, n_race=n, **options).fit(X).n_iter_ for n in (6, 0))
+    assert raced < single
 
 
 def test_the_same_seed_gives_the_same_bits(rng):
@@ -66,6 +72,79 @@ def test_samples_of_data(rng):
     assert weighted.take(drawn[:3]).total_weight == 6.0
 
 
+def test_moves_leave_a_poor_optimum(rng):
+    """From one component for two clusters and two for a third, EM does not find the way."""
+    X = rng.normal(size=(12_000, 2)) + np.repeat([[0.0, 0.0], [30.0, 0.0], [36.0, 0.0]], 4000, axis=0)
+    options = {"resp_init": np.digitize(X[:, 0], [0.0, 15.0]), "stopping": "aitken", "max_iter": 1000}
+    stuck = GaussianMixture(3, **options).fit(X)
+    moved = GaussianMixture(3, split_merge=True, **options).fit(X)
+    assert moved.lower_bound_ > stuck.lower_bound_ + 0.1
+    np.testing.assert_allclose(np.sort(moved.means_[:, 0]), [0, 30, 36], atol=0.1)
+
+
+def test_moves_are_parameters_of_every_structure(rng):
+    X = simulate(rng, 2000, 3, 4)
+    for covariance_type in ("full", "tied", "diag", "spherical"):
+        result = fastem.fit(Mixture(Gaussian(covariance_type), 4), X, random_state=0)
+        proposals = list(result.model.moves(result.params, as_data(X)))
+        assert len(proposals) == 6  # three pairs, and the two that are left
+        for params in proposals:
+            result.model.check_params(params)
+            changed = np.abs(params.components.means - result.params.components.means).max(axis=1) > 0.1
+            assert changed.sum() == 3
+
+
+def test_a_component_of_a_few_rows_does_not_win(rng):
+    """Three rows in a line of four columns have the largest likelihood that reg_covar allows."""
+    X = rng.normal(size=(150, 4))
+    X[:3] = X[0] + np.outer([0.0, 1e-3, 2e-3], rng.normal(size=4))
+    spike = fastem.fit(Mixture(Gaussian("full", 1e-6), 2, start=np.r_[np.ones(3), np.zeros(147)]), X)
+    assert spike.model.is_spurious(spike.params, 150.0)
+    fitted = GaussianMixture(2, random_state=0, n_init=3, max_iter=500).fit(X)
+    assert spike.log_likelihood > fitted.log_likelihood_
+    assert fitted.weights_.min() * 150 >= 5
+
+
+def test_the_guard_is_weak(rng):
+    X = simulate(rng, 400, 2, 3)
+    for covariance_type in ("full", "tied", "diag", "spherical"):
+        model = Mixture(Gaussian(covariance_type), 3).prepare(as_data(X))
+        guarded = model.guarded(as_data(X))
+        data = as_data(X)
+        start = model.initialize(data, np.random.default_rng(0))
+        one, other = (climb(m, data, start, 0, OPTIONS_OF_CLIMB) for m in (model, guarded))
+        np.testing.assert_allclose(other.params.components.means, one.params.components.means, atol=0.02)
+        assert other.history[-1] != one.history[-1]
+
+
+def test_restarts_pass_over_what_is_spurious(rng):
+    X = rng.normal(size=(60, 2))
+
+    class Picky(Mixture):
+        def is_spurious(self, params, weight):
+            return bool(params.components.means[0, 0] < params.components.means[1, 0])
+
+    result = fastem.fit(Picky(Gaussian(), 2), X, n_init=6, random_state=0)
+    assert result.params.components.means[0, 0] > result.params.components.means[1, 0]
+
+
+def test_in_a_race_k_means_takes_turns():
+    starts = [Mixture(Gaussian(), 2).entrant(i).start for i in range(4)]
+    assert starts == ["kmeans", "random_from_data", "k-means++", "kmeans"]
+    assert Mixture(Gaussian(), 2, start="random").entrant(1).start == "random"
+
+
+def test_by_default_only_starts_by_chance_race(rng):
+    X = simulate(rng, 200, 2, 2)
+    parts = {"weights_init": [0.5, 0.5], "means_init": X[:2], "precisions_init": np.stack([np.eye(2)] * 2)}
+    for given in (parts, {"resp_init": np.arange(200) % 2}):
+        resolved = GaussianMixture(2, **given)._resolved(warm=False)
+        assert resolved == {"stopping": "change", "tol": 1e-3, "n_race": 0, "acceleration": None}
+    resolved = GaussianMixture(2, means_init=X[:2])._resolved(warm=False)
+    assert resolved == {"stopping": "aitken", "tol": 1e-5, "n_race": 12, "acceleration": "squarem"}
+    assert GaussianMixture(2, **parts)._resolved(warm=True)["acceleration"] == "squarem"
+
+
 def test_time_runs_out_during_the_race(rng):
     result = fastem.fit(Mixture(Gaussian(), 12), clusters(rng), n_race=50, max_time=0.0, random_state=0)
     assert result.status is Status.MAX_TIME
@@ -83,5 +162,9 @@ def test_refusals(rng):
         GaussianMixture(2, n_race=2, resp_init=np.arange(9) % 2).fit(X)
     with pytest.raises(ValueError, match="n_race must be an integer"):
         fastem.fit(Mixture(Gaussian()), X, n_race=-1)
-    with pytest.raises(ValueError, match="n_race needs a model with"):
+    with pytest.raises(ValueError, match="a race needs a model with"):
         fastem.fit(Bare(), X, n_race=2)
+    with pytest.raises(ValueError, match="split_merge needs a model with"):
+        fastem.fit(Bare(), X, split_merge=True)
+    with pytest.raises(TypeError, match="split_merge must be"):
+        fastem.fit(Mixture(Gaussian()), X, split_merge="yes")

@@ -7,7 +7,8 @@ import pytest
 from sklearn.model_selection import GridSearchCV
 
 import fastem
-from fastem import GaussianMixture, select
+from fastem import Gaussian, GaussianMixture, Mixture, select
+from fastem.data import as_data
 from fastem.demo import old_faithful
 
 
@@ -116,3 +117,69 @@ def test_one_more_component_is_tested(rng):
     for arguments, message in [({"n_components": 0}, "n_components"), ({"n_bootstrap": 0}, "n_bootstrap")]:
         with pytest.raises(ValueError, match=message):
             fastem.bootstrap_test(X, **{"n_components": 1, **arguments})
+
+
+def seven(rng, n_samples=3000):
+    centres = np.array([[0, 0], [8, 0], [0, 8], [8, 8], [16, 0], [16, 8], [4, 16]])
+    return centres[rng.integers(7, size=n_samples)] + rng.normal(size=(n_samples, 2))
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+def test_annihilation_finds_the_number_in_one_run(covariance_type, rng):
+    X = seven(rng)
+    options = {"n_components": range(2, 16), "method": "annihilation", "random_state": 0}
+    chosen = select(X, covariance_type=covariance_type, **options)
+    assert chosen.best.n_components == 7
+    numbers = [row.n_components for row in chosen.table]
+    assert len(set(numbers)) == len(numbers)
+    assert {2, 7} <= set(numbers) <= set(range(2, 16))
+    each = select(X, n_components=[7], covariance_type=covariance_type, random_state=0)
+    assert chosen.table[0].bic == pytest.approx(each.table[0].bic, abs=0.01)
+
+
+def test_message_length(rng):
+    """Figueiredo & Jain (2002), equation 15, by hand."""
+    X = three(rng, 300)
+    row = select(X, n_components=[3], covariance_type="diag", criterion="mml", random_state=0).table[0]
+    gm = GaussianMixture(3, covariance_type="diag", random_state=0, stopping="aitken", tol=1e-6, max_iter=1000).fit(X)
+    length = 4 / 2 * np.log(300 * gm.weights_ / 12).sum() + 3 / 2 * np.log(300 / 12) + 3 * 5 / 2 - gm.score(X) * 300
+    assert row.mml == pytest.approx(2 * length, rel=1e-9)
+
+
+def test_only_the_weakest_component_dies():
+    model = Mixture(Gaussian("spherical"), 4, weight_cost=2.0)
+    np.testing.assert_allclose(model._weights(np.array([6.0, 1.0, 1.5, 3.0]), 11.5), np.array([4, 0, 1.5, 1]) / 6.5)
+    np.testing.assert_allclose(model._weights(np.array([6.0, 0.0, 1.5, 3.0]), 10.5), np.array([4, 0, 0, 1]) / 5)
+    assert model._weights(np.array([0.0, 0.0, 0.0, 1.0]), 1.0).tolist() == [0, 0, 0, 1]
+    for wrong, message in [({"weight_cost": -1.0}, "weight_cost"), ({"weight_concentration": 2.0}, "two priors")]:
+        with pytest.raises(ValueError, match=message):
+            Mixture(Gaussian(), 2, **{"weight_cost": 1.0, **wrong})
+
+
+@pytest.mark.parametrize("method", ["each", "annihilation"])
+def test_the_number_of_jobs_does_not_change_the_table(method, rng):
+    X = three(rng)
+    options = {"n_components": range(1, 6), "method": method, "random_state": 0}
+    one, four = (select(X, n_jobs=n, **options) for n in (1, 4))
+    assert one.table == four.table or str(one) == str(four)  # NaN differs from itself
+    assert np.array_equal(one.best.means_, four.best.means_)
+    assert one.best.n_threads is None
+
+
+def test_one_more_component_starts_from_the_fit_before(rng):
+    X = seven(rng)
+    small = GaussianMixture(6, random_state=0).fit(X)
+    model = Mixture(Gaussian(), 7).prepare(as_data(X))
+    grown = list(model.grown(small._params(), as_data(X)))
+    assert 1 <= len(grown) <= 3
+    for params in grown:
+        model.check_params(params)
+    best = max(fastem.fit(model, X, start=params).log_likelihood for params in grown)
+    assert best > small.log_likelihood_ + 100
+
+
+def test_methods_are_checked(rng):
+    with pytest.raises(ValueError, match="method must be one of"):
+        select(three(rng), method="guess")
+    with pytest.raises(ValueError, match="n_jobs must be"):
+        select(three(rng), n_jobs=0)

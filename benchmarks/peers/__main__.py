@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.peers import alone, harness, report
+from benchmarks.peers import alone, answers, harness, report
 from benchmarks.peers.workloads import WORKLOADS, Workload
 
 _QUICK_ROWS, _QUICK_FEATURES = 10_000, 16
@@ -46,6 +46,7 @@ def run(arguments) -> dict:
         "versions": {},
         "workloads": [],
         "checks": [],
+        "answers": [],
         "skipped": skipped,
     }
     for workload in chosen:
@@ -57,6 +58,13 @@ def run(arguments) -> dict:
         report.write(arguments.output, results)  # what there is, should the rest be interrupted
     if not arguments.quick:
         _checks(arguments, results, say)
+    for answer in answers.ANSWERS:
+        if arguments.only is not None and arguments.only not in f"answer {answer.name}":
+            continue
+        if arguments.quick:
+            answer = answer._replace(rows=lambda rows=answer.rows: rows()[:_QUICK_ROWS], seeds=1)
+        results["answers"].append(answers.measure(answer, names, say))
+        report.write(arguments.output, results)
     for path in report.write(arguments.output, results):
         print(path)
     return results

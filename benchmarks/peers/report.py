@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from benchmarks.peers import harness
+from benchmarks.peers import answers, harness
 
 
 def write(folder, results: dict) -> list[Path]:
@@ -17,7 +17,9 @@ def write(folder, results: dict) -> list[Path]:
     except ImportError:
         matplotlib = None
     if matplotlib is not None and results["workloads"]:
-        written.append(_plot(folder / "peers.png", results["workloads"]))
+        written.append(_plot(folder / "peers.png", _bars, results["workloads"]))
+    if matplotlib is not None and results["answers"]:
+        written.append(_plot(folder / "peers_answers.png", _curves, results["answers"]))
     written.append(_replace(folder / "peers.md", markdown(results, picture=matplotlib is not None)))
     return written
 
@@ -68,28 +70,49 @@ def markdown(results: dict, picture: bool = True) -> str:
     for check in results["checks"]:
         goal = "" if check["met"] is None else f"{check['target']} {'met' if check['met'] else 'missed'}"
         lines.append(f"| {check['what']} | {check['value']} | {goal} |")
+    if results["answers"]:
+        lines += ["", *answers.text(results["answers"], harness.title)]
     if results["skipped"]:
         lines += ["", "Skipped: " + "; ".join(results["skipped"]) + "."]
     return "\n".join(lines) + "\n"
 
 
-def _plot(path, workloads):
+_PALETTE = ("black", "tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown")
+_COLORS = dict(zip(harness.PEERS, _PALETTE, strict=True))
+
+
+def _plot(path, draw, results):
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    figure = pyplot.figure()
+    draw(figure, results)
+    figure.tight_layout()
+    unfinished = path.with_name(path.stem + f".{os.getpid()}.png")
+    figure.savefig(unfinished, dpi=110)
+    pyplot.close(figure)
+    unfinished.replace(path)
+    return path
+
+
+def _curves(figure, results):
+    figure.set_size_inches(4.5 * len(results), 4)
+    answers.plot(figure, results, harness.title, _COLORS)
+
+
+def _bars(figure, workloads):
     bars = [
         (f"{workload['name']}  {harness.title(name)}", name, peer["ratio"], workload["targets"].get(name))
         for workload in reversed(workloads)
         for name, peer in reversed(workload["peers"].items())
         if name != "fastem"
     ]
-    palette = ("tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown")
-    colors = dict(zip(harness.PEERS[1:], palette, strict=True))
-    figure, axes = pyplot.subplots(figsize=(9, 1 + 0.24 * len(bars)))
+    figure.set_size_inches(9, 1 + 0.24 * len(bars))
+    axes = figure.subplots()
     for place, (_, name, ratio, target) in enumerate(bars):
-        axes.barh(place, ratio, color=colors[name], height=0.75)
+        axes.barh(place, ratio, color=_COLORS[name], height=0.75)
         axes.text(ratio * 1.05, place, f"{ratio:.3g}", va="center", fontsize=7)
         if target:
             axes.plot([target, target], [place - 0.45, place + 0.45], color="black", linewidth=2)
@@ -98,9 +121,3 @@ def _plot(path, workloads):
     axes.axvline(1, color="grey", linewidth=0.8)
     axes.margins(x=0.12, y=0.01)
     axes.set_xlabel("time of a peer over fastem's, one iteration or call; black: target")
-    figure.tight_layout()
-    unfinished = path.with_name(path.stem + f".{os.getpid()}.png")
-    figure.savefig(unfinished, dpi=110)
-    pyplot.close(figure)
-    unfinished.replace(path)
-    return path

@@ -37,6 +37,14 @@ def main(name):
                     run = peer.prepare(X, dict(start), request["covariance_type"], **request["options"])
                 state = {"run": run}
                 answer(ok=True)
+            elif request["do"] == "rows":
+                state = {"X": np.load(request["X"]).copy(), "n_components": request["n_components"]}
+                peer.curve(state["X"][:2000], state["n_components"], 0, 10.0)  # compiles, loads
+                answer(ok=True)
+            elif request["do"] == "curve":
+                curve, stop, found = peer.curve(state["X"], state["n_components"], request["seed"], request["budget"])
+                np.savez(request["out"], **dict(zip(("weights", "means", "covariances"), found, strict=True)))
+                answer(curve=curve, stop=stop)
             elif request["do"] == "time":
                 times = []
                 for _ in range(request["repeat"]):

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastem.acceleration import ACCELERATIONS
 from fastem.climb import STOPPING
-from fastem.data import as_data, as_numbers, as_rows, as_weight, is_integer
+from fastem.data import Data, as_data, as_numbers, as_rows, as_weight, is_integer
 from fastem.em import fit
 from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian, GaussianParams
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
@@ -26,6 +26,8 @@ from fastem.initialize import STARTS
 from fastem.models.mixture import Mixture, MixtureParams, check_weights, finite_array
 from fastem.protocol import Iteration, Status
 
+_RACE = 12  # starts, by default
+_STRICTER = 100  # what is left to gain is often so many times what a step gains
 _BOOTSTRAP_TOL, _MANY = 1e-6, 10_000  # nats per row and iterations of the fits of a bootstrap
 
 
@@ -43,12 +45,14 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     reg_covar : float, default=1e-6
         Added to the variances after each M-step, in squared units of the data.
     max_iter : int, default=100
-        Largest number of EM iterations of a start.
+        Largest number of EM iterations of a start on all rows.
     n_init : int, default=1
-        Number of starts; the best is kept.
-    init_params : {'kmeans', 'k-means++', 'random', 'random_from_data'}, default='kmeans'
-        How a start finds its first responsibilities. Distances are taken on columns scaled by powers of two to
-        comparable spread, so that a fit does not depend on the units.
+        Number of starts (or races, see `n_race`); the best is kept.
+    init_params : {'kmeans', 'k-means++', 'k-means||', 'ward', 'random_from_data', 'random'}, default='kmeans'
+        How a start finds its first responsibilities: by nearest centre, or by chance. In a race (`n_race`) 'kmeans'
+        takes turns with 'random_from_data' and 'k-means++'. 'k-means||' takes its centres from all rows, the others
+        from a sample of some thousands, 'ward' by hierarchical clustering of 2000. Distances are taken on columns
+        scaled by powers of two to comparable spread, so that a fit does not depend on the units.
     weights_init : array-like of shape (n_components,), default=None
     means_init : array-like of shape (n_components, n_features), default=None
     precisions_init : array-like, default=None
@@ -59,16 +63,22 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     verbose : int, default=0
         1 prints a line every `verbose_interval` iterations, 2 also the change and the time.
     verbose_interval : int, default=10
-    stopping : {'change', 'aitken'}, default='change'
+    stopping : {'change', 'aitken'}, default=None
         'change' is scikit-learn's rule, a change of the objective below `tol`; 'aitken' waits until the estimated
-        limit is less than `tol` away, so that slow convergence is not taken for the end.
-    n_race : int, default=0
-        0: each start is found and followed on all rows. Otherwise so many race for each on a sample of rows, the best
-        goes on over larger samples, and all rows are read only for the end: sooner there, and less likely in a bad
-        optimum.
-    acceleration : {None, 'squarem'}, default=None
-        'squarem' extrapolates along every two steps and keeps what leads uphill: several times fewer iterations where
-        EM is slow, as with overlapping or surplus components.
+        limit is less than `tol` away, so that slow convergence is not taken for the end. None: 'aitken' for a
+        hundredth of `tol`, or 'change' if the start is given.
+    n_race : int, default=None
+        0: each start is found and followed on all rows. Otherwise so many race for each on samples of rows: in each
+        heat the better half goes on, over twice the rows, and all rows are read only for the end. Sooner there, and
+        less likely in a bad optimum. None: 12, or 0 for one component, where the start is
+        given, or where nothing is iterated.
+    split_merge : bool, default=False
+        Whether to look, on a sample before all rows are read, for a better optimum by merging two components and
+        splitting a third, at several times the cost of a race.
+    acceleration : {'auto', 'squarem', None}, default='auto'
+        'squarem' extrapolates along every two steps and keeps what leads uphill: three times fewer iterations where
+        EM is slow, as with overlapping or surplus components. None: EM itself. 'auto': 'squarem', or EM itself if the
+        start is given, with weights, means and precisions or with `resp_init`: the steps are then scikit-learn's.
     max_time : float, default=None
         Seconds after which no further iteration begins.
     resp_init : array-like of shape (n_samples,) or (n_samples, n_components), default=None
@@ -151,9 +161,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
-        "stopping": [StrOptions(set(STOPPING))],
-        "n_race": [Interval(Integral, 0, None, closed="left")],
-        "acceleration": [None, StrOptions({name for name in ACCELERATIONS if name is not None})],
+        "stopping": [None, StrOptions(set(STOPPING))],
+        "n_race": [None, Interval(Integral, 0, None, closed="left")],
+        "split_merge": ["boolean"],
+        "acceleration": [None, StrOptions({"auto"} | {name for name in ACCELERATIONS if name is not None})],
         "max_time": [None, Interval(Real, 0.0, None, closed="left")],
         "resp_init": ["array-like", None],
         "weight_concentration_prior": [None, Interval(Real, 1.0, None, closed="left")],
@@ -181,9 +192,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         warm_start=False,
         verbose=0,
         verbose_interval=10,
-        stopping="change",
-        n_race=0,
-        acceleration=None,
+        stopping=None,
+        n_race=None,
+        split_merge=False,
+        acceleration="auto",
         max_time=None,
         resp_init=None,
         weight_concentration_prior=None,
@@ -209,6 +221,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         self.verbose_interval = verbose_interval
         self.stopping = stopping
         self.n_race = n_race
+        self.split_merge = split_merge
         self.acceleration = acceleration
         self.max_time = max_time
         self.resp_init = resp_init
@@ -320,23 +333,25 @@ class GaussianMixture(DensityMixin, BaseEstimator):
                     "set warm_start=False"
                 )
             start = self._params()
-        if self.n_race and self.resp_init is not None:
-            raise ValueError("resp_init gives one start for all rows, so that none can race; use n_race=0")
+        self._fit_data(data, start, callbacks)
+
+    def _fit_data(self, data: Data, start=None, callbacks=(), entrants=()):
+        """Fit to rows that are checked; without any warning."""
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         result = fit(
             self._model(),
             data,
             start=start,
+            entrants=entrants,
             max_iter=self.max_iter,
-            tol=self.tol,
-            stopping=self.stopping,
-            acceleration=self.acceleration,
             max_time=self.max_time,
             n_init=self.n_init,
-            n_race=self.n_race,
+            split_merge=self.split_merge,
+            **self._resolved(warm=start is not None),
             random_state=seed,
             callbacks=[*callbacks, *self._reporters()],
         )
+        self.n_features_in_ = data.n_features
         self._set_params(result.params)
         self.converged_ = result.status is Status.CONVERGED
         self.status_ = result.status
@@ -435,7 +450,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         if method == "information":
             return information(model.in_double(), params, data)
         seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
-        tol = min(self.tol, _BOOTSTRAP_TOL)
+        tol = min(self._resolved(warm=True)["tol"], _BOOTSTRAP_TOL)
         return bootstrap(self._model(), params, data, int(n_bootstrap), np.random.default_rng(seed), tol, _MANY)
 
     def marginal(self, columns) -> "GaussianMixture":
@@ -517,6 +532,23 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return self._model().regress(self._params(), columns, left, X)
 
     # between estimator and model
+
+    def _resolved(self, *, warm: bool) -> dict[str, Any]:
+        """The options that by default follow from others; warm is whether a fit starts from the last one."""
+        parts = (self.weights_init, self.means_init, self.precisions_init)
+        is_given = not warm and (self.resp_init is not None or all(part is not None for part in parts))
+        stopping, tol = self.stopping, self.tol
+        if stopping is None:
+            stopping, tol = ("change", tol) if is_given else ("aitken", tol / _STRICTER)
+        if self.n_race and self.resp_init is not None:
+            raise ValueError("resp_init gives one start for all rows, so that none can race; use n_race=0")
+        n_race = self.n_race
+        if n_race is None:
+            n_race = 0 if is_given or warm or self.max_iter == 0 or self.n_components == 1 else _RACE
+        acceleration = self.acceleration
+        if acceleration == "auto":
+            acceleration = None if is_given else "squarem"
+        return {"stopping": stopping, "tol": tol, "n_race": n_race, "acceleration": acceleration}
 
     def _columns(self, name, columns) -> np.ndarray:
         """Numbers of distinct columns, given by number or name."""

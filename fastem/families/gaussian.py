@@ -41,6 +41,7 @@ _DEPENDENT = 1 / (16 * np.finfo(np.float64).eps)
 _INFLATED = 1e3
 _TINY = np.finfo(np.float64).tiny
 _EXACT = np.dtype(np.float64)
+_GUARD_ROWS = 0.01  # that the prior of a race is worth
 _FAR = 100.0  # logarithms of standard deviations, in the frame, that are no longer taken seriously
 _EPS = {np.dtype(dtype): float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
 # Full covariances of at most so many columns are encoded and decoded by kernels: below, NumPy's calls take longer than
@@ -643,6 +644,32 @@ class Gaussian:
         return np.broadcast_to(slopes, (n_components, *slopes.shape[-2:])), rest
 
     # prior, counting, sampling
+
+    def keep(self, params: GaussianParams, kept: np.ndarray) -> GaussianParams:
+        """Parameters of some of the components (k,) int."""
+        if self.covariance_type == "tied":
+            return params._replace(means=params.means[kept])
+        return GaussianParams(*(part[kept] for part in params))
+
+    def guarded(self, covariance: np.ndarray) -> "Gaussian":
+        """Return the family, if it has no prior, under one worth a hundredth of a row at this covariance (D, D).
+
+        The penalty of Chen & Tan (2009), J. Multivariate Anal. 100, 1367-1383, equation 3: the likelihood is bounded,
+        and components of more than a few rows are hardly moved.
+        """
+        if self.prior is not None:
+            return self
+        n_features = len(covariance)
+        variances = np.diagonal(covariance)
+        scales = {"diag": variances, "spherical": np.mean(variances)}
+        scale = _GUARD_ROWS * np.asarray(scales.get(self.covariance_type, covariance))
+        freedom = _GUARD_ROWS - (n_features + 1.0 if self._is_matrix else 2.0)
+        resolved = ResolvedPrior(np.zeros(n_features), 0.0, freedom, scale)
+        return replace(self, prior=NormalInverseWishart(mean_precision=0.0), resolved=resolved)
+
+    def fewest_rows(self, n_features: int) -> int:
+        """Rows of a component that its own covariance can be estimated from."""
+        return {"full": n_features + 1, "tied": 1}.get(self.covariance_type, 2)
 
     def resolve_prior(self, mean: np.ndarray, covariance: np.ndarray, n_components: int) -> "Gaussian":
         """Fill what the prior leaves open from the mean (D,) and covariance (D, D) of the data; checks the rest."""

@@ -1,24 +1,36 @@
 """Finite mixtures of a family: the model that the fused sweep was made for."""
 
+import contextlib
 import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem.data import SMALLEST, Block, Data, Summary, as_numbers, as_rows, as_writable, is_integer, is_real, summarize
+from fastem.data import (
+    SMALLEST,
+    Block,
+    Data,
+    Summary,
+    as_numbers,
+    as_rows,
+    as_writable,
+    is_integer,
+    is_real,
+    summarize,
+    weighted_sum,
+)
 from fastem.families.gaussian import Frame, Gaussian, GaussianParams, Layout, Moments
 from fastem.initialize import (
-    CENTERS,
     STARTS,
+    TURNS,
     centers,
     check_resp,
     given_blocks,
     random_blocks,
     require_distinct,
-    seed_rows,
 )
 from fastem.kernels._jit import one_blas_thread, use_threads
 from fastem.kernels.features import FULL, LINEAR, n_statistics
@@ -28,12 +40,25 @@ from fastem.kernels.sweep import LABEL, LOG_DENSITY, POSTERIOR, States, block_ro
 from fastem.models.skipping import Skipping, has_lost, may_skip
 from fastem.protocol import DegenerateError
 
+_FLAT = 1e-12  # part of the largest variance within components that a direction has at least, to cut along it
+_MERGES, _SPLITS = 3, 3  # pairs that may merge, and components that may be split for each
+_RACE_ROWS, _RACE_ROWS_PER_NUMBER = 5000, 10  # of the first heat: at least, and for each value of a mean
+
 
 class MixtureParams(NamedTuple):
     """Weights (K,) of the components and the parameters of the family."""
 
     weights: np.ndarray
     components: GaussianParams
+
+
+class Anatomy(NamedTuple):
+    """Rows of a sample, and who is responsible for them."""
+
+    block: Block
+    rows: np.ndarray  # (N, D), in units of the covariance within components
+    resp: np.ndarray  # (N, K), times the weights of the rows
+    worst_first: np.ndarray  # (K,) components by how badly they fit their rows
 
 
 class MixtureStats(NamedTuple):
@@ -76,13 +101,18 @@ class Mixture:
     ----------
     family : Gaussian
     n_components : int, default=1
-    start : {'kmeans', 'k-means++', 'random', 'random_from_data'} or array-like, default='kmeans'
+    start : {'kmeans', 'k-means++', 'k-means||', 'ward', 'random_from_data', 'random'} or array-like, default='kmeans'
         How `initialize` finds its first responsibilities: nearest centre, chance, or labels (N,) or
-        responsibilities (N, K) that are given.
+        responsibilities (N, K) that are given. In a race (`n_race` of `fastem.fit`) 'kmeans' takes turns with
+        'random_from_data' and 'k-means++'.
     weights_init, means_init, precisions_init : array-like, default=None
         Parameters that replace those of the start.
     weight_concentration : float, default=1.0
         Parameter alpha of a symmetric Dirichlet prior on the weights; 1 is none.
+    weight_cost : float, default=0.0
+        Rows that the weight of a component is short of what it counts: one that counts fewer gets weight 0, but only
+        one at a time, so that the others can take its rows over. Half the parameters of a component: see
+        `fastem.select`, method 'annihilation'.
     n_threads : int, default=None
         None or -1: all that numba may use.
 
@@ -101,6 +131,7 @@ class Mixture:
     means_init: Any = None
     precisions_init: Any = None
     weight_concentration: float = 1.0
+    weight_cost: float = 0.0
     n_threads: int | None = None
     frame: Frame | None = field(default=None, repr=False)
 
@@ -117,6 +148,11 @@ class Mixture:
                 "weight_concentration must be a finite number of at least 1 (below, the mode lies on the boundary); "
                 f"got {self.weight_concentration!r}"
             )
+
+        if not is_real(self.weight_cost, 0.0):
+            raise ValueError(f"weight_cost must be a finite number that is not negative; got {self.weight_cost!r}")
+        if self.weight_cost > 0.0 and self.weight_concentration > 1.0:
+            raise ValueError("weight_cost and weight_concentration are two priors of the weights; give one of them")
 
     @property
     def bound(self) -> Frame:
@@ -146,9 +182,7 @@ class Mixture:
         model = replace(model, frame=self.family.frame(summary, data.dtype))
         if self.family.prior is None:
             return model
-        scatter = sum(model._scatter_of(block) for block in data) / data.total_weight
-        unit = 1.0 / model.bound.scale
-        covariance = scatter * (unit[:, None] * unit)
+        covariance = model._covariance(data)
         return replace(model, family=self.family.resolve_prior(summary.mean, covariance, self.n_components))
 
     def check_params(self, params: MixtureParams) -> MixtureParams:
@@ -209,13 +243,62 @@ class Mixture:
         total = self.family.log_prior(params.components)
         if self.weight_concentration > 1.0:
             total += (self.weight_concentration - 1.0) * float(_log(params.weights).sum())
+        if self.weight_cost > 0.0:
+            total -= self.weight_cost * float(np.log(params.weights[params.weights > 0]).sum())
         return total
+
+    def entrant(self, number: int) -> "Mixture":
+        """Return the model that makes start `number` of a race: 'kmeans' takes turns with others."""
+        if not isinstance(self.start, str):
+            raise ValueError("start gives one start for all rows, so that none can race; use n_race=0")
+        return replace(self, start=TURNS[number % len(TURNS)]) if self.start == "kmeans" else self
 
     def sample_size(self, data: Data) -> int:
         """Rows that tell starts apart."""
-        if not isinstance(self.start, str):
-            raise ValueError("start gives one start for all rows, so that none can race; use n_race=0")
-        return seed_rows(self.n_components, data.n_features)
+        return max(_RACE_ROWS, _RACE_ROWS_PER_NUMBER * self.n_components * data.n_features)
+
+    @_same_bits
+    def guarded(self, sample: Data) -> "Mixture":
+        """Return the model under a weak prior of the covariances, unless it has one."""
+        return replace(self, family=self.family.guarded(self._covariance(sample)))
+
+    def is_spurious(self, params: MixtureParams, weight: float) -> bool:
+        """Return whether a component counts fewer rows than it takes to estimate its own covariance."""
+        least = self.family.fewest_rows(self.bound.center.size)
+        return bool((params.weights * weight < least).any())
+
+    def moves(self, params: MixtureParams, sample: Data) -> Iterator[MixtureParams]:
+        """Parameters with two components merged and a third split, the most promising first.
+
+        Ueda et al. (2000), Neural Computation 12, 2109-2128, equation 3.1: those merge whose responsibilities are most
+        alike.
+        """
+        anatomy = self._anatomy(params, sample)
+        resp = anatomy.resp
+        overlap = np.einsum("nk,nl->kl", resp, resp)
+        size = np.sqrt(np.maximum(np.diagonal(overlap), SMALLEST))
+        pairs = [(overlap[i, j] / (size[i] * size[j]), i, j) for j in range(len(size)) for i in range(j)]
+        for _, i, j in sorted(pairs, reverse=True)[:_MERGES]:
+            merged = resp.copy()
+            merged[:, i] += merged[:, j]
+            for k in [k for k in anatomy.worst_first if k not in (i, j)][:_SPLITS]:
+                with contextlib.suppress(DegenerateError):
+                    yield self._split(anatomy, merged, k, j)
+
+    def grown(self, params: MixtureParams, sample: Data) -> Iterator[MixtureParams]:
+        """Parameters with one component more than these, by splitting one, the most promising first."""
+        anatomy = replace(self, n_components=len(params.weights))._anatomy(params, sample)
+        more = np.concatenate([anatomy.resp, np.zeros((len(anatomy.resp), 1))], axis=1)
+        model = replace(self, n_components=more.shape[1])
+        for k in anatomy.worst_first[:_SPLITS]:
+            with contextlib.suppress(DegenerateError):
+                yield model._split(anatomy, more, k, more.shape[1] - 1)
+
+    def keep(self, params: MixtureParams, kept: np.ndarray) -> tuple["Mixture", MixtureParams]:
+        """Model and parameters with some of the components (k,) int."""
+        weights = params.weights[kept]
+        components = self.family.keep(params.components, kept)
+        return replace(self, n_components=len(kept)), MixtureParams(weights / weights.sum(), components)
 
     def pack(self, params: MixtureParams) -> np.ndarray:
         """Coordinates: log-weights up to a constant, then those of the family in the frame."""
@@ -230,7 +313,10 @@ class Mixture:
         if not np.isfinite(vector).all():
             raise DegenerateError("the coordinates overflow")
         weights = np.exp(vector[: self.n_components] - vector[: self.n_components].max())
-        components = self.family.unpack(vector[self.n_components :], self.n_components, self.bound)
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            components = self.family.unpack(vector[self.n_components :], self.n_components, self.bound)
+        if not all(np.isfinite(part).all() for part in components):
+            raise DegenerateError("the coordinates overflow")
         return MixtureParams(weights / weights.sum(), components)
 
     @_same_bits
@@ -328,6 +414,13 @@ class Mixture:
 
     def _weights(self, counts: np.ndarray, total: float) -> np.ndarray:
         extra = self.weight_concentration - 1.0
+        if self.weight_cost > 0.0:  # Figueiredo & Jain (2002), IEEE PAMI 24, 381-396, equation 17
+            left = counts - self.weight_cost
+            alive = np.flatnonzero(counts > 0)
+            weakest = alive[np.argmin(left[alive])]
+            counts = np.where(left > 0, left, counts)
+            counts[weakest] = max(left[weakest], 0.0) if len(alive) > 1 else 1.0
+            return counts / counts.sum()
         weights = (counts + extra) / (total + len(counts) * extra)
         return weights / weights.sum()
 
@@ -376,6 +469,11 @@ class Mixture:
             precisions = self.family.check_shape("precisions_init", precisions, self.n_components, n_features)
         return replace(self, weights_init=weights, means_init=means, precisions_init=precisions)
 
+    def _covariance(self, data: Data) -> np.ndarray:
+        """Covariance (D, D) of the rows about the centre of the frame, in the units of the data."""
+        unit = 1.0 / self.bound.scale
+        return sum(self._scatter_of(block) for block in data) / data.total_weight * (unit[:, None] * unit)
+
     def _scatter_of(self, block: Block) -> np.ndarray:
         """Second moment (D, D) of a block in the frame, computed once a block and frame."""
         return block.constant(("scatter", self.bound.rows.tobytes()), self._scatter)
@@ -388,11 +486,10 @@ class Mixture:
         return self.family.unpack_second(sums[:, 1 + n_features :], n_features)[0]
 
     def _first_moments(self, data: Data, rng: np.random.Generator) -> Moments:
-        """Moments under the first responsibilities; taken about their own means where sums about the frame cancel."""
+        """Moments under the first responsibilities."""
         n_features = data.n_features
-        feature_map = FULL if self.family.covariance_type == "tied" else self.family.feature_map
-        theta = np.zeros((self.n_components, n_statistics(feature_map, n_features)))
-        if self.n_components > 1 and isinstance(self.start, str) and self.start in CENTERS:
+        feature_map, theta = self._first_states(n_features)
+        if self.n_components > 1 and isinstance(self.start, str) and self.start != "random":
             n_threads = use_threads(self.n_threads)
             points = centers(self.start, data, self.bound.rows, self.n_components, rng, n_threads)
             theta[:, 0] = -0.5 * (points**2).sum(axis=1)
@@ -401,8 +498,56 @@ class Mixture:
         else:
             seed = int(rng.integers(2**63))
             posterior, blocks = GIVEN, lambda: self._given_blocks(data, seed)
-        order = np.arange(self.n_components)
-        layout = Layout(feature_map, order, np.empty((0, 2, n_features)))
+        return self._moments_under(blocks, theta, feature_map, posterior)
+
+    def _first_states(self, n_features: int) -> tuple[int, np.ndarray]:
+        """Features that the first moments need, and parameters of 0."""
+        feature_map = FULL if self.family.covariance_type == "tied" else self.family.feature_map
+        return feature_map, np.zeros((self.n_components, n_statistics(feature_map, n_features)))
+
+    def _anatomy(self, params: MixtureParams, sample: Data) -> "Anatomy":
+        """What moves need to know of the components.
+
+        Ueda et al. (2000), equation 3.5: a component fits its rows the worse, the further their distribution, weighted
+        by its responsibilities, is from its density.
+        """
+        block = sample.blocks[0]
+        resp = self.posteriors(params, block.X) * block.counts[:, None]
+        counts = np.maximum(resp.sum(axis=0), SMALLEST)
+        # share * log(share / density of the component), where that density is posterior * density of the row / weight
+        log_ratio = _log(block.counts[:, None] / counts * params.weights) - self.log_densities(params, block.X)[:, None]
+        misfit = (resp / counts * np.where(resp > 0, log_ratio, 0.0)).sum(axis=0)
+        rows = (block.X - self.bound.center) * self.bound.scale
+        means = np.einsum("nk,nd->kd", resp, rows) / counts[:, None]
+        within = np.einsum("n,nd,ne->de", block.counts, rows, rows) - np.einsum("k,kd,ke->de", counts, means, means)
+        values, axes = np.linalg.eigh(within / block.total_weight)
+        rows = np.einsum("nd,de->ne", rows, axes / np.sqrt(np.maximum(values, _FLAT * values[-1])))
+        return Anatomy(block, rows, resp, np.argsort(-misfit, kind="stable"))
+
+    @_same_bits
+    def _split(self, anatomy: "Anatomy", resp: np.ndarray, k: int, j: int) -> MixtureParams:
+        """Parameters under responsibilities (N, K) where component k shares its own with j, which loses what it has.
+
+        It is cut at its mean, along the axis on which it is longest in comparison to the covariance within components.
+        """
+        block, resp = anatomy.block, resp.copy()
+        if resp[:, k].sum() < SMALLEST:
+            raise DegenerateError(f"component {k} has no rows to share")
+        share = resp[:, k] / resp[:, k].sum()
+        rows = anatomy.rows - weighted_sum(share, anatomy.rows)
+        axis = np.linalg.eigh(np.einsum("n,nd,ne->de", share, rows, rows))[1][:, -1]
+        resp[:, j] = np.where(np.einsum("nd,d->n", rows, axis) > 0, resp[:, k], 0.0)
+        resp[:, k] -= resp[:, j]
+        feature_map, theta = self._first_states(block.X.shape[1])
+        moments = self._moments_under(lambda: [Block(block.X, resp)], theta, feature_map, GIVEN)
+        components = self.family.maximize(moments, None, self.bound.granule)
+        return MixtureParams(self._weights(moments.counts, block.total_weight), components)
+
+    def _moments_under(
+        self, blocks: Callable[[], Iterable[Block]], theta: np.ndarray, feature_map: int, posterior: int
+    ) -> Moments:
+        """Moments under given or nearest responsibilities, taken about their own means where sums would cancel."""
+        layout = Layout(feature_map, np.arange(self.n_components), np.empty((0, 2, self.bound.center.size)))
         moments = self._collect(blocks(), theta, layout, posterior)
         about_means = self.family.about_means(moments, self.bound, feature_map)
         if about_means is None:

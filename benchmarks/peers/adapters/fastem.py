@@ -19,3 +19,21 @@ def prepare(X, start, covariance_type, **options):
     from benchmarks.peers.adapters import sklearn
 
     return sklearn.runner(fastem.GaussianMixture, X, start, covariance_type, **options)
+
+
+def curve(X, n_components, seed, budget):
+    """(seconds, mean log-likelihood) of the iterations over all rows, the end of the call, and its parameters."""
+    import time
+    import warnings
+
+    from fastem import GaussianMixture
+
+    points = []
+    begin = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = GaussianMixture(n_components, random_state=seed).fit(
+            X, callbacks=[lambda step: points.append((time.perf_counter() - begin, step.objective / len(X))) and None]
+        )
+    end = time.perf_counter() - begin
+    return [*points, (end, fitted.lower_bound_)], end, (fitted.weights_, fitted.means_, fitted.covariances_)

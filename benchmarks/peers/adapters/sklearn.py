@@ -61,3 +61,33 @@ def runner(estimator, X, start, covariance_type, **options):
             call(X)
 
     return run_method
+
+
+def curve(X, n_components, seed, budget):
+    """(seconds, mean log-likelihood) of the iterations, the end of the call by its own tol, and parameters.
+
+    It goes on beyond that end until the budget of seconds is spent.
+    """
+    import time
+    import warnings
+
+    from sklearn.mixture import GaussianMixture
+
+    points, ends = [], []
+    default = GaussianMixture()
+
+    class Watched(GaussianMixture):
+        def _e_step(self, X):
+            value, log_resp = super()._e_step(X)
+            now = time.perf_counter() - begin
+            if points and abs(value - points[-1][1]) < default.tol:
+                ends.append(now)
+            points.append((now, float(value)))
+            self.tol = float("inf") if now > budget and ends else 0.0  # inf: this iteration is the last
+            return value, log_resp
+
+    begin = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = Watched(n_components, random_state=seed, tol=0.0, max_iter=100_000).fit(X)
+    return points, min(ends), (fitted.weights_, fitted.means_, fitted.covariances_)
