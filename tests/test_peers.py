@@ -15,7 +15,7 @@ if not (ROOT / "benchmarks" / "peers").is_dir():
     pytest.skip("the benchmarks are not in a wheel", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.peers import harness, report, workloads  # noqa: E402
+from benchmarks.peers import answers, harness, report, workloads  # noqa: E402
 
 CONSTANTS = ("TITLE", "INSTALL", "STRUCTURES", "DTYPES", "TOLERANCE")
 
@@ -99,7 +99,8 @@ def test_targets_are_marked_met_or_missed():
     peer = {"median": 1e-3, "fastest": 1e-3, "log_likelihood": -1.0, "version": "1", "agrees": True, "ratio": 1.0}
     entry = {"name": "w", "targets": {"sklearn": 5}, "peers": {"fastem": peer, "sklearn": {**peer, "ratio": 4.9}}}
     results = {
-        "date": "", "machine": {}, "gflops": {}, "rounds": 1, "versions": {}, "workloads": [entry], "checks": [],
+        "date": "", "machine": {}, "gflops": {}, "rounds": 1, "versions": {}, "workloads": [entry], "answers": [],
+        "checks": [],
         "skipped": [],
     }  # fmt: skip
     assert "5 missed" in report.markdown(results)
@@ -129,3 +130,29 @@ def test_asv_can_import_all_that_it_finds():
     for name in found:
         if not name.endswith("__main__"):
             importlib.import_module(name)
+
+
+def test_expected_seconds_count_the_calls_that_fail():
+    reached = answers.Curve([1.0, 2.0, 3.0], [-9.0, -5.0, -4.0], 3.0, -4.0)
+    short = answers.Curve([1.0, 4.0], [-9.0, -8.0], 4.0, -8.0)
+    assert answers.expected_seconds([reached], -5.0) == (2.0, 1)
+    assert answers.expected_seconds([reached, short, reached], -5.0) == (4.0, 2)
+    assert answers.expected_seconds([short, short], -5.0) == (8.0, 0)
+
+
+def test_time_to_an_answer_of_two_peers(tmp_path, rng):
+    centres = rng.normal(size=(3, 2)) * 6.0
+    X = centres[rng.integers(3, size=3000)] + rng.normal(size=(3000, 2))
+    answer = answers.Answer("three clusters", lambda: X, 3, 2, {"sklearn": 0.5})
+    said = []
+    result = answers.measure(answer, ["fastem", "sklearn"], said.append)
+    assert list(result["peers"]) == ["fastem", "sklearn"], said
+    for peer in result["peers"].values():
+        assert peer["calls"] == 2
+        for seconds, values in peer["curves"]:
+            assert np.all(np.diff(seconds) >= 0)
+            assert np.all(np.diff(values) >= -1e-9)
+    assert result["peers"]["fastem"]["reached"] == 2
+    assert result["common"] == pytest.approx(-3.3, abs=1.0)
+    lines = answers.text([result], harness.title)
+    assert sum("| three clusters |" in line for line in lines) == 2
