@@ -1,13 +1,10 @@
 """Whole fits: fixed start and number of iterations. Each time has the log-likelihood reached and a peak of memory."""
 
 import functools
-import os
-import sys
-from pathlib import Path
 
 import numpy as np
 
-from . import datasets
+from . import datasets, memory
 from .common import COVARIANCE_TYPES, best_seconds, fit, prepared, setup_cache, start  # noqa: F401
 from .peers.workloads import WORKLOADS
 from .peers.workloads import prepared as workload_data
@@ -139,18 +136,41 @@ class Memory:
     unit = "MiB"
 
     def setup(self):
-        if not sys.platform.startswith("linux"):
-            raise NotImplementedError("the memory in use now is read from /proc")
+        if not memory.RESET.exists():
+            raise NotImplementedError("the peak of memory is read from /proc")
         prepared(datasets.mixture, 16, "full", 10_000, 16, 16)
         self.X = datasets.mixture(2_000_000, 16, 16)
         self.start = start(self.X[:10_000], 16, "full")
 
     def track_peak_above_data(self):
-        import resource
+        self.X.max()  # every page is in
+        return memory.mebibytes_above(lambda: fit(self.X, self.start, n_iter=2))
 
-        in_use = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-        fit(self.X, self.start, n_iter=2)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - in_use
+
+class Answer:
+    """A whole call by the defaults, from rows to a fit that has settled, and the log-likelihood it reaches."""
+
+    params = (["mixture", "china"],)
+    param_names = ("data",)
+    timeout = 120
+
+    def setup(self, data):
+        if data == "china":
+            self.X, self.n_components = datasets.china(), 8
+        else:
+            self.X, self.n_components = datasets.mixture(100_000, 8, 10), 10
+        self.fitted = self._fit()
+
+    def _fit(self):
+        from fastem import GaussianMixture
+
+        return GaussianMixture(self.n_components, random_state=0).fit(self.X)
+
+    def time_fit(self, _):
+        self._fit()
+
+    def track_log_likelihood(self, _):
+        return self.fitted.lower_bound_
 
 
 class ScikitLearn:

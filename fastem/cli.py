@@ -422,7 +422,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--max-time", type=_seconds, metavar="S", help="seconds after which no further iteration begins")
     fit.add_argument(
-        "--stopping", choices=("aitken", "change"), help="rule; by default aitken for a hundredth of --tol"
+        "--stopping", choices=("aitken", "change"), help="rule; by default aitken for a thousandth of --tol"
     )
     fit.add_argument("--strict-convergence", action="store_true", help="exit with 3 if the fit did not converge")
     fit.add_argument("--reg-covar", type=float, default=1e-6, metavar="X", help="added to the variances (1e-6)")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem.acceleration import Accelerator
+from fastem.acceleration import Accelerator, Plain
 from fastem.protocol import DegenerateError, Iteration, Result, Status, add_stats
 
 Callback = Callable[[Iteration], Any]
@@ -104,7 +104,7 @@ def climb(model, data, params, number, options: Options) -> Result:
             step = Iteration(number, n_iter, params, objective, gain)
             stop = [callback(step) for callback in options.callbacks]
             params = updated
-            settled = n_leaps == 0 or len(plain) >= _CONFIRMING
+            settled = isinstance(accelerator, Plain) or len(plain) >= _CONFIRMING
             if settled and options.rule(plain, options.tol):
                 status = Status.CONVERGED
                 break

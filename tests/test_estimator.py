@@ -96,8 +96,10 @@ from fastem import GaussianMixture
 digest = hashlib.sha256()
 for n_samples, n_features, kind in ((30_000, 40, "diag"), (3_000, 130, "full"), (3_000, 130, "tied")):
     X = np.random.default_rng(0).normal(size=(n_samples, n_features)) * np.linspace(1, 3, n_features)
-    gm = GaussianMixture(2, covariance_type=kind, max_iter=2, tol=0, random_state=0, n_threads=1).fit(X)
-    for array in (gm.means_, gm.covariances_, gm.precisions_cholesky_, np.array(gm.lower_bounds_)):
+    options = dict(n_race=2, split_merge=kind == "full", reg_covar=1e-2)
+    gm = GaussianMixture(3, covariance_type=kind, max_iter=2, tol=0, random_state=0, n_threads=1, **options).fit(X)
+    expected = gm.predict_conditional(X[:, :20], np.arange(20))
+    for array in (gm.means_, gm.covariances_, gm.precisions_cholesky_, np.array(gm.lower_bounds_), expected):
         digest.update(array.tobytes())
 print(digest.hexdigest())
 """

@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.peers import harness
+
 _DGEMM = """
 import sys, time
 import numpy as np
@@ -45,6 +47,7 @@ _MEMORY = """
 import sys, warnings
 warnings.simplefilter("ignore")
 import numpy as np
+from benchmarks.memory import mebibytes_above
 from fastem import GaussianMixture
 n_samples, n_features, n_components = map(int, sys.argv[1:])
 rng = np.random.default_rng(0)
@@ -62,19 +65,14 @@ def fit(X):
     GaussianMixture(n_components, max_iter=6, tol=0, **start).fit(X)
 fit(rows(50_000))
 X = rows(n_samples)
-def resident(what):
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what)) / 2**10
 X.max()  # every page is in
-open("/proc/self/clear_refs", "w").write("5")  # the high-water mark is what is resident now
-in_use = resident("VmRSS")
-fit(X)
-print(resident("VmHWM") - in_use)
+print(mebibytes_above(lambda: fit(X)))
 """
 
 
 def _number(script, *arguments, environment=None):
     command = [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, env=environment, cwd=harness.ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout)
 
 

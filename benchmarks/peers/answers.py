@@ -143,12 +143,12 @@ def plot(figure, results: list[dict], title: Callable[[str], str], colors: Mappi
     for axes, result in zip(panels, results, strict=True):
         for name, peer in result["peers"].items():
             for number, (seconds, values) in enumerate(peer["curves"]):
-                label = title(name) if number == 0 else None
-                axes.plot(seconds, values, color=colors[name], label=label, linewidth=1, drawstyle="steps-post")
+                style = {"color": colors[name], "linewidth": 1, "marker": ".", "drawstyle": "steps-post"}
+                axes.plot(seconds, values, label=title(name) if number == 0 else None, **style)
             axes.plot(peer["stop"], peer["at_stop"], "o", color=colors[name])
         low = min(peer["at_stop"] for peer in result["peers"].values())
         axes.axhline(result["common"], color="grey", linewidth=0.8)
         axes.set(xscale="log", xlabel="seconds", title=result["name"])
         axes.set_ylim(low - 1.5 * (result["common"] - low), result["common"] + 0.3 * (result["common"] - low))
     panels[0].set_ylabel("mean log-likelihood of a row")
-    panels[0].legend(loc="lower right")
+    panels[-1].legend(loc="lower right")

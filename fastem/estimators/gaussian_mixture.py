@@ -27,7 +27,7 @@ from fastem.models.mixture import Mixture, MixtureParams, check_weights, finite_
 from fastem.protocol import Iteration, Status
 
 _RACE = 12  # starts, by default
-_STRICTER = 100  # what is left to gain is often so many times what a step gains
+_STRICTER = 1000  # what is left to gain is often so many times what a step gains
 _BOOTSTRAP_TOL, _MANY = 1e-6, 10_000  # nats per row and iterations of the fits of a bootstrap
 
 
@@ -66,7 +66,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     stopping : {'change', 'aitken'}, default=None
         'change' is scikit-learn's rule, a change of the objective below `tol`; 'aitken' waits until the estimated
         limit is less than `tol` away, so that slow convergence is not taken for the end. None: 'aitken' for a
-        hundredth of `tol`, or 'change' if the start is given.
+        thousandth of `tol`, or 'change' if the start is given.
     n_race : int, default=None
         0: each start is found and followed on all rows. Otherwise so many race for each on samples of rows: in each
         heat the better half goes on, over twice the rows, and all rows are read only for the end. Sooner there, and

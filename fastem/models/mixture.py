@@ -366,17 +366,17 @@ class Mixture:
         roots = self.family.precisions_cholesky(covariances)
         return MixtureParams(weights, type(params.components)(means, covariances, roots))
 
-    @_same_bits
     def regress(self, params: MixtureParams, given: np.ndarray, wanted: np.ndarray, X: np.ndarray) -> np.ndarray:
         """Expectation (N, m) of the wanted columns (m,) int, given rows (N, g) of some others (g,) int."""
         X = _as_kernel_rows(X)
         resp = self.posteriors(self.marginal(params, given), X)
-        slopes, _ = self.family.conditional(params.components, given, wanted)
-        means = params.components.means
-        offsets = means[:, wanted] - (slopes @ means[:, given][:, :, None])[:, :, 0]
-        out = resp @ offsets
-        for k, slope in enumerate(slopes):  # no array of rows x components x columns
-            out += resp[:, k : k + 1] * (X @ slope.T)
+        with one_blas_thread(max(X.size, resp.size) * len(wanted) + self._blas_work(params)):
+            slopes, _ = self.family.conditional(params.components, given, wanted)
+            means = params.components.means
+            offsets = means[:, wanted] - (slopes @ means[:, given][:, :, None])[:, :, 0]
+            out = resp @ offsets
+            for k, slope in enumerate(slopes):  # no array of rows x components x columns
+                out += resp[:, k : k + 1] * (X @ slope.T)
         return out
 
     def n_parameters(self, n_features: int) -> int:
@@ -505,6 +505,7 @@ class Mixture:
         feature_map = FULL if self.family.covariance_type == "tied" else self.family.feature_map
         return feature_map, np.zeros((self.n_components, n_statistics(feature_map, n_features)))
 
+    @_same_bits
     def _anatomy(self, params: MixtureParams, sample: Data) -> "Anatomy":
         """What moves need to know of the components.
 
