@@ -55,8 +55,8 @@ class Squarem:
     Varadhan & Roland (2008), Scand. J. Stat. 35, 335-353, equation 7 with the step length of equation 11: from the
     coordinates x0, x1 = M(x0), x2 = M(x1), with r = x1 - x0 and v = (x2 - x1) - r, to x0 + 2 a r + a^2 v, where
     a = |r| / |v|. At a = 1 that is x2. Steps are as long as they wish at first: a longest step that starts at 4 and
-    grows, as is usual, took a third more passes. Each refusal divides the longest by 4, and each step of that length
-    that is accepted gives it back.
+    grows, as is usual, took a third more passes. Each refusal divides the longest, 1e9 at first, by 4, and each step
+    of that length that is accepted gives it back.
     """
 
     def __init__(self):

@@ -40,7 +40,10 @@ def _is_near(history: Sequence[float], tol: float) -> bool:
     if len(history) < 3:
         return False
     before, gain = history[-2] - history[-3], history[-1] - history[-2]
-    if before <= 0 or not 0 < gain < before:
+    if before < 0 and gain < 0:  # under reg_covar, the M-step of no objective: the top is passed
+        return True
+    before, gain = abs(before), abs(gain)
+    if not gain < before:
         return False
     return gain * gain / (before - gain) < tol  # = a / (1 - a) (l2 - l1), the distance from l2 to the limit
 
@@ -101,6 +104,8 @@ def climb(model, data, params, number, options: Options) -> Result:
             plain.append(objective / stats.weight)
             trail = [*trail[-2:], updated]
             gain = (objective - history[-2]) / stats.weight if len(history) > 1 else math.inf
+            if len(plain) > 1 and gain < -_NOISE * abs(plain[-1]):  # where plain steps fall no leap can be judged
+                accelerator = Plain()
             step = Iteration(number, n_iter, params, objective, gain)
             stop = [callback(step) for callback in options.callbacks]
             params = updated

@@ -107,23 +107,35 @@ class Data:
         return any(len(block.weight) for block in self.blocks)
 
     def draw(self, n_rows: int, rng: np.random.Generator) -> np.ndarray:
-        """Return the numbers of different rows of positive weight, drawn with equal chances, in random order."""
+        """Return the numbers of rows in random order: different ones, or drawn by their weight if they have any."""
         if not self.is_weighted:
             return rng.choice(self.n_samples, n_rows, replace=False)
-        counting = np.concatenate([block.counts > 0 for block in self])
-        return rng.choice(np.flatnonzero(counting), n_rows, replace=False)
+        return draw_by_weight(np.concatenate([block.counts for block in self]), n_rows, rng)
 
     def take(self, rows: np.ndarray) -> "Data":
-        """Return a copy of the rows of these numbers, in the order of the data, as one block."""
+        """Return a copy of the rows of these numbers, in the order of the data, as one block without weights."""
         rows = np.sort(rows)
-        parts, weights, first = [], [], 0
+        parts, first = [], 0
         for block in self.blocks:
             last = first + len(block.X)
             chosen = rows[np.searchsorted(rows, first) : np.searchsorted(rows, last)] - first
             parts.append(block.X[chosen])
-            weights.append(block.counts[chosen, None] if self.is_weighted else block.weight)
             first = last
-        return Data([Block(np.concatenate(parts), np.concatenate(weights))])
+        return Data([Block(np.concatenate(parts), np.empty((0, 1)))])
+
+    def whole(self) -> "Data":
+        """Return the same rows and weights as one block."""
+        if len(self.blocks) == 1:
+            return self
+        weights = [block.counts[:, None] for block in self] if self.is_weighted else [np.empty((0, 1))]
+        return Data([Block(np.concatenate([block.X for block in self]), np.concatenate(weights))])
+
+
+def draw_by_weight(weight: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices drawn with probability proportional to the weight, again and again; never one of weight 0."""
+    cumulative = np.cumsum(weight)
+    place = np.searchsorted(cumulative, rng.random(size) * cumulative[-1], side="right")
+    return np.minimum(place, int(np.flatnonzero(weight)[-1]))
 
 
 def as_data(data: Any, sample_weight: Any = None) -> Data:

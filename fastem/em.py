@@ -108,6 +108,8 @@ def fit(
     rng = _generator(random_state)
     data = as_data(data, sample_weight)
     model = model.prepare(data)
+    if start is not None and (n_race or len(entrants)):
+        raise ValueError("start is the one to begin from, so that none can race; use n_race=0 and no entrants")
     if start is not None:
         start = model.check_params(start)
     entrants = [model.check_params(params) for params in entrants]
@@ -166,7 +168,7 @@ def _from_one_start(
 def _merit(result: Result, data: Data) -> tuple[bool, float]:
     """What the best start has most of: no component on a handful of rows, then the objective."""
     is_spurious = getattr(result.model, "is_spurious", None)
-    return is_spurious is None or not is_spurious(result.params, data.total_weight), result.history[-1]
+    return is_spurious is None or not is_spurious(result.params, data.n_counting), result.history[-1]
 
 
 def _stopping_rule(stopping: str | StoppingRule) -> StoppingRule:
@@ -215,9 +217,10 @@ def _check_arguments(
         )
     if not isinstance(split_merge, (bool, np.bool_)):
         raise TypeError(f"split_merge must be True or False; got {split_merge!r}")
-    if split_merge and not hasattr(model, "moves"):
+    if split_merge and not all(hasattr(model, name) for name in ("moves", "guarded", "sample_size")):
         raise ValueError(
-            f"split_merge needs a model with `moves`, which {type(model).__name__} lacks; use split_merge=False"
+            f"split_merge needs a model with `moves`, `guarded` and `sample_size`, which {type(model).__name__} lacks; "
+            "use split_merge=False"
         )
     if not is_real(tol, 0.0):
         raise ValueError(f"tol must be a number that is not negative; got {tol!r}")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.cluster.hierarchy import cut_tree, linkage
 
-from fastem.data import Block, Data, as_numbers, chunks, squares, weighted_sum
+from fastem.data import Block, Data, as_numbers, chunks, draw_by_weight, squares, weighted_sum
 from fastem.kernels.features import LINEAR
 from fastem.kernels.posteriors import HARD
 from fastem.kernels.sweep import by_features, statistics
@@ -63,7 +63,7 @@ def sample_rows(data: Data, frame: np.ndarray, n_rows: int, rng: np.random.Gener
             drawn = np.flatnonzero(block.counts)
             weight = block.counts[drawn]
         elif len(block.weight):
-            drawn, counts = np.unique(_draw(block.weight[:, 0], share, rng), return_counts=True)
+            drawn, counts = np.unique(draw_by_weight(block.weight[:, 0], share, rng), return_counts=True)
             weight = counts * (block.total_weight / share)
         else:
             drawn = np.sort(rng.choice(len(block.X), share, replace=False))
@@ -99,11 +99,11 @@ def k_means_plus_plus(sample: Sample, n_components: int, rng: np.random.Generato
     """Greedy k-means++ (Arthur & Vassilvitskii 2007, section 2.2): the best of 2 + ln K candidates for each centre."""
     n_trials = 2 + int(np.log(n_components))
     rows, weight = sample
-    chosen = [int(_draw(weight, 1, rng)[0])]
+    chosen = [int(draw_by_weight(weight, 1, rng)[0])]
     distance = _squares(rows, rows[chosen[0]])
     for _ in range(1, n_components):
         mass = weight * distance
-        candidates = _draw(mass if mass.any() else weight, n_trials, rng)
+        candidates = draw_by_weight(mass if mass.any() else weight, n_trials, rng)
         trials = [np.minimum(distance, _squares(rows, rows[c])) for c in candidates]
         best = int(np.argmin([(weight * trial).sum() for trial in trials]))
         chosen.append(int(candidates[best]))
@@ -141,7 +141,8 @@ def k_means_parallel(data: Data, frame: np.ndarray, n_components: int, rng: np.r
     share = sum(np.bincount(number, w, len(candidates)) for (_, w), number in zip(scaled(), nearest, strict=True))
     distinct, index = np.unique(candidates, axis=0, return_inverse=True)
     if len(distinct) < n_components:  # few rows differ, or fewer came than were expected
-        return (require_distinct(data, n_components)[:n_components] - frame[0]) * frame[1]
+        rows = (require_distinct(data, n_components) - frame[0]) * frame[1]
+        return _distinct_rows(Sample(rows, np.ones(len(rows))), n_components, rng)
     return k_means_plus_plus(Sample(distinct, np.bincount(index.ravel(), share)), n_components, rng)
 
 
@@ -152,7 +153,7 @@ def ward(sample: Sample, n_components: int, rng: np.random.Generator) -> np.ndar
     """
     rows = sample.rows
     if len(rows) > _WARD_ROWS or (sample.weight != sample.weight[0]).any():
-        rows = rows[_draw(sample.weight, max(_WARD_ROWS, n_components), rng)]
+        rows = rows[draw_by_weight(sample.weight, max(_WARD_ROWS, n_components), rng)]
     if len(np.unique(rows, axis=0)) < n_components:
         return _distinct_rows(sample, n_components, rng)
     labels = cut_tree(linkage(rows, "ward"), n_components)[:, 0]
@@ -163,13 +164,6 @@ def _squares(rows: np.ndarray, point: np.ndarray) -> np.ndarray:
     """Squared distances (n,) of rows from a point: exactly 0 where they are equal."""
     away = rows - point
     return np.einsum("ij,ij->i", away, away)
-
-
-def _draw(mass: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Indices drawn with probability proportional to mass; never one of zero mass."""
-    cumulative = np.cumsum(mass)
-    place = np.searchsorted(cumulative, rng.random(size) * cumulative[-1], side="right")
-    return np.minimum(place, int(np.flatnonzero(mass)[-1]))
 
 
 def lloyd(data: Data, frame: np.ndarray, points: np.ndarray, sample: Sample, n_threads: int) -> np.ndarray:

@@ -123,8 +123,8 @@ class Raced(Model, Protocol):
     def n_parameters(self, n_features: int) -> int:
         """Return the number of free parameters."""
 
-    def is_spurious(self, params: Params, weight: float) -> bool:
-        """Return whether parameters owe their likelihood to a handful of rows; weight is that of all rows."""
+    def is_spurious(self, params: Params, n_rows: int) -> bool:
+        """Return whether parameters owe their likelihood to a handful of so many rows."""
 
     def moves(self, params: Params, sample: Any) -> Iterable[Params]:
         """Yield parameters that EM cannot reach from these, the most promising first; for `split_merge` alone."""

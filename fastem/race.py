@@ -91,6 +91,9 @@ def race(
                 drawn = i - len(entrants)
                 params = entrants[i] if drawn < 0 else guarded.entrant(drawn).initialize(sample, rng)
                 ranked.append(_judged(guarded, sample, judge, params, number, limits))
+            except CutShort as cut:
+                best = max(ranked, key=lambda pair: pair[0])[1] if ranked else entrants[0] if heat else None
+                raise CutShort(cut.result if best is None else cut.result._replace(params=best)) from cut
             except DegenerateError as error:
                 failure = error
         if not ranked:
@@ -99,11 +102,7 @@ def race(
         ranked.sort(key=lambda pair: pair[0], reverse=True)
         heat += 1
         entrants = [params for _, params in ranked[: -(-n_entrants // _GROWTH**heat)]]
-    best = entrants[0]
-    for level in range(heat, len(samples.sizes)):
-        tol = max(options.tol, _enough(model, samples.data.n_features, samples.sizes[level]))
-        best = _climb(guarded, samples.take(level), best, number, options._replace(tol=tol, rule=aitken)).params
-    return best
+    return _onward(model, guarded, samples, heat, entrants[0], number, options)
 
 
 def improve(model, samples: Samples, params: Params, number: int, options: Options) -> Params:
@@ -115,25 +114,42 @@ def improve(model, samples: Samples, params: Params, number: int, options: Optio
     sample, judge = samples.take(_MOVES_AT), samples.judge(_MOVES_AT)
     guarded = model.guarded(sample)
     limits = options._replace(max_iter=min(_MOVE, options.max_iter))
-    value, best = _judged(guarded, sample, judge, params, number, limits)
-    while True:
-        for proposal in guarded.moves(best, sample):
-            try:
-                tried = _judged(guarded, sample, judge, proposal, number, limits)
-            except DegenerateError:
-                continue
-            if tried[0] > (value[0], value[1] + options.tol):
-                value, best = tried
+    moved = None
+    try:
+        value, best = _judged(guarded, sample, judge, params, number, limits)
+        while True:
+            for proposal in guarded.moves(best, sample):
+                try:
+                    tried = _judged(guarded, sample, judge, proposal, number, limits)
+                except DegenerateError:
+                    continue
+                if tried[0] > (value[0], value[1] + options.tol):
+                    value, best = tried
+                    moved = best
+                    break
+            else:
                 break
-        else:
-            return best
+    except CutShort as cut:
+        raise CutShort(cut.result._replace(params=params if moved is None else moved)) from cut
+    if moved is None:
+        return params
+    return _onward(model, guarded, samples, _MOVES_AT + 1, moved, number, options)
+
+
+def _onward(model, guarded, samples: Samples, level: int, params: Params, number: int, options: Options) -> Params:
+    """Go on over the larger samples, from `level` on, until each has no more to say."""
+    for size in samples.sizes[level:]:
+        tol = max(options.tol, _enough(model, samples.data.n_features, size))
+        limits = options._replace(tol=tol, rule=aitken)
+        params = _climb(guarded, samples.take(samples.sizes.index(size)), params, number, limits).params
+    return params
 
 
 def _judged(model, sample: Data, judge: Data, params: Params, number: int, options: Options) -> tuple[Merit, Params]:
     """What a climb on the sample is worth by the rows of the judge, and where it led."""
     params = _climb(model, sample, params, number, options).params
     value = round(evaluate(model, judge, params)[1] / judge.total_weight, _DIGITS)
-    return (not model.is_spurious(params, sample.total_weight), value), params
+    return (not model.is_spurious(params, sample.n_counting), value), params
 
 
 def _climb(model, sample: Data, params: Params, number: int, options: Options) -> Result:

@@ -2,9 +2,11 @@
 
 import contextlib
 import math
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +24,7 @@ from fastem.protocol import DegenerateError, Status
 _DEFAULTS = {"stopping": "aitken", "tol": 1e-6, "max_iter": 1000}
 CRITERIA = ("bic", "aic", "icl", "mml", "held-out")
 METHODS = ("each", "annihilation")
+_GIVEN = ("weights_init", "means_init", "precisions_init", "resp_init")
 _GROWN_FROM = 20_000  # rows, at most, on which one component more is looked for
 
 
@@ -39,7 +42,8 @@ class Candidate(NamedTuple):
         -2 log L + p log n, -2 log L + 2 p, and BIC + twice the entropy of the classification (Biernacki, Celeux &
         Govaert 2000, IEEE PAMI 22, 719-725), with the most probable component of each row.
     mml : float
-        Twice the message length of Figueiredo & Jain (2002), IEEE PAMI 24, 381-396, equation 15.
+        Twice the message length of Figueiredo & Jain (2002), IEEE PAMI 24, 381-396, equation 15; components of fewer
+        than 12 rows count as of 12, and a covariance that all share is added once.
     held_out : float
         -2 log-likelihood of the rows that were held out; NaN without any.
     converged : bool
@@ -112,7 +116,8 @@ def select(
         'each': each number, from the smallest; the fit before it, with a component split, races among its starts.
         'annihilation': one run down from the largest, in which a component dies when it counts fewer rows than half
         its parameters, and the weakest where none does (Figueiredo & Jain 2002); numbers that are passed over are not
-        in the table. The paper's criterion is 'mml', which takes small components sooner than 'bic'.
+        in the table. The paper's criterion is 'mml', which takes small components sooner than 'bic'. The
+        climbs of the run are EM's own steps; `n_init` and `acceleration` serve the last fit of each number only.
     held_out : float, default=0.2
         Part of the rows, drawn at random, that 'held-out' keeps from the fits.
     sample_weight : array-like of shape (n_samples,), default=None
@@ -148,7 +153,8 @@ def select(
             raise ValueError(f"{name} must be one of {list(known)}; got {value!r}")
     if n_jobs not in (None, -1) and not is_integer(n_jobs, 1):
         raise ValueError(f"n_jobs must be None, -1 or a positive integer; got {n_jobs!r}")
-    block = as_data(X, sample_weight).blocks[0]
+    GaussianMixture(**params)._validate_params()
+    block = as_data(X, sample_weight).whole().blocks[0]
     X, weight = block.X, block.counts
     numbers = _numbers(n_components, len(X))
     types = [covariance_type] if isinstance(covariance_type, str) else list(covariance_type)
@@ -156,6 +162,9 @@ def select(
         raise ValueError(f"covariance_type must hold some of {list(COVARIANCE_TYPES)}; got {types}")
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     params = _DEFAULTS | params
+    given = [name for name in _GIVEN if params.get(name) is not None]
+    if given:
+        raise ValueError(f"{given[0]} has the shape of one number of components; leave it out")
     kept, judged = np.arange(len(X)), np.empty(0, np.int64)
     if criterion == "held-out":
         if not is_real(held_out, 0.0) or not 0 < held_out < 1:
@@ -169,19 +178,29 @@ def select(
     n_threads = use_threads(GaussianMixture(**params).n_threads)
     n_jobs = min(len(types), n_threads if n_jobs in (None, -1) else int(n_jobs))
     chain = _each if method == "each" else _annihilated
+    stopped = threading.Event()
 
     def run(name: str) -> list[tuple[Candidate, GaussianMixture | None]]:
         shared = {**params, "covariance_type": name, "random_state": seed, "n_threads": max(1, n_threads // n_jobs)}
         rows = []
         for k, estimator, failure in chain(data, numbers, shared):
+            if stopped.is_set():
+                break
             rows.append((_candidate(k, name, estimator, failure, data, X[judged], weight[judged]), estimator))
             if estimator is not None:
                 estimator.n_threads = params.get("n_threads")
         return rows
 
-    GaussianMixture(**params)._validate_params()
-    with ThreadPoolExecutor(n_jobs) as pool:
-        fitted = [pair for rows in pool.map(run, types) for pair in rows]
+    if n_jobs == 1:
+        fitted = [pair for name in types for pair in run(name)]
+    else:
+        with ThreadPoolExecutor(n_jobs) as pool:
+            try:
+                fitted = [pair for rows in pool.map(run, types) for pair in rows]
+            except BaseException:
+                stopped.set()  # threads that run end after the fit they are at
+                pool.shutdown(cancel_futures=True)
+                raise
     name = criterion.replace("-", "_")
     fitted.sort(key=lambda pair: (math.isnan(getattr(pair[0], name)), getattr(pair[0], name)))
     if fitted[0][1] is None:
@@ -234,14 +253,16 @@ def _each(data: Data, numbers: list[int], params: dict[str, Any]) -> _Fitted:
 def _annihilated(data: Data, numbers: list[int], params: dict[str, Any]) -> _Fitted:
     """Fits from the largest number to the smallest as components die (Figueiredo & Jain 2002, figure 2)."""
     estimator = GaussianMixture(max(numbers), **params)
-    plain = estimator._model().prepare(data)
-    cost = 0.5 * _component_size(plain, data.n_features)
-    model = Mixture(**{**vars(plain), "weight_cost": cost, "weight_concentration": 1.0})
-    start = model.initialize(data, np.random.default_rng(params["random_state"]))
+    model = estimator._model().prepare(data)
+    model = model.guarded(data)
+    model = replace(model, weight_cost=0.5 * _component_size(model, data.n_features))
+    start: MixtureParams | None = None
     while True:
         try:
-            options = {"stopping": "aitken", "tol": estimator.tol, "max_iter": estimator.max_iter}
-            result = fit(model, data, start=start, callbacks=[_has_dead], **options)
+            if start is None:
+                start = model.initialize(data, np.random.default_rng(params["random_state"]))
+            options = {"tol": estimator.tol, "max_iter": estimator.max_iter, "max_time": estimator.max_time}
+            result = fit(model, data, start=start, stopping="aitken", callbacks=[_has_dead], **options)
         except DegenerateError as error:
             yield model.n_components, None, str(error)
             return
@@ -291,8 +312,10 @@ def _candidate(
     bic = -2 * total + n_parameters * math.log(n_rows)
     certainty = np.log(estimator.predict_proba(rows).max(axis=1))
     size = _component_size(estimator._model(), rows.shape[1])
+    n_shared = n_parameters - k * (size + 1) + 1  # a common covariance is sent once
     lengths = np.log(np.maximum(n_rows * estimator.weights_ / 12, 1.0))  # no part of a message is shorter than nothing
     message = size * float(lengths.sum()) + k * (math.log(n_rows / 12) + size + 1)
+    message += n_shared * (math.log(n_rows / 12) + 1)
     return Candidate(
         n_components=k,
         covariance_type=name,

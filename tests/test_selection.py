@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV
 
 import fastem
@@ -183,3 +184,19 @@ def test_methods_are_checked(rng):
         select(three(rng), method="guess")
     with pytest.raises(ValueError, match="n_jobs must be"):
         select(three(rng), n_jobs=0)
+
+
+def test_one_component_has_one_message_whatever_its_structure_is_called(rng):
+    X = rng.normal(size=(500, 6))
+    full, tied = select(X, n_components=[1], covariance_type=["full", "tied"], criterion="mml").table
+    assert full.mml == pytest.approx(tied.mml, rel=1e-12)
+
+
+def test_annihilation_without_regularisation_goes_down_to_one():
+    chosen = select(load_iris().data, n_components=range(1, 16), method="annihilation", reg_covar=0.0, random_state=0)
+    assert {row.n_components for row in chosen.table} >= {1, 2}
+
+
+def test_what_belongs_to_one_number_is_refused(rng):
+    with pytest.raises(ValueError, match="means_init has the shape of one number"):
+        select(three(rng), means_init=np.zeros((3, 2)))

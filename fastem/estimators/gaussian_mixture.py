@@ -50,8 +50,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         Number of starts (or races, see `n_race`); the best is kept.
     init_params : {'kmeans', 'k-means++', 'k-means||', 'ward', 'random_from_data', 'random'}, default='kmeans'
         How a start finds its first responsibilities: by nearest centre, or by chance. In a race (`n_race`) 'kmeans'
-        takes turns with 'random_from_data' and 'k-means++'. 'k-means||' takes its centres from all rows, the others
-        from a sample of some thousands, 'ward' by hierarchical clustering of 2000. Distances are taken on columns
+        takes turns with 'random_from_data' and 'k-means++'. 'k-means||' takes its centres from all rows that it is
+        given (in a race, those of the sample), the others from some thousands, 'ward' by hierarchical clustering of
+        2000. Distances are taken on columns
         scaled by powers of two to comparable spread, so that a fit does not depend on the units.
     weights_init : array-like of shape (n_components,), default=None
     means_init : array-like of shape (n_components, n_features), default=None
@@ -69,9 +70,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         thousandth of `tol`, or 'change' if the start is given.
     n_race : int, default=None
         0: each start is found and followed on all rows. Otherwise so many race for each on samples of rows: in each
-        heat the better half goes on, over twice the rows, and all rows are read only for the end. Sooner there, and
-        less likely in a bad optimum. None: 12, or 0 for one component, where the start is
-        given, or where nothing is iterated.
+        heat the better half goes on, over twice the rows, and all rows are read only for the end, which makes it
+        less likely in a bad optimum; with few rows all of them are read throughout. None: 12, or 0 for one component,
+        where the start is given, or where nothing is iterated. A warm start does not race.
     split_merge : bool, default=False
         Whether to look, on a sample before all rows are read, for a better optimum by merging two components and
         splitting a third, at several times the cost of a race.
@@ -296,7 +297,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative; 2 counts as the row twice, 0 as the row left out.
         callbacks : sequence of callables, default=()
-            Each is called with a `fastem.Iteration` after every E-step; a true answer stops the start.
+            Each is called with a `fastem.Iteration` after every E-step over all rows, refused leaps aside; a true
+            answer stops the start.
 
         Returns
         -------
@@ -540,9 +542,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         stopping, tol = self.stopping, self.tol
         if stopping is None:
             stopping, tol = ("change", tol) if is_given else ("aitken", tol / _STRICTER)
-        if self.n_race and self.resp_init is not None:
-            raise ValueError("resp_init gives one start for all rows, so that none can race; use n_race=0")
-        n_race = self.n_race
+        if self.n_race and is_given:
+            name = "resp_init" if self.resp_init is not None else "weights_init, means_init and precisions_init"
+            raise ValueError(f"{name} gives one start for all rows, so that none can race; use n_race=0")
+        n_race = 0 if warm else self.n_race
         if n_race is None:
             n_race = 0 if is_given or warm or self.max_iter == 0 or self.n_components == 1 else _RACE
         acceleration = self.acceleration

@@ -651,19 +651,23 @@ class Gaussian:
             return params._replace(means=params.means[kept])
         return GaussianParams(*(part[kept] for part in params))
 
-    def guarded(self, covariance: np.ndarray) -> "Gaussian":
-        """Return the family, if it has no prior, under one worth a hundredth of a row at this covariance (D, D).
+    def guarded(self, covariance: np.ndarray, unit: float = 1.0) -> "Gaussian":
+        """Return the family, if its covariances have no prior, under one worth a hundredth of a row at this one (D, D).
+
+        A row weighs `unit`.
 
         The penalty of Chen & Tan (2009), J. Multivariate Anal. 100, 1367-1383, equation 3: the likelihood is bounded,
         and components of more than a few rows are hardly moved.
         """
-        if self.prior is not None:
+        if self.prior is not None and self.resolved.has_scale:
             return self
-        n_features = len(covariance)
+        n_features, rows = len(covariance), _GUARD_ROWS * unit
         variances = np.diagonal(covariance)
         scales = {"diag": variances, "spherical": np.mean(variances)}
-        scale = _GUARD_ROWS * np.asarray(scales.get(self.covariance_type, covariance))
-        freedom = _GUARD_ROWS - (n_features + 1.0 if self._is_matrix else 2.0)
+        scale = rows * np.asarray(scales.get(self.covariance_type, covariance))
+        freedom = rows - (n_features + 1.0 if self._is_matrix else 2.0)
+        if self.prior is not None:  # of the means alone
+            return replace(self, resolved=self.resolved._replace(degrees_of_freedom=freedom, scale=scale))
         resolved = ResolvedPrior(np.zeros(n_features), 0.0, freedom, scale)
         return replace(self, prior=NormalInverseWishart(mean_precision=0.0), resolved=resolved)
 

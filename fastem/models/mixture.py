@@ -260,12 +260,13 @@ class Mixture:
     @_same_bits
     def guarded(self, sample: Data) -> "Mixture":
         """Return the model under a weak prior of the covariances, unless it has one."""
-        return replace(self, family=self.family.guarded(self._covariance(sample)))
+        unit = sample.total_weight / sample.n_counting  # weights may be on any scale
+        return replace(self, family=self.family.guarded(self._covariance(sample), unit))
 
-    def is_spurious(self, params: MixtureParams, weight: float) -> bool:
+    def is_spurious(self, params: MixtureParams, n_rows: int) -> bool:
         """Return whether a component counts fewer rows than it takes to estimate its own covariance."""
         least = self.family.fewest_rows(self.bound.center.size)
-        return bool((params.weights * weight < least).any())
+        return bool((params.weights * n_rows < least).any())
 
     def moves(self, params: MixtureParams, sample: Data) -> Iterator[MixtureParams]:
         """Parameters with two components merged and a third split, the most promising first.
@@ -274,8 +275,9 @@ class Mixture:
         alike.
         """
         anatomy = self._anatomy(params, sample)
-        resp = anatomy.resp
-        overlap = np.einsum("nk,nl->kl", resp, resp)
+        resp, counts = anatomy.resp, anatomy.block.counts
+        each = np.where(counts > 0, counts, 1.0)[:, None]
+        overlap = np.einsum("nk,nl->kl", resp / each, resp)
         size = np.sqrt(np.maximum(np.diagonal(overlap), SMALLEST))
         pairs = [(overlap[i, j] / (size[i] * size[j]), i, j) for j in range(len(size)) for i in range(j)]
         for _, i, j in sorted(pairs, reverse=True)[:_MERGES]:
@@ -512,11 +514,11 @@ class Mixture:
         Ueda et al. (2000), equation 3.5: a component fits its rows the worse, the further their distribution, weighted
         by its responsibilities, is from its density.
         """
-        block = sample.blocks[0]
+        block = sample.whole().blocks[0]
         resp = self.posteriors(params, block.X) * block.counts[:, None]
         counts = np.maximum(resp.sum(axis=0), SMALLEST)
         # share * log(share / density of the component), where that density is posterior * density of the row / weight
-        log_ratio = _log(block.counts[:, None] / counts * params.weights) - self.log_densities(params, block.X)[:, None]
+        log_ratio = _log(params.weights / counts) - self.log_densities(params, block.X)[:, None]
         misfit = (resp / counts * np.where(resp > 0, log_ratio, 0.0)).sum(axis=0)
         rows = (block.X - self.bound.center) * self.bound.scale
         means = np.einsum("nk,nd->kd", resp, rows) / counts[:, None]
