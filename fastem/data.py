@@ -88,6 +88,7 @@ class Data:
         self.n_samples = sum(len(block.X) for block in blocks)
         self.total_weight = sum(block.total_weight for block in blocks)
         self.dtype = blocks[0].X.dtype
+        self._summary: Summary | None = None
 
     def __iter__(self) -> Iterator[Block]:
         return iter(self.blocks)
@@ -105,6 +106,13 @@ class Data:
     def is_weighted(self) -> bool:
         """Whether any block keeps weights."""
         return any(len(block.weight) for block in self.blocks)
+
+    @property
+    def summary(self) -> Summary:
+        """Moments of the columns, computed once (`cached_property` holds a lock meanwhile, which a fork would copy)."""
+        if self._summary is None:
+            self._summary = summarize(self)
+        return self._summary
 
     def draw(self, n_rows: int, rng: np.random.Generator) -> np.ndarray:
         """Return the numbers of rows in random order: different ones, or drawn by their weight if they have any."""

@@ -11,7 +11,7 @@ from fastem.acceleration import ACCELERATIONS, Accelerator
 from fastem.climb import STOPPING, Callback, Options, StoppingRule, climb
 from fastem.data import Data, as_data, is_integer, is_real
 from fastem.protocol import DegenerateError, Model, Params, Result, Status
-from fastem.race import CUT_SHORT, CutShort, Samples, improve, race
+from fastem.race import CUT_SHORT, CutShort, Samples, improve, merit, race
 
 
 def fit(
@@ -72,7 +72,8 @@ def fit(
     random_state : int, numpy Generator or None, default=None
         Seed of the starts.
     callbacks : sequence of callables, default=()
-        Each is called with an `Iteration` after every E-step; a true answer stops that start.
+        Each is called with an `Iteration` after every E-step over all rows, refused leaps aside; a true answer stops
+        that start. What races on samples is not shown.
 
     Returns
     -------
@@ -97,6 +98,8 @@ def fit(
     'CONVERGED'
     """
     _check_arguments(model, max_iter, n_init, n_race, entrants, split_merge, tol, callbacks)
+    if start is not None and (n_race or len(entrants)):
+        raise ValueError("start is the one to begin from, so that none can race; use n_race=0 and no entrants")
     options = Options(
         max_iter=int(max_iter),
         tol=tol,
@@ -108,12 +111,11 @@ def fit(
     rng = _generator(random_state)
     data = as_data(data, sample_weight)
     model = model.prepare(data)
-    if start is not None and (n_race or len(entrants)):
-        raise ValueError("start is the one to begin from, so that none can race; use n_race=0 and no entrants")
     if start is not None:
         start = model.check_params(start)
     entrants = [model.check_params(params) for params in entrants]
     best: Result | None = None
+    best_worth = (False, -math.inf)
     failure: DegenerateError | None = None
     for number in range(1 if start is not None or max_iter == 0 else int(n_init)):
         try:
@@ -125,8 +127,10 @@ def fit(
             if best is None:
                 raise
             return best._replace(status=Status.INTERRUPTED)
-        if best is None or _merit(result, data) > _merit(best, data):
-            best = result
+        reached = result.history[-1] if len(result.history) else -math.inf  # max_iter=0 leaves none
+        worth = merit(model, result.params, data.n_counting, reached)
+        if best is None or worth > best_worth:
+            best, best_worth = result, worth
         if result.status in CUT_SHORT:
             return best._replace(status=result.status)
     if best is None:
@@ -149,26 +153,18 @@ def _from_one_start(
     """Find a start unless it is given, and climb from there."""
     try:
         racing = params is None and n_race + len(entrants) > 0
-        if options.max_iter > 0 and (split_merge or racing):
-            samples = Samples(model, data, rng)
-            if racing:
-                params = race(model, samples, rng, number, n_race, entrants, options)
-            elif params is None:
-                params = model.initialize(data, rng)
-            if split_merge:
-                params = improve(model, samples, params, number, options)
+        sampling = options.max_iter > 0 and (racing or split_merge)
+        samples = Samples(model, data, rng) if sampling else None
+        if samples is not None and racing:
+            params = race(model, samples, rng, number, n_race, entrants, options)
         elif params is None:
             params = model.initialize(data, rng)
+        if samples is not None and split_merge:
+            params = improve(model, samples, params, number, options)
     except CutShort as cut:  # one pass over all rows, for the objective there
         result = climb(model, data, cut.result.params, number, options._replace(max_iter=1))
         return result._replace(status=cut.result.status)
     return climb(model, data, params, number, options)
-
-
-def _merit(result: Result, data: Data) -> tuple[bool, float]:
-    """What the best start has most of: no component on a handful of rows, then the objective."""
-    is_spurious = getattr(result.model, "is_spurious", None)
-    return is_spurious is None or not is_spurious(result.params, data.n_counting), result.history[-1]
 
 
 def _stopping_rule(stopping: str | StoppingRule) -> StoppingRule:

@@ -123,22 +123,23 @@ def k_means_parallel(data: Data, frame: np.ndarray, n_components: int, rng: np.r
             yield (x[w > 0] - frame[0]) * frame[1], w[w > 0]
 
     candidates = fresh = sample_rows(data, frame, 1, rng).rows[:1]
-    distances = [np.full(len(w), np.inf) for _, w in scaled()]
-    nearest = [np.zeros(len(w), np.int64) for _, w in scaled()]
+    weights = [w for _, w in scaled()]
+    distances = [np.full(len(w), np.inf) for w in weights]
+    nearest = [np.zeros(len(w), np.int64) for w in weights]
     for last in range(_ROUNDS + 1):
         for (rows, _), distance, number in zip(scaled(), distances, nearest, strict=True):
             for new, point in enumerate(fresh, len(candidates) - len(fresh)):
                 away = _squares(rows, point)
                 number[away < distance] = new
                 np.minimum(distance, away, out=distance)
-        cost = sum(float(weighted_sum(w, distance)) for (_, w), distance in zip(scaled(), distances, strict=True))
+        cost = sum(float(weighted_sum(w, distance)) for w, distance in zip(weights, distances, strict=True))
         if last == _ROUNDS or cost == 0:
             break
         rate = _OVERSAMPLING * n_components / cost
         found = zip(scaled(), distances, strict=True)
         fresh = np.concatenate([rows[rng.random(len(w)) < rate * w * distance] for (rows, w), distance in found])
         candidates = np.concatenate([candidates, fresh])
-    share = sum(np.bincount(number, w, len(candidates)) for (_, w), number in zip(scaled(), nearest, strict=True))
+    share = sum(np.bincount(number, w, len(candidates)) for w, number in zip(weights, nearest, strict=True))
     distinct, index = np.unique(candidates, axis=0, return_inverse=True)
     if len(distinct) < n_components:  # few rows differ, or fewer came than were expected
         rows = (require_distinct(data, n_components) - frame[0]) * frame[1]

@@ -22,7 +22,7 @@ _MOVES_AT = 2  # which of the samples moves are tried on
 _MOVE = 50  # iterations of a move before it is judged
 
 
-Merit = tuple[bool, float]  # nothing spurious, objective per row
+Merit = tuple[bool, float]  # nothing spurious, objective
 
 
 class CutShort(Exception):
@@ -46,17 +46,16 @@ class Samples:
 
     def take(self, number: int) -> Data:
         """Rows of sample `number`, or of the largest."""
-        if not self.sizes:
-            return self.data
-        return self.data.take(self.order[: self.sizes[min(number, len(self.sizes) - 1)]])
+        return self.data.take(self.order[: self._n_rows(number)]) if self.sizes else self.data
 
     def judge(self, number: int) -> Data:
         """As many rows that are not in that sample, if there are; else the sample itself."""
-        if self.sizes:
-            n_rows = self.sizes[min(number, len(self.sizes) - 1)]
-            if 2 * n_rows <= len(self.order):
-                return self.data.take(self.order[n_rows : 2 * n_rows])
+        if self.sizes and 2 * self._n_rows(number) <= len(self.order):
+            return self.data.take(self.order[self._n_rows(number) : 2 * self._n_rows(number)])
         return self.take(number)
+
+    def _n_rows(self, number: int) -> int:
+        return self.sizes[min(number, len(self.sizes) - 1)]
 
 
 def race(
@@ -138,10 +137,10 @@ def improve(model, samples: Samples, params: Params, number: int, options: Optio
 
 def _onward(model, guarded, samples: Samples, level: int, params: Params, number: int, options: Options) -> Params:
     """Go on over the larger samples, from `level` on, until each has no more to say."""
-    for size in samples.sizes[level:]:
-        tol = max(options.tol, _enough(model, samples.data.n_features, size))
+    for later in range(level, len(samples.sizes)):
+        tol = max(options.tol, _enough(model, samples.data.n_features, samples.sizes[later]))
         limits = options._replace(tol=tol, rule=aitken)
-        params = _climb(guarded, samples.take(samples.sizes.index(size)), params, number, limits).params
+        params = _climb(guarded, samples.take(later), params, number, limits).params
     return params
 
 
@@ -149,7 +148,13 @@ def _judged(model, sample: Data, judge: Data, params: Params, number: int, optio
     """What a climb on the sample is worth by the rows of the judge, and where it led."""
     params = _climb(model, sample, params, number, options).params
     value = round(evaluate(model, judge, params)[1] / judge.total_weight, _DIGITS)
-    return (not model.is_spurious(params, sample.n_counting), value), params
+    return merit(model, params, sample.n_counting, value), params
+
+
+def merit(model, params: Params, n_rows: int, value: float) -> Merit:
+    """What the best has most of: no component on a handful of the rows it was fitted to, then the value."""
+    is_spurious = getattr(model, "is_spurious", None)
+    return is_spurious is None or not is_spurious(params, n_rows), value
 
 
 def _climb(model, sample: Data, params: Params, number: int, options: Options) -> Result:

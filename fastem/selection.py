@@ -1,16 +1,13 @@
 """How many components, of which structure: a table of fitted candidates, and a test of one more component."""
 
-import contextlib
 import math
 import threading
-import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from fastem.data import Data, as_data, as_rows, is_integer, is_real
@@ -208,14 +205,6 @@ def select(
     return Selection(fitted[0][1], [row for row, _ in fitted], criterion)
 
 
-@contextlib.contextmanager
-def _unwarned():
-    """Surplus components hardly ever converge; the table says which did."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        yield
-
-
 def _numbers(n_components: Iterable[int], n_samples: int) -> list[int]:
     numbers = list(n_components) if isinstance(n_components, Iterable) else [n_components]
     if not numbers or not all(is_integer(k, 1) for k in numbers):
@@ -226,35 +215,30 @@ def _numbers(n_components: Iterable[int], n_samples: int) -> list[int]:
     return numbers
 
 
-_Fitted = Iterator[tuple[int, GaussianMixture | None, str]]  # number of components, the fit or None, why there is none
+_Tried = tuple[int, GaussianMixture | None, str]  # number of components, the fit or None, why there is none
 
 
-def _each(data: Data, numbers: list[int], params: dict[str, Any]) -> _Fitted:
+def _each(data: Data, numbers: list[int], params: dict[str, Any]) -> Iterator[_Tried]:
     """Fits of the numbers, ascending; each takes part in the starts of the next."""
     before: GaussianMixture | None = None
     sample = data
     if data.n_counting > _GROWN_FROM:
         sample = data.take(data.draw(_GROWN_FROM, np.random.default_rng(params["random_state"])))
     for k in sorted(numbers):
-        estimator = GaussianMixture(k, **params)
-        try:
-            entrants = []
-            if before is not None and before.n_components == k - 1 and estimator._resolved(warm=False)["n_race"]:
-                entrants = list(estimator._model().prepare(data).grown(before._params(), sample))
-            estimator._fit_data(data, entrants=entrants)
-        except DegenerateError as error:
-            before = None
-            yield k, None, str(error)
-            continue
-        before = estimator
-        yield k, estimator, ""
+        entrants = []
+        if before is not None and before.n_components == k - 1:
+            larger = GaussianMixture(k, **params)
+            if larger._resolved(warm=False)["n_race"]:
+                entrants = list(larger._model().prepare(data).grown(before._params(), sample))
+        tried = _tried(data, k, params, entrants=entrants)
+        before = tried[1]
+        yield tried
 
 
-def _annihilated(data: Data, numbers: list[int], params: dict[str, Any]) -> _Fitted:
+def _annihilated(data: Data, numbers: list[int], params: dict[str, Any]) -> Iterator[_Tried]:
     """Fits from the largest number to the smallest as components die (Figueiredo & Jain 2002, figure 2)."""
     estimator = GaussianMixture(max(numbers), **params)
-    model = estimator._model().prepare(data)
-    model = model.guarded(data)
+    model = estimator._model().prepare(data).guarded(data)
     model = replace(model, weight_cost=0.5 * _component_size(model, data.n_features))
     start: MixtureParams | None = None
     while True:
@@ -269,7 +253,7 @@ def _annihilated(data: Data, numbers: list[int], params: dict[str, Any]) -> _Fit
         weights = result.params.weights
         if weights.all() and result.status is not Status.CALLBACK:
             if model.n_components in numbers:
-                yield _refitted(data, result.params, params)
+                yield _tried(data, len(weights), params, start=result.params)  # without the cost of components
             kept = np.delete(np.arange(len(weights)), np.argmin(weights))
         else:
             kept = np.flatnonzero(weights)
@@ -282,14 +266,14 @@ def _has_dead(step) -> bool:
     return not step.params.weights.all()
 
 
-def _refitted(data: Data, start: MixtureParams, params: dict[str, Any]) -> tuple[int, GaussianMixture | None, str]:
-    """A fit without the cost of components, from where it is nearly done."""
-    estimator = GaussianMixture(len(start.weights), **params)
+def _tried(data: Data, k: int, params: dict[str, Any], start=None, entrants=()) -> _Tried:
+    """A fit, or why there is none."""
+    estimator = GaussianMixture(k, **params)
     try:
-        estimator._fit_data(data, start)
+        estimator._fit_data(data, start, entrants=entrants)
     except DegenerateError as error:
-        return len(start.weights), None, str(error)
-    return len(start.weights), estimator, ""
+        return k, None, str(error)
+    return k, estimator, ""
 
 
 def _component_size(model: Mixture, n_features: int) -> int:
@@ -394,15 +378,17 @@ def bootstrap_test(
         raise ValueError(f"n_components must be an integer of at least 1; got {n_components!r}")
     if not is_integer(n_bootstrap, 1):
         raise ValueError(f"n_bootstrap must be an integer of at least 1; got {n_bootstrap!r}")
+    params = _DEFAULTS | params
+    GaussianMixture(**params)._validate_params()
     X = as_rows(X)
     state = check_random_state(random_state)
-    params = _DEFAULTS | params
 
     def fit_both(rows):
         seed = state.randint(np.iinfo(np.int32).max)
         pair = [GaussianMixture(int(k), random_state=seed, **params) for k in (n_components, n_components + 1)]
-        with _unwarned():
-            values = [estimator.fit(rows).score(rows) * len(rows) for estimator in pair]
+        for estimator in pair:
+            estimator._fit_data(as_data(rows))
+        values = [estimator.score(rows) * len(rows) for estimator in pair]
         return pair[0], max(0.0, 2 * (values[1] - values[0]))
 
     null, statistic = fit_both(X)

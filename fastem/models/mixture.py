@@ -19,19 +19,10 @@ from fastem.data import (
     as_writable,
     is_integer,
     is_real,
-    summarize,
     weighted_sum,
 )
 from fastem.families.gaussian import Frame, Gaussian, GaussianParams, Layout, Moments
-from fastem.initialize import (
-    STARTS,
-    TURNS,
-    centers,
-    check_resp,
-    given_blocks,
-    random_blocks,
-    require_distinct,
-)
+from fastem.initialize import STARTS, TURNS, centers, check_resp, given_blocks, random_blocks, require_distinct
 from fastem.kernels._jit import one_blas_thread, use_threads
 from fastem.kernels.features import FULL, LINEAR, n_statistics
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
@@ -57,7 +48,8 @@ class Anatomy(NamedTuple):
 
     block: Block
     rows: np.ndarray  # (N, D), in units of the covariance within components
-    resp: np.ndarray  # (N, K), times the weights of the rows
+    posterior: np.ndarray  # (N, K)
+    resp: np.ndarray  # (N, K), the same times the weights of the rows
     worst_first: np.ndarray  # (K,) components by how badly they fit their rows
 
 
@@ -148,7 +140,6 @@ class Mixture:
                 "weight_concentration must be a finite number of at least 1 (below, the mode lies on the boundary); "
                 f"got {self.weight_concentration!r}"
             )
-
         if not is_real(self.weight_cost, 0.0):
             raise ValueError(f"weight_cost must be a finite number that is not negative; got {self.weight_cost!r}")
         if self.weight_cost > 0.0 and self.weight_concentration > 1.0:
@@ -177,7 +168,7 @@ class Mixture:
         model = self._with_checked_start(data.n_features)
         self.family.resolve_prior(np.zeros(data.n_features), np.eye(data.n_features), self.n_components)  # its checks
         require_distinct(data, self.n_components)
-        summary = summarize(data)
+        summary = data.summary
         _check_scale(summary)
         model = replace(model, frame=self.family.frame(summary, data.dtype))
         if self.family.prior is None:
@@ -275,9 +266,8 @@ class Mixture:
         alike.
         """
         anatomy = self._anatomy(params, sample)
-        resp, counts = anatomy.resp, anatomy.block.counts
-        each = np.where(counts > 0, counts, 1.0)[:, None]
-        overlap = np.einsum("nk,nl->kl", resp / each, resp)
+        resp = anatomy.resp
+        overlap = np.einsum("nk,nl->kl", anatomy.posterior, resp)
         size = np.sqrt(np.maximum(np.diagonal(overlap), SMALLEST))
         pairs = [(overlap[i, j] / (size[i] * size[j]), i, j) for j in range(len(size)) for i in range(j)]
         for _, i, j in sorted(pairs, reverse=True)[:_MERGES]:
@@ -288,13 +278,12 @@ class Mixture:
                     yield self._split(anatomy, merged, k, j)
 
     def grown(self, params: MixtureParams, sample: Data) -> Iterator[MixtureParams]:
-        """Parameters with one component more than these, by splitting one, the most promising first."""
-        anatomy = replace(self, n_components=len(params.weights))._anatomy(params, sample)
+        """Parameters of this model from those of one component less, by splitting one, the most promising first."""
+        anatomy = self._anatomy(params, sample)
         more = np.concatenate([anatomy.resp, np.zeros((len(anatomy.resp), 1))], axis=1)
-        model = replace(self, n_components=more.shape[1])
         for k in anatomy.worst_first[:_SPLITS]:
             with contextlib.suppress(DegenerateError):
-                yield model._split(anatomy, more, k, more.shape[1] - 1)
+                yield self._split(anatomy, more, k, self.n_components - 1)
 
     def keep(self, params: MixtureParams, kept: np.ndarray) -> tuple["Mixture", MixtureParams]:
         """Model and parameters with some of the components (k,) int."""
@@ -508,14 +497,15 @@ class Mixture:
         return feature_map, np.zeros((self.n_components, n_statistics(feature_map, n_features)))
 
     @_same_bits
-    def _anatomy(self, params: MixtureParams, sample: Data) -> "Anatomy":
+    def _anatomy(self, params: MixtureParams, sample: Data) -> Anatomy:
         """What moves need to know of the components.
 
         Ueda et al. (2000), equation 3.5: a component fits its rows the worse, the further their distribution, weighted
         by its responsibilities, is from its density.
         """
         block = sample.whole().blocks[0]
-        resp = self.posteriors(params, block.X) * block.counts[:, None]
+        posterior = self.posteriors(params, block.X)
+        resp = posterior * block.counts[:, None]
         counts = np.maximum(resp.sum(axis=0), SMALLEST)
         # share * log(share / density of the component), where that density is posterior * density of the row / weight
         log_ratio = _log(params.weights / counts) - self.log_densities(params, block.X)[:, None]
@@ -525,10 +515,10 @@ class Mixture:
         within = np.einsum("n,nd,ne->de", block.counts, rows, rows) - np.einsum("k,kd,ke->de", counts, means, means)
         values, axes = np.linalg.eigh(within / block.total_weight)
         rows = np.einsum("nd,de->ne", rows, axes / np.sqrt(np.maximum(values, _FLAT * values[-1])))
-        return Anatomy(block, rows, resp, np.argsort(-misfit, kind="stable"))
+        return Anatomy(block, rows, posterior, resp, np.argsort(-misfit, kind="stable"))
 
     @_same_bits
-    def _split(self, anatomy: "Anatomy", resp: np.ndarray, k: int, j: int) -> MixtureParams:
+    def _split(self, anatomy: Anatomy, resp: np.ndarray, k: int, j: int) -> MixtureParams:
         """Parameters under responsibilities (N, K) where component k shares its own with j, which loses what it has.
 
         It is cut at its mean, along the axis on which it is longest in comparison to the covariance within components.
