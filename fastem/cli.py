@@ -418,7 +418,10 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--tol", type=float, default=1e-3, metavar="X", help="gain per row at which to stop (1e-3)")
     fit.add_argument("--max-iter", type=_positive, default=100, metavar="N", help="most iterations of a start (100)")
     fit.add_argument(
-        "--acceleration", choices=("auto", "squarem", "none"), default="auto", help="leap where EM is slow (auto)"
+        "--acceleration",
+        choices=("auto", "anderson", "squarem", "none"),
+        default="auto",
+        help="leap where EM is slow (auto)",
     )
     fit.add_argument("--max-time", type=_seconds, metavar="S", help="seconds after which no further iteration begins")
     fit.add_argument(

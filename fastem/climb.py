@@ -120,7 +120,7 @@ def climb(model, data, params, number, options: Options) -> Result:
                 status = Status.MAX_TIME
                 break
             few = options.tol / accelerator.horizon
-            if n_leaps >= next_check and 1 < len(plain) < _CONFIRMING and plain[-1] - plain[-2] < few:
+            if n_leaps >= next_check and len(plain) < _CONFIRMING and gain < few:
                 continue
             if n_leaps and len(plain) >= _CONFIRMING:
                 next_check = n_leaps + max(8, n_leaps // 2)

@@ -52,9 +52,10 @@ def fit(
         'change' stops when the objective changes by less than tol, as scikit-learn does; 'aitken' when the
         estimated limit is less than tol away. A callable takes the history (per unit of weight) and tol. With an
         acceleration, rules see the points since the last leap only, which plain steps join.
-    acceleration : {None, 'squarem'}, default=None
-        None: EM itself. 'squarem': extrapolate along every two steps, and take the plain step where that leads
-        downhill; the objective still never falls. Tries that fail count as iterations.
+    acceleration : {None, 'anderson', 'squarem'}, default=None
+        None: EM itself. 'squarem': extrapolate along every two steps. 'anderson': along the last five after every step,
+        and by 'squarem' for a while where that leads downhill. A leap downhill is taken back and the plain step made,
+        so that the objective still never falls; it counts as an iteration.
     max_time : float, default=None
         Seconds after which no further iteration begins.
     n_init : int, default=1
@@ -121,6 +122,10 @@ def fit(
         try:
             result = _from_one_start(model, data, start, number, rng, int(n_race), entrants, split_merge, options)
         except DegenerateError as error:
+            if isinstance(error.__context__, CutShort):  # no time for another start
+                if best is None:
+                    raise
+                return best._replace(status=error.__context__.result.status)
             failure = error
             continue
         except KeyboardInterrupt:

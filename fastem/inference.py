@@ -121,7 +121,7 @@ def bootstrap(
         scaled = Data([Block(block.X, block.weight * factor) for block in drawn])
         try:
             result = fit(
-                model, scaled, start=params, tol=tol, max_iter=max_iter, stopping="aitken", acceleration="squarem"
+                model, scaled, start=params, tol=tol, max_iter=max_iter, stopping="aitken", acceleration="anderson"
             )
         except DegenerateError:
             continue

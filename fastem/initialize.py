@@ -10,6 +10,7 @@ from fastem.data import Block, Data, as_numbers, chunks, draw_by_weight, squares
 from fastem.kernels.features import LINEAR
 from fastem.kernels.posteriors import HARD
 from fastem.kernels.sweep import by_features, statistics
+from fastem.protocol import DegenerateError
 
 CENTERS = ("kmeans", "k-means++", "k-means||", "ward", "random_from_data")
 STARTS = (*CENTERS, "random")
@@ -80,7 +81,7 @@ def require_distinct(data: Data, n_components: int) -> np.ndarray:
         distinct = np.unique(np.concatenate([distinct, x[w > 0]]), axis=0)
         if len(distinct) >= n_components:
             return distinct
-    raise ValueError(
+    raise DegenerateError(
         f"X has only {len(distinct)} distinct rows of positive weight for n_components={n_components}; "
         "use fewer components"
     )

@@ -1,5 +1,6 @@
 """How many components, of which structure: a table of fitted candidates, and a test of one more component."""
 
+import contextlib
 import math
 import threading
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import check_random_state
 
+from fastem.climb import Callback
 from fastem.data import Data, as_data, as_rows, is_integer, is_real
 from fastem.em import fit
 from fastem.estimators.gaussian_mixture import GaussianMixture
@@ -153,7 +155,7 @@ def select(
     GaussianMixture(**params)._validate_params()
     block = as_data(X, sample_weight).whole().blocks[0]
     X, weight = block.X, block.counts
-    numbers = _numbers(n_components, len(X))
+    numbers = _numbers(n_components)
     types = [covariance_type] if isinstance(covariance_type, str) else list(covariance_type)
     if not types or any(name not in COVARIANCE_TYPES for name in types):
         raise ValueError(f"covariance_type must hold some of {list(COVARIANCE_TYPES)}; got {types}")
@@ -180,7 +182,7 @@ def select(
     def run(name: str) -> list[tuple[Candidate, GaussianMixture | None]]:
         shared = {**params, "covariance_type": name, "random_state": seed, "n_threads": max(1, n_threads // n_jobs)}
         rows = []
-        for k, estimator, failure in chain(data, numbers, shared):
+        for k, estimator, failure in chain(data, numbers, shared, [lambda _: stopped.is_set()]):
             if stopped.is_set():
                 break
             rows.append((_candidate(k, name, estimator, failure, data, X[judged], weight[judged]), estimator))
@@ -195,7 +197,7 @@ def select(
             try:
                 fitted = [pair for rows in pool.map(run, types) for pair in rows]
             except BaseException:
-                stopped.set()  # threads that run end after the fit they are at
+                stopped.set()  # threads that run end after the iteration they are at
                 pool.shutdown(cancel_futures=True)
                 raise
     name = criterion.replace("-", "_")
@@ -205,20 +207,17 @@ def select(
     return Selection(fitted[0][1], [row for row, _ in fitted], criterion)
 
 
-def _numbers(n_components: Iterable[int], n_samples: int) -> list[int]:
+def _numbers(n_components: Iterable[int]) -> list[int]:
     numbers = list(n_components) if isinstance(n_components, Iterable) else [n_components]
     if not numbers or not all(is_integer(k, 1) for k in numbers):
         raise ValueError(f"n_components must hold integers of at least 1; got {numbers}")
-    numbers = [int(k) for k in numbers if k <= n_samples]
-    if not numbers:
-        raise ValueError(f"every n_components is larger than the number of rows, {n_samples}")
-    return numbers
+    return [int(k) for k in numbers]
 
 
 _Tried = tuple[int, GaussianMixture | None, str]  # number of components, the fit or None, why there is none
 
 
-def _each(data: Data, numbers: list[int], params: dict[str, Any]) -> Iterator[_Tried]:
+def _each(data: Data, numbers: list[int], params: dict[str, Any], callbacks: list[Callback]) -> Iterator[_Tried]:
     """Fits of the numbers, ascending; each takes part in the starts of the next."""
     before: GaussianMixture | None = None
     sample = data
@@ -229,31 +228,38 @@ def _each(data: Data, numbers: list[int], params: dict[str, Any]) -> Iterator[_T
         if before is not None and before.n_components == k - 1:
             larger = GaussianMixture(k, **params)
             if larger._resolved(warm=False)["n_race"]:
-                entrants = list(larger._model().prepare(data).grown(before._params(), sample))
-        tried = _tried(data, k, params, entrants=entrants)
+                with contextlib.suppress(DegenerateError):  # the fit will say so
+                    entrants = list(larger._model().prepare(data).grown(before._params(), sample))
+        tried = _tried(data, k, params, entrants=entrants, callbacks=callbacks)
         before = tried[1]
         yield tried
 
 
-def _annihilated(data: Data, numbers: list[int], params: dict[str, Any]) -> Iterator[_Tried]:
+def _annihilated(data: Data, numbers: list[int], params: dict[str, Any], callbacks: list[Callback]) -> Iterator[_Tried]:
     """Fits from the largest number to the smallest as components die (Figueiredo & Jain 2002, figure 2)."""
     estimator = GaussianMixture(max(numbers), **params)
-    model = estimator._model().prepare(data).guarded(data)
-    model = replace(model, weight_cost=0.5 * _component_size(model, data.n_features))
+    model = estimator._model()
     start: MixtureParams | None = None
     while True:
         try:
             if start is None:
+                model = model.prepare(data).guarded(data)
+                model = replace(model, weight_cost=0.5 * _component_size(model, data.n_features))
                 start = model.initialize(data, np.random.default_rng(params["random_state"]))
             options = {"tol": estimator.tol, "max_iter": estimator.max_iter, "max_time": estimator.max_time}
-            result = fit(model, data, start=start, stopping="aitken", callbacks=[_has_dead], **options)
+            result = fit(model, data, start=start, stopping="aitken", callbacks=[_has_dead, *callbacks], **options)
         except DegenerateError as error:
             yield model.n_components, None, str(error)
             return
+        if result.status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
         weights = result.params.weights
-        if weights.all() and result.status is not Status.CALLBACK:
+        if result.status is Status.CALLBACK and weights.all():  # told to stop
+            return
+        if weights.all():
             if model.n_components in numbers:
-                yield _tried(data, len(weights), params, start=result.params)  # without the cost of components
+                # without the cost of components
+                yield _tried(data, len(weights), params, start=result.params, callbacks=callbacks)
             kept = np.delete(np.arange(len(weights)), np.argmin(weights))
         else:
             kept = np.flatnonzero(weights)
@@ -266,14 +272,20 @@ def _has_dead(step) -> bool:
     return not step.params.weights.all()
 
 
-def _tried(data: Data, k: int, params: dict[str, Any], start=None, entrants=()) -> _Tried:
+def _tried(data: Data, k: int, params: dict[str, Any], **options) -> _Tried:
     """A fit, or why there is none."""
-    estimator = GaussianMixture(k, **params)
     try:
-        estimator._fit_data(data, start, entrants=entrants)
+        return k, _fitted(GaussianMixture(k, **params), data, **options), ""
     except DegenerateError as error:
         return k, None, str(error)
-    return k, estimator, ""
+
+
+def _fitted(estimator: GaussianMixture, data: Data, **options) -> GaussianMixture:
+    """The estimator after its fit; Control-C ends not only that."""
+    estimator._fit_data(data, **options)
+    if estimator.status_ is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    return estimator
 
 
 def _component_size(model: Mixture, n_features: int) -> int:
@@ -385,9 +397,8 @@ def bootstrap_test(
 
     def fit_both(rows):
         seed = state.randint(np.iinfo(np.int32).max)
-        pair = [GaussianMixture(int(k), random_state=seed, **params) for k in (n_components, n_components + 1)]
-        for estimator in pair:
-            estimator._fit_data(as_data(rows))
+        numbers = (int(n_components), int(n_components) + 1)
+        pair = [_fitted(GaussianMixture(k, random_state=seed, **params), as_data(rows)) for k in numbers]
         values = [estimator.score(rows) * len(rows) for estimator in pair]
         return pair[0], max(0.0, 2 * (values[1] - values[0]))
 

@@ -1,5 +1,6 @@
 """Accelerated fits: monotone, to the same optimum, in fewer passes; and what else ends a fit."""
 
+import itertools
 import signal
 import threading
 import warnings
@@ -11,11 +12,12 @@ from sklearn.exceptions import ConvergenceWarning
 
 import fastem
 from fastem import Gaussian, GaussianMixture, Mixture
-from fastem.acceleration import Squarem
+from fastem.acceleration import Anderson, Squarem
 from fastem.data import as_data
 from fastem.protocol import DegenerateError, Status
 
 TYPES = ("full", "tied", "diag", "spherical")
+LEAPING = ("anderson", "squarem")
 
 
 def overfitted(rng, n_samples=4000):
@@ -44,25 +46,27 @@ def test_coordinates_go_there_and_back(covariance_type, rng):
             model.unpack(np.full(vector.size, wild))
 
 
+@pytest.mark.parametrize("acceleration", LEAPING)
 @pytest.mark.parametrize("covariance_type", TYPES)
 @pytest.mark.parametrize("prior", [None, "auto"])
-def test_squarem_is_monotone_and_reaches_the_same_optimum(covariance_type, prior, rng):
+def test_leaps_are_monotone_and_reach_the_same_optimum(acceleration, covariance_type, prior, rng):
     X = simulate(rng, 1500, 3, 3, separation=2.0)
     options = {"random_state": 3, "reg_covar": 0.0, "covariance_type": covariance_type, "covariance_prior": prior}
     options |= {"n_race": 0, "stopping": "change", "tol": 1e-10, "max_iter": 20_000}
     plain = GaussianMixture(3, acceleration=None, **options).fit(X)
-    fast = GaussianMixture(3, acceleration="squarem", **options).fit(X)
+    fast = GaussianMixture(3, acceleration=acceleration, **options).fit(X)
     assert fast.converged_
     assert fast.n_iter_ <= 1.1 * plain.n_iter_ + 2
     assert np.diff(fast.lower_bounds_).min() >= -1e-12
     assert fast.lower_bound_ == pytest.approx(plain.lower_bound_, abs=2e-7)
 
 
-def test_squarem_takes_far_fewer_passes_where_em_is_slow(rng):
+@pytest.mark.parametrize("acceleration", LEAPING)
+def test_leaps_take_far_fewer_passes_where_em_is_slow(acceleration, rng):
     X = overfitted(rng)
     options = {"random_state": 0, "reg_covar": 0.0, "max_iter": 100_000, "stopping": "aitken", "tol": 1e-6, "n_race": 0}
     plain = GaussianMixture(3, acceleration=None, **options).fit(X)
-    fast = GaussianMixture(3, acceleration="squarem", **options).fit(X)
+    fast = GaussianMixture(3, acceleration=acceleration, **options).fit(X)
     assert plain.n_iter_ > 300
     assert fast.n_iter_ < 0.5 * plain.n_iter_
     assert fast.lower_bound_ > plain.lower_bound_ - 5e-6
@@ -92,12 +96,85 @@ def test_a_leap_downhill_is_taken_back(rng):
     assert np.array_equal(wild.history, plain.history[: len(wild.history)])
 
 
+class Line:
+    """A model whose EM moves a point a share of its way to the optimum of a parabola, or as a test has it."""
+
+    def __init__(self, image):
+        self.image = image
+
+    def pack(self, params):
+        return params
+
+    def unpack(self, vector):
+        return vector
+
+
+def trail_of(model, start, n=3):
+    points = [np.asarray(start, dtype=float)]
+    for _ in range(n - 1):
+        points.append(model.image(points[-1]))
+    return points
+
+
+def test_anderson_solves_a_linear_map_in_as_many_leaps_as_it_has_slow_directions():
+    rates = np.array([0.999, 0.99, 0.9])
+    model, accelerator = Line(lambda x: rates * x), Anderson()
+    x = np.array([1.0, -2.0, 3.0])
+    for _ in range(5):
+        leap = accelerator.leap(model, [x, model.image(x)])
+        x = model.image(x) if leap is None else leap
+        if leap is not None:
+            accelerator.accepted()
+    assert np.abs(x).max() < 1e-9
+    assert accelerator.horizon > 100
+
+
+def test_anderson_yields_to_squared_extrapolation_for_longer_and_longer():
+    model, accelerator = Line(lambda x: 0.99 * x), Anderson()
+    trail = trail_of(model, [1.0, 2.0])
+
+    def spell():
+        """Leaps by squared extrapolation, after two refusals."""
+        refusals = 0
+        while refusals < 2:
+            refusals += accelerator.leap(model, trail) is not None and not accelerator.rejected()
+        n = 0
+        while accelerator.spell:
+            squared = Squarem().leap(model, trail)
+            assert np.array_equal(accelerator.leap(model, trail), squared)
+            accelerator.accepted()
+            n += 1
+        return n
+
+    assert [spell() for _ in range(3)] == [2, 4, 8]
+    for _ in range(5):
+        if accelerator.leap(model, trail) is not None:
+            accelerator.accepted()
+    assert spell() == 8  # four leaps taken in a row halve it
+
+
+def test_long_vectors_leap_to_the_same_bits_on_any_number_of_threads(rng):
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    rates = rng.uniform(0.9, 0.999, size=40_000)
+    model, start = Line(lambda x: rates * x), rng.normal(size=40_000)
+    leaps = []
+    for n_threads in (1, 2):
+        with threadpoolctl.threadpool_limits(n_threads):
+            squared, anderson = Squarem(), Anderson()
+            points = trail_of(model, start, 4)
+            leaps.append([squared.leap(model, points)])
+            for i in range(2, 5):
+                leaps[-1].append(anderson.leap(model, points[:i]))
+    for one, two in zip(*leaps, strict=True):
+        assert (one is None and two is None) or np.array_equal(one, two)
+
+
 def test_the_last_leap_is_not_returned_untried(rng):
     """Whatever max_iter, the parameters returned are no worse than the last objective."""
     X = overfitted(rng)
-    for max_iter in range(1, 14):
+    for max_iter, acceleration in itertools.product(range(1, 14), LEAPING):
         result = fastem.fit(
-            Mixture(Gaussian(), 4), X, acceleration="squarem", max_iter=max_iter, tol=0.0, random_state=0
+            Mixture(Gaussian(), 4), X, acceleration=acceleration, max_iter=max_iter, tol=0.0, random_state=0
         )
         reached = result.model.log_densities(result.params, X).sum()
         assert reached >= result.log_likelihood - 1e-9 * abs(reached)

@@ -77,7 +77,7 @@ def test_ellipses_have_the_right_distance(kind, rng):
     from fastem.pictures import component_covariances, ellipse
 
     X = rng.normal(size=(200, 2)) @ np.array([[2.0, 0.5], [0.0, 1.0]])
-    mixture = fastem.GaussianMixture(2, covariance_type=kind, random_state=0).fit(X)
+    mixture = fastem.GaussianMixture(2, covariance_type=kind, max_iter=1000, random_state=0).fit(X)
     covariances = component_covariances(mixture)
     assert covariances.shape == (2, 2, 2)
     gap = ellipse(mixture.means_[0], covariances[0], 1.5) - mixture.means_[0]

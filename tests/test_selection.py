@@ -1,6 +1,8 @@
 """Choice of the number of components and the structure."""
 
 import math
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -96,7 +98,8 @@ def test_grid_search_works(rng):
         ({"criterion": "bics"}, "criterion must be one of"),
         ({"n_components": [0]}, "n_components must hold"),
         ({"n_components": []}, "n_components must hold"),
-        ({"n_components": [99]}, "larger than the number of rows, 9"),
+        ({"n_components": [99]}, r"no candidate could be fitted.*9 sample\(s\)"),
+        ({"n_components": [99], "method": "annihilation"}, r"no candidate could be fitted.*9 sample\(s\)"),
         ({"covariance_type": ["round"]}, "covariance_type must hold"),
         ({"criterion": "held-out", "held_out": 1.5}, "held_out must lie"),
         ({"criterion": "held-out", "held_out": 0.99}, "leaves 0 row"),
@@ -105,6 +108,32 @@ def test_grid_search_works(rng):
 def test_refusals(arguments, message, rng):
     with pytest.raises(ValueError, match=message):
         select(rng.normal(size=(9, 1)), **arguments)
+
+
+@pytest.mark.parametrize("criterion", ["bic", "held-out"])
+def test_more_components_than_rows_are_told_in_the_table(criterion, rng):
+    X = np.repeat(rng.normal(size=(30, 1)), 2, axis=0)
+    found = select(X, n_components=[1, 31], covariance_type="diag", criterion=criterion, random_state=0)
+    assert found.best.n_components == 1
+    assert [row.n_components for row in found.table if "use fewer" in row.failure] == [31]
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("method", ["each", "annihilation"])
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals to a thread")
+def test_control_c_ends_all(n_jobs, method, rng):
+    X = rng.normal(size=(20_000, 4))
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.5, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
+    options = {"tol": 0.0, "max_iter": 10**9, "n_threads": 2, "n_jobs": n_jobs, "method": method}
+    try:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            select(X, n_components=range(2, 99), covariance_type=["full", "tied"], random_state=0, **options)
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGINT, old)
+    assert threading.active_count() == 1 or not [t for t in threading.enumerate() if "ThreadPool" in t.name]
 
 
 def test_one_more_component_is_tested(rng):

@@ -76,10 +76,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     split_merge : bool, default=False
         Whether to look, on a sample before all rows are read, for a better optimum by merging two components and
         splitting a third, at several times the cost of a race.
-    acceleration : {'auto', 'squarem', None}, default='auto'
-        'squarem' extrapolates along every two steps and keeps what leads uphill: three times fewer iterations where
-        EM is slow, as with overlapping or surplus components. None: EM itself. 'auto': 'squarem', or EM itself if the
-        start is given, with weights, means and precisions or with `resp_init`: the steps are then scikit-learn's.
+    acceleration : {'auto', 'anderson', 'squarem', None}, default='auto'
+        'anderson' extrapolates along the last steps and keeps what leads uphill: four times fewer iterations or less
+        where EM is slow, as with overlapping or surplus components. 'squarem' does so along every two: three times
+        fewer. None: EM itself. 'auto': 'anderson', or EM itself if the start is given, with weights, means and
+        precisions or with `resp_init`: the steps are then scikit-learn's.
     max_time : float, default=None
         Seconds after which no further iteration begins.
     resp_init : array-like of shape (n_samples,) or (n_samples, n_components), default=None
@@ -550,7 +551,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             n_race = 0 if is_given or warm or self.max_iter == 0 or self.n_components == 1 else _RACE
         acceleration = self.acceleration
         if acceleration == "auto":
-            acceleration = None if is_given else "squarem"
+            acceleration = None if is_given else "anderson"
         return {"stopping": stopping, "tol": tol, "n_race": n_race, "acceleration": acceleration}
 
     def _columns(self, name, columns) -> np.ndarray:

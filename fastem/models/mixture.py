@@ -158,7 +158,7 @@ class Mixture:
     def prepare(self, data: Data) -> "Mixture":
         """Take the frame and the defaults of the prior from the data; check the start against them."""
         if data.n_samples < self.n_components:
-            raise ValueError(
+            raise DegenerateError(
                 f"X has {data.n_samples} sample(s) for n_components={self.n_components}; use fewer components"
             )
         if not isinstance(self.start, str):
