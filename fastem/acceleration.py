@@ -126,13 +126,16 @@ class Anderson:
 
     @property
     def horizon(self):
-        """Largest of the last leaps, in steps of EM."""
-        return self.squarem.horizon if self.spell else max(self.wishes)
+        """Largest of the last leaps of either kind, in steps of EM."""
+        return max(self.wishes)
 
     def leap(self, model, trail):
         """Extrapolate from the last point and what is remembered of those before it."""
         if self.spell:
-            return self.squarem.leap(model, trail)
+            leap = self.squarem.leap(model, trail)
+            if leap is not None:
+                self._wish(self.squarem.wishes[-1])
+            return leap
         try:
             point, image = (model.pack(params) for params in trail[-2:])
         except DegenerateError:
@@ -143,17 +146,21 @@ class Anderson:
         if len(self.points) < 2 or step == 0:
             return None
         turns = np.diff(self.steps, axis=0)
-        size = np.sqrt(np.maximum(np.einsum("in,in->i", turns, turns), np.finfo(float).tiny))[:, None]
+        size = np.sqrt(np.einsum("in,in->i", turns, turns))[:, None]
+        size = np.where(size > 0, size, 1.0)
         turns /= size
         gram = np.einsum("in,jn->ij", turns, turns)
         shares = np.linalg.lstsq(gram, np.einsum("in,n->i", turns, self.steps[-1]), rcond=_FLAT)[0]
         beyond = np.einsum("i,in->n", shares, np.diff(np.add(self.points, self.steps), axis=0) / size)
-        self.wishes = [*self.wishes[1 - _REMEMBERED :], _length(image - point - beyond) / step]
+        self._wish(_length(image - point - beyond) / step)
         try:
             return model.unpack(image - beyond)
         except DegenerateError:
             self.rejected()
             return None
+
+    def _wish(self, length: float) -> None:
+        self.wishes = [*self.wishes[1 - _REMEMBERED :], max(1.0, length)]
 
     def accepted(self):
         """Leaps of this kind go on."""
@@ -171,6 +178,7 @@ class Anderson:
             self.squarem.rejected()
             self.spell -= 1
             return
+        self.wishes = self.wishes[:-1] or [1.0]
         self.streak = min(self.streak, 0) - 1
         self.points, self.steps = self.points[-1:], self.steps[-1:]
         if self.streak == -_PATIENCE:

@@ -119,8 +119,8 @@ def climb(model, data, params, number, options: Options) -> Result:
             if time.monotonic() > options.deadline:
                 status = Status.MAX_TIME
                 break
-            few = options.tol / accelerator.horizon
-            if n_leaps >= next_check and len(plain) < _CONFIRMING and gain < few:
+            few = max(options.tol / accelerator.horizon, _NOISE * abs(plain[-1]))
+            if n_leaps >= next_check and len(plain) < _CONFIRMING and gain <= few:
                 continue
             if n_leaps and len(plain) >= _CONFIRMING:
                 next_check = n_leaps + max(8, n_leaps // 2)

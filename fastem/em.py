@@ -84,7 +84,7 @@ def fit(
     Raises
     ------
     DegenerateError
-        If every start leads to a collapsed component.
+        If every start leads to a collapsed component, or the rows are too few for the model.
     ValueError
         If an argument cannot be used; before anything is computed.
 
@@ -122,12 +122,14 @@ def fit(
         try:
             result = _from_one_start(model, data, start, number, rng, int(n_race), entrants, split_merge, options)
         except DegenerateError as error:
-            if isinstance(error.__context__, CutShort):  # no time for another start
-                if best is None:
-                    raise
-                return best._replace(status=error.__context__.result.status)
             failure = error
             continue
+        except CutShort as cut:  # before a look at all rows, under which its parameters are impossible
+            if best is not None:
+                return best._replace(status=cut.result.status)
+            if cut.result.status is Status.INTERRUPTED:
+                raise KeyboardInterrupt from None
+            raise cut.__cause__ or cut from None
         except KeyboardInterrupt:
             if best is None:
                 raise
@@ -167,7 +169,10 @@ def _from_one_start(
         if samples is not None and split_merge:
             params = improve(model, samples, params, number, options)
     except CutShort as cut:  # one pass over all rows, for the objective there
-        result = climb(model, data, cut.result.params, number, options._replace(max_iter=1))
+        try:
+            result = climb(model, data, cut.result.params, number, options._replace(max_iter=1))
+        except DegenerateError as error:
+            raise cut from error
         return result._replace(status=cut.result.status)
     return climb(model, data, params, number, options)
 

@@ -26,7 +26,7 @@ class Status(enum.Enum):
 
 
 class DegenerateError(ValueError):
-    """The likelihood has no finite maximum where this start leads: a component has collapsed."""
+    """There is no finite maximum where this start leads: a component collapses, or rows are too few."""
 
 
 class Result(NamedTuple):

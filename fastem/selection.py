@@ -108,7 +108,7 @@ def select(
     ----------
     X : array-like of shape (n_samples, n_features)
     n_components : iterable of int, default=range(1, 10)
-        Numbers larger than that of the rows are left out.
+        What cannot be fitted, for one more components than rows, is a line of the table that says why.
     covariance_type : str or iterable of str, default=('full', 'tied', 'diag', 'spherical')
     criterion : {'bic', 'aic', 'icl', 'mml', 'held-out'}, default='bic'
     method : {'each', 'annihilation'}, default='each'
@@ -179,12 +179,14 @@ def select(
     chain = _each if method == "each" else _annihilated
     stopped = threading.Event()
 
+    def end_if_stopped(_):  # asked after each E-step over all rows: a race runs to its end
+        if stopped.is_set():
+            raise KeyboardInterrupt
+
     def run(name: str) -> list[tuple[Candidate, GaussianMixture | None]]:
         shared = {**params, "covariance_type": name, "random_state": seed, "n_threads": max(1, n_threads // n_jobs)}
         rows = []
-        for k, estimator, failure in chain(data, numbers, shared, [lambda _: stopped.is_set()]):
-            if stopped.is_set():
-                break
+        for k, estimator, failure in chain(data, numbers, shared, [end_if_stopped]):
             rows.append((_candidate(k, name, estimator, failure, data, X[judged], weight[judged]), estimator))
             if estimator is not None:
                 estimator.n_threads = params.get("n_threads")
@@ -197,7 +199,7 @@ def select(
             try:
                 fitted = [pair for rows in pool.map(run, types) for pair in rows]
             except BaseException:
-                stopped.set()  # threads that run end after the iteration they are at
+                stopped.set()
                 pool.shutdown(cancel_futures=True)
                 raise
     name = criterion.replace("-", "_")
@@ -237,35 +239,36 @@ def _each(data: Data, numbers: list[int], params: dict[str, Any], callbacks: lis
 
 def _annihilated(data: Data, numbers: list[int], params: dict[str, Any], callbacks: list[Callback]) -> Iterator[_Tried]:
     """Fits from the largest number to the smallest as components die (Figueiredo & Jain 2002, figure 2)."""
-    estimator = GaussianMixture(max(numbers), **params)
-    model = estimator._model()
+    left = sorted(set(numbers))
     start: MixtureParams | None = None
-    while True:
+    while left:
         try:
             if start is None:
-                model = model.prepare(data).guarded(data)
+                estimator = GaussianMixture(left[-1], **params)
+                options = {"tol": estimator.tol, "max_iter": estimator.max_iter, "max_time": estimator.max_time}
+                model = estimator._model().prepare(data).guarded(data)
                 model = replace(model, weight_cost=0.5 * _component_size(model, data.n_features))
                 start = model.initialize(data, np.random.default_rng(params["random_state"]))
-            options = {"tol": estimator.tol, "max_iter": estimator.max_iter, "max_time": estimator.max_time}
             result = fit(model, data, start=start, stopping="aitken", callbacks=[_has_dead, *callbacks], **options)
-        except DegenerateError as error:
-            yield model.n_components, None, str(error)
-            return
+        except DegenerateError as error:  # there may be a start with fewer
+            yield left.pop(), None, str(error)
+            start = None
+            continue
         if result.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
         weights = result.params.weights
-        if result.status is Status.CALLBACK and weights.all():  # told to stop
-            return
-        if weights.all():
-            if model.n_components in numbers:
+        if not weights.all():
+            kept = np.flatnonzero(weights)
+        else:
+            if len(weights) == left[-1]:
+                left.pop()
                 # without the cost of components
                 yield _tried(data, len(weights), params, start=result.params, callbacks=callbacks)
             kept = np.delete(np.arange(len(weights)), np.argmin(weights))
-        else:
-            kept = np.flatnonzero(weights)
-        if len(kept) < min(numbers):
-            return
-        model, start = model.keep(result.params, kept)
+        while left and left[-1] > len(kept):
+            yield left.pop(), None, "components died together, and left fewer"
+        if left:
+            model, start = model.keep(result.params, kept)
 
 
 def _has_dead(step) -> bool:

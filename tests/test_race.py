@@ -8,12 +8,13 @@ from conftest import simulate
 from sklearn.datasets import load_iris
 
 import fastem
+import fastem.acceleration
 import fastem.race
 from fastem import Gaussian, GaussianMixture, Mixture
-from fastem.acceleration import Plain
+from fastem.acceleration import Anderson, Plain
 from fastem.climb import STOPPING, Options, climb
 from fastem.data import Block, Data, as_data
-from fastem.protocol import Status
+from fastem.protocol import DegenerateError, Status
 
 OPTIONS_OF_CLIMB = Options(50, 1e-8, STOPPING["aitken"], (), Plain, math.inf)
 OPTIONS = {"reg_covar": 0.0, "tol": 1e-4, "stopping": "aitken", "max_iter": 20_000}
@@ -43,8 +44,27 @@ def test_few_passes_read_all_rows(rng):
 
 def test_the_same_seed_gives_the_same_bits(rng):
     X = clusters(rng)
-    one, two = (GaussianMixture(12, n_race=3, random_state=4, tol=0.1, n_threads=n).fit(X) for n in (1, 2))
-    assert np.array_equal(one.means_, two.means_)
+    options = {"n_race": 3, "random_state": 4, "max_iter": 20}
+    one, two = (fastem.fit(Mixture(Gaussian(), 12, n_threads=n), X, **options) for n in (1, 2))
+    assert np.array_equal(one.params.components.means, two.params.components.means)
+
+
+def test_leaps_have_the_same_bits_on_any_number_of_threads(rng):
+    X, taken = clusters(rng), []
+
+    class Counting(Anderson):
+        def accepted(self):
+            taken.append(self.spell)
+            super().accepted()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fastem.acceleration.ACCELERATIONS, "anderson", Counting)
+        options = {"acceleration": "anderson", "max_iter": 40, "tol": 0.0, "random_state": 4}
+        one, two = (fastem.fit(Mixture(Gaussian(), 12, n_threads=n), X, **options) for n in (1, 2))
+    assert np.array_equal(one.history, two.history)
+    assert np.array_equal(one.params.components.means, two.params.components.means)
+    assert len(taken) > 20
+    assert {kind > 0 for kind in taken} == {False, True}  # leaps of both kinds
 
 
 def test_rows_of_weight_zero_are_never_drawn(rng):
@@ -154,6 +174,23 @@ def test_time_runs_out_during_the_race(rng):
     assert result.status is Status.MAX_TIME
     assert result.n_iter == 1
     assert -20 < result.log_likelihood / 30_000 < -3  # of all rows: a sample of 5000 has a sixth of it
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_cut_to_where_no_row_has_a_density_is_an_error(interrupted, rng):
+    X = clusters(rng)
+
+    class Bad(Mixture):
+        def e_step(self, params, block):
+            if len(block.X) == len(X):
+                raise DegenerateError("no density")
+            if interrupted:
+                raise KeyboardInterrupt
+            return super().e_step(params, block)
+
+    options = {"n_race": 3, "n_init": 5, "random_state": 0, "max_time": None if interrupted else 0.0}
+    with pytest.raises(KeyboardInterrupt if interrupted else DegenerateError):
+        fastem.fit(Bad(Gaussian(), 12), X, **options)
 
 
 def test_refusals(rng):

@@ -110,12 +110,23 @@ def test_refusals(arguments, message, rng):
         select(rng.normal(size=(9, 1)), **arguments)
 
 
+@pytest.mark.parametrize("method", ["each", "annihilation"])
 @pytest.mark.parametrize("criterion", ["bic", "held-out"])
-def test_more_components_than_rows_are_told_in_the_table(criterion, rng):
+def test_more_components_than_rows_are_told_in_the_table(criterion, method, rng):
     X = np.repeat(rng.normal(size=(30, 1)), 2, axis=0)
-    found = select(X, n_components=[1, 31], covariance_type="diag", criterion=criterion, random_state=0)
+    options = {"criterion": criterion, "method": method, "random_state": 0, "covariance_type": "diag"}
+    found = select(X, n_components=[1, 2, 31, 99], **options)
+    assert found.best.n_components <= 2
+    assert sorted(row.n_components for row in found.table) == [1, 2, 31, 99]
+    assert sorted(row.n_components for row in found.table if "use fewer" in row.failure) == [31, 99]
+
+
+def test_numbers_that_annihilation_passes_over_are_told(rng):
+    found = select(three(rng), n_components=[1, 40], covariance_type="full", method="annihilation", random_state=0)
+    assert {row.n_components: row.failure for row in found.table}[40] == "components died together, and left fewer"
     assert found.best.n_components == 1
-    assert [row.n_components for row in found.table if "use fewer" in row.failure] == [31]
+    with pytest.raises(ValueError, match=r"no candidate could be fitted.*died together"):
+        select(three(rng), n_components=[40], covariance_type="full", method="annihilation", random_state=0)
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
@@ -125,7 +136,7 @@ def test_control_c_ends_all(n_jobs, method, rng):
     X = rng.normal(size=(20_000, 4))
     old = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.5, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
-    options = {"tol": 0.0, "max_iter": 10**9, "n_threads": 2, "n_jobs": n_jobs, "method": method}
+    options = {"tol": 0.0, "max_iter": 10**9, "n_init": 10**6, "n_threads": 2, "n_jobs": n_jobs, "method": method}
     try:
         timer.start()
         with pytest.raises(KeyboardInterrupt):
@@ -133,7 +144,6 @@ def test_control_c_ends_all(n_jobs, method, rng):
     finally:
         timer.cancel()
         signal.signal(signal.SIGINT, old)
-    assert threading.active_count() == 1 or not [t for t in threading.enumerate() if "ThreadPool" in t.name]
 
 
 def test_one_more_component_is_tested(rng):

@@ -23,7 +23,7 @@ _EVALUATED = 20_000  # rows on which they are
 _BUDGET = 2.0  # seconds that a slow peer may take between the two; its iterations all cost the same
 _TOO_SLOW = 4.0  # seconds of an iteration beyond which a peer is left out of a workload
 _REST = 0.3  # seconds between turns: threads of OpenMP spin a while after their work
-_PATIENCE = 900  # seconds for one answer
+_PATIENCE = 900  # seconds for one answer, beside the budget it is given
 
 
 class PeerError(RuntimeError):
@@ -57,10 +57,10 @@ class Peer:
             self.process.stdin.flush()
         except OSError:
             pass  # the process has ended; its answer says so
-        return self._answer()
+        return self._answer(_PATIENCE + request.get("budget", 0.0))
 
-    def _answer(self):
-        timer = threading.Timer(_PATIENCE, self.process.kill)
+    def _answer(self, patience: float = _PATIENCE):
+        timer = threading.Timer(patience, self.process.kill)
         timer.start()
         line = self.process.stdout.readline()
         timer.cancel()

@@ -306,7 +306,7 @@ class Mixture:
         weights = np.exp(vector[: self.n_components] - vector[: self.n_components].max())
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             components = self.family.unpack(vector[self.n_components :], self.n_components, self.bound)
-        if not all(np.isfinite(part).all() for part in components):
+        if not (weights.all() and all(np.isfinite(part).all() for part in components)):
             raise DegenerateError("the coordinates overflow")
         return MixtureParams(weights / weights.sum(), components)
 
