@@ -8,6 +8,7 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Blocks": "fastem.sources",
     "DegenerateError": "fastem.protocol",
     "Gaussian": "fastem.families.gaussian",
     "GaussianMixture": "fastem.estimators.gaussian_mixture",

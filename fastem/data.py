@@ -1,7 +1,8 @@
 """Rows in the one form that kernels take, checked once."""
 
 import copy
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -34,6 +35,11 @@ class Block:
         self._constants: dict[Any, Any] = {}
 
     @property
+    def n_counting(self) -> int:
+        """Number of rows of positive weight."""
+        return int(np.count_nonzero(self.weight)) if len(self.weight) else len(self.X)
+
+    @property
     def counts(self) -> np.ndarray:
         """Weights (n_samples,), ones where none are kept."""
         return self.weight[:, 0] if len(self.weight) else np.ones(len(self.X))
@@ -43,6 +49,11 @@ class Block:
         block = copy.copy(self)
         block.notes = {}
         return block
+
+    def keeping(self, constants: dict[Any, Any], notes: dict[Any, Any] | None) -> "Block":
+        """Return the same rows with constants and notes that outlive them."""
+        self._constants, self.notes = constants, notes
+        return self
 
     def constant(self, key: Any, compute: Callable[["Block"], Any]) -> Any:
         """Return compute(self), from memory if this key was asked for before."""
@@ -68,17 +79,27 @@ def as_writable(array: np.ndarray) -> np.ndarray:
 
 
 class Summary(NamedTuple):
-    """Weighted moments of each column, and the largest distance from the mean of any row that counts."""
+    """Weighted moments and extremes of each column, of the rows that count."""
 
     weight: float
     mean: np.ndarray  # (D,)
     variance: np.ndarray  # (D,)
-    reach: np.ndarray  # (D,) max |x - mean|
-    magnitude: np.ndarray  # (D,) max |x|
+    low: np.ndarray  # (D,)
+    high: np.ndarray  # (D,)
+
+    @property
+    def reach(self) -> np.ndarray:
+        """Largest distance (D,) from the mean."""
+        return np.maximum(self.high - self.mean, self.mean - self.low)
+
+    @property
+    def magnitude(self) -> np.ndarray:
+        """Largest absolute value (D,)."""
+        return np.maximum(-self.low, self.high)
 
 
 class Data:
-    """A sequence of blocks with the same columns."""
+    """Blocks of rows with the same columns, to be passed over again and again."""
 
     def __init__(self, blocks: list[Block]):
         if len({(block.X.shape[1], block.X.dtype) for block in blocks}) != 1:
@@ -88,6 +109,8 @@ class Data:
         self.n_samples = sum(len(block.X) for block in blocks)
         self.total_weight = sum(block.total_weight for block in blocks)
         self.dtype = blocks[0].X.dtype
+        self.n_counting = sum(block.n_counting for block in blocks)
+        self.is_weighted = any(len(block.weight) for block in blocks)
         self._summary: Summary | None = None
 
     def __iter__(self) -> Iterator[Block]:
@@ -98,33 +121,32 @@ class Data:
         return Data([block.with_notes() for block in self.blocks])
 
     @property
-    def n_counting(self) -> int:
-        """Number of rows of positive weight."""
-        return sum(int(np.count_nonzero(b.weight)) if len(b.weight) else len(b.X) for b in self.blocks)
-
-    @property
-    def is_weighted(self) -> bool:
-        """Whether any block keeps weights."""
-        return any(len(block.weight) for block in self.blocks)
-
-    @property
     def summary(self) -> Summary:
         """Moments of the columns, computed once (`cached_property` holds a lock meanwhile, which a fork would copy)."""
         if self._summary is None:
-            self._summary = summarize(self)
+            self._summary = functools.reduce(merge_summaries, map(summarize, filter(_counts, self)))
         return self._summary
 
     def draw(self, n_rows: int, rng: np.random.Generator) -> np.ndarray:
         """Return the numbers of rows in random order: different ones, or drawn by their weight if they have any."""
         if not self.is_weighted:
             return rng.choice(self.n_samples, n_rows, replace=False)
-        return draw_by_weight(np.concatenate([block.counts for block in self]), n_rows, rng)
+        totals = [float(np.cumsum(block.counts)[-1]) for block in self]
+        places = rng.random(n_rows) * sum(totals)
+        drawn = np.empty(n_rows, np.int64)
+        first, below = 0, 0.0
+        for block, total in zip(self, totals, strict=True):
+            here = places >= below  # later blocks write over what lies beyond this one
+            if total > 0 and here.any():
+                drawn[here] = first + _at_weight(np.cumsum(block.counts), places[here] - below)
+            first, below = first + len(block.X), below + total
+        return drawn
 
     def take(self, rows: np.ndarray) -> "Data":
         """Return a copy of the rows of these numbers, in the order of the data, as one block without weights."""
         rows = np.sort(rows)
         parts, first = [], 0
-        for block in self.blocks:
+        for block in self:
             last = first + len(block.X)
             chosen = rows[np.searchsorted(rows, first) : np.searchsorted(rows, last)] - first
             parts.append(block.X[chosen])
@@ -133,17 +155,27 @@ class Data:
 
     def whole(self) -> "Data":
         """Return the same rows and weights as one block."""
-        if len(self.blocks) == 1:
-            return self
-        weights = [block.counts[:, None] for block in self] if self.is_weighted else [np.empty((0, 1))]
-        return Data([Block(np.concatenate([block.X for block in self]), np.concatenate(weights))])
+        blocks = list(self)
+        if len(blocks) == 1:
+            return Data(blocks)
+        weights = [block.counts[:, None] for block in blocks] if self.is_weighted else [np.empty((0, 1))]
+        return Data([Block(np.concatenate([block.X for block in blocks]), np.concatenate(weights))])
 
 
 def draw_by_weight(weight: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """Indices drawn with probability proportional to the weight, again and again; never one of weight 0."""
     cumulative = np.cumsum(weight)
-    place = np.searchsorted(cumulative, rng.random(size) * cumulative[-1], side="right")
-    return np.minimum(place, int(np.flatnonzero(weight)[-1]))
+    return _at_weight(cumulative, rng.random(size) * cumulative[-1])
+
+
+def _at_weight(cumulative: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Indices of the rows at these places of the cumulated weights; beyond their end, the last that has any."""
+    last = int(np.searchsorted(cumulative, cumulative[-1]))
+    return np.minimum(np.searchsorted(cumulative, places, side="right"), last)
+
+
+def _counts(block: Block) -> bool:
+    return block.n_counting > 0
 
 
 def as_data(data: Any, sample_weight: Any = None) -> Data:
@@ -196,14 +228,14 @@ def as_numbers(name: str, values: Any) -> np.ndarray:
     return array
 
 
-def as_rows(data: Any, name: str = "X") -> np.ndarray:
+def as_rows(data: Any, name: str = "X", first_row: int = 0) -> np.ndarray:
     """Return a C-ordered, native float32 or float64 array of shape (n_samples, n_features), copied only if needed.
 
     Raises
     ------
     ValueError or TypeError
         Names what is wrong: not numeric (see `as_numbers`), not two-dimensional, empty, NaN or infinite (with its
-        place), or beyond 1e152, where squares overflow.
+        place, where the first row has the number `first_row`), or beyond 1e152, where squares overflow.
     """
     X = as_numbers(name, data)
     if X.ndim != 2:
@@ -216,11 +248,11 @@ def as_rows(data: Any, name: str = "X") -> np.ndarray:
             raise ValueError(f"{name} has 0 {what} (shape={X.shape}) while a minimum of 1 is required.")
     dtype = np.float32 if X.dtype == np.float32 else np.float64
     X = np.ascontiguousarray(X, dtype=dtype)
-    _check_finite(X, name)
+    _check_finite(X, name, first_row)
     return X
 
 
-def _check_finite(X: np.ndarray, name: str) -> None:
+def _check_finite(X: np.ndarray, name: str, first_row: int) -> None:
     low, high = column_extremes(X)
     bad = ~((low >= -LARGEST) & (high <= LARGEST))
     if not bad.any():
@@ -230,9 +262,9 @@ def _check_finite(X: np.ndarray, name: str) -> None:
     row = int(np.flatnonzero(~(np.abs(values) <= LARGEST))[0])
     value = values[row]
     if np.isfinite(value):
-        raise ValueError(f"{name}[{row}, {column}] is {value}: its square overflows; rescale the column")
+        raise ValueError(f"{name}[{first_row + row}, {column}] is {value}: its square overflows; rescale the column")
     kind = "NaN" if np.isnan(value) else "infinity"
-    raise ValueError(f"{name} contains {kind} at row {row}, column {column}; drop or impute such rows")
+    raise ValueError(f"{name} contains {kind} at row {first_row + row}, column {column}; drop or impute such rows")
 
 
 def column_extremes(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -255,36 +287,60 @@ def as_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
     """Return weights as (n_samples, 1) float64, or (0, 1) for None."""
     if sample_weight is None:
         return np.empty((0, 1))
+    weight = as_part_of_weight(sample_weight, n_samples)
+    with np.errstate(over="ignore"):
+        check_total_weight(float(weight.sum()))
+    return weight
+
+
+def as_part_of_weight(sample_weight: Any, n_samples: int, first_row: int = 0) -> np.ndarray:
+    """Return weights of some rows as (n_samples, 1) float64; they may all be zero."""
     weight = as_numbers("sample_weight", sample_weight)
     if weight.shape != (n_samples,):
         raise ValueError(f"sample_weight has shape {weight.shape}; one weight per row is needed: ({n_samples},)")
     weight = np.ascontiguousarray(weight, dtype=np.float64)
     if not np.isfinite(weight).all() or weight.min() < 0:
         row = int(np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))[0])
-        raise ValueError(f"sample_weight[{row}] is {weight[row]}; weights must be finite and not negative")
-    if not weight.any():
+        raise ValueError(f"sample_weight[{first_row + row}] is {weight[row]}; weights must be finite and not negative")
+    return weight.reshape(-1, 1)
+
+
+def check_total_weight(total: float) -> None:
+    """Refuse weights that say nothing, or that cannot be divided by."""
+    if total == 0:
         raise ValueError("sample_weight is zero for every row; at least one row must count")
-    with np.errstate(over="ignore"):
-        total = weight.sum()
     if not np.isfinite(total):
         raise ValueError("sample_weight sums to infinity; divide the weights by a constant")
     if total < 1e-306:
         raise ValueError(f"sample_weight sums to {total}, too small to divide by; multiply the weights by a constant")
-    return weight.reshape(-1, 1)
 
 
-def summarize(data: Data) -> Summary:
-    """Moments of each column in two passes over chunks of rows, so that no large temporary is made."""
-    weight = data.total_weight
-    counted = (x if w.all() else x[w > 0] for x, w in chunks(data) if w.any())
+def summarize(block: Block) -> Summary:
+    """Moments and extremes of the columns of a block, some row of which counts.
+
+    In two passes over chunks of rows, so that no large temporary is made.
+    """
+    weight = block.total_weight
+    counted = (x if w.all() else x[w > 0] for x, w in chunks([block]) if w.any())
     lows, highs = zip(*(column_extremes(x) for x in counted), strict=True)
     low, high = np.min(lows, axis=0), np.max(highs, axis=0)
-    mean = np.clip(sum(weighted_sum(w / weight, x) for x, w in chunks(data)), low, high)
+    mean = np.clip(sum(weighted_sum(w / weight, x) for x, w in chunks([block])), low, high)
     reach = np.maximum(high - mean, mean - low)
     unit = np.where(reach > 0, reach, 1.0)
     with np.errstate(over="ignore", invalid="ignore"):  # rows of weight 0 may lie anywhere
-        variance = sum(weighted_sum(w / weight, squares((x - mean) / unit, w)) for x, w in chunks(data)) * unit**2
-    return Summary(weight, mean, variance, reach, np.maximum(-low, high))
+        variance = sum(weighted_sum(w / weight, squares((x - mean) / unit, w)) for x, w in chunks([block])) * unit**2
+    return Summary(weight, mean, variance, low, high)
+
+
+def merge_summaries(one: Summary, two: Summary) -> Summary:
+    """Summary of the rows of both: Chan, Golub & LeVeque (1983), Amer. Statist. 37, 242-247, equation 2.1."""
+    weight = one.weight + two.weight
+    share = two.weight / weight
+    gap = two.mean - one.mean
+    low, high = np.minimum(one.low, two.low), np.maximum(one.high, two.high)
+    mean = np.clip(one.mean + share * gap, low, high)
+    variance = (1 - share) * one.variance + share * two.variance + share * (1 - share) * gap**2
+    return Summary(weight, mean, variance, low, high)
 
 
 def weighted_sum(weight: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -297,7 +353,7 @@ def squares(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return np.square(x, out=x) if weight.all() else np.where(weight[:, None] > 0, x**2, 0.0)
 
 
-def chunks(data: Data, n_rows: int = 16384) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def chunks(data: Iterable[Block], n_rows: int = 16384) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows as float64 and their weights (n,), a bounded number at a time."""
     for block in data:
         for first in range(0, len(block.X), n_rows):

@@ -9,9 +9,10 @@ import numpy as np
 
 from fastem.acceleration import ACCELERATIONS, Accelerator
 from fastem.climb import STOPPING, Callback, Options, StoppingRule, climb
-from fastem.data import Data, as_data, is_integer, is_real
+from fastem.data import Data, is_integer, is_real
 from fastem.protocol import DegenerateError, Model, Params, Result, Status
 from fastem.race import CUT_SHORT, CutShort, Samples, improve, merit, race
+from fastem.sources import open_data
 
 
 def fit(
@@ -38,7 +39,7 @@ def fit(
     ----------
     model : Model
         Anything that follows `fastem.protocol.Model`, such as `fastem.Mixture`.
-    data : array-like of shape (n_samples, n_features), or Data
+    data : array-like of shape (n_samples, n_features), Data, or what `fastem.Blocks` takes
         Rows; float32 stays float32, everything else numeric becomes float64.
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; a weight of 2 is the row twice, 0 is the row left out.
@@ -110,7 +111,7 @@ def fit(
         deadline=_deadline(max_time),
     )
     rng = _generator(random_state)
-    data = as_data(data, sample_weight)
+    data = open_data(data, sample_weight)
     model = model.prepare(data)
     if start is not None:
         start = model.check_params(start)

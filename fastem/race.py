@@ -42,16 +42,19 @@ class Samples:
         self.sizes = [smallest] if 2 * smallest <= n_counting else []
         while self.sizes and self.sizes[-1] * _GROWTH <= largest:
             self.sizes.append(self.sizes[-1] * _GROWTH)
-        self.order = data.draw(max(2 * self.sizes[0], self.sizes[-1]), rng) if self.sizes else np.empty(0, np.int64)
+        if self.sizes:
+            order = data.draw(max(2 * self.sizes[0], self.sizes[-1]), rng)
+            self.drawn = data.take(order)  # so that all rows are gone through only once
+            self.order = np.searchsorted(np.sort(order), order)
 
     def take(self, number: int) -> Data:
         """Rows of sample `number`, or of the largest."""
-        return self.data.take(self.order[: self._n_rows(number)]) if self.sizes else self.data
+        return self.drawn.take(self.order[: self._n_rows(number)]) if self.sizes else self.data
 
     def judge(self, number: int) -> Data:
         """As many rows that are not in that sample, if there are; else the sample itself."""
         if self.sizes and 2 * self._n_rows(number) <= len(self.order):
-            return self.data.take(self.order[self._n_rows(number) : 2 * self._n_rows(number)])
+            return self.drawn.take(self.order[self._n_rows(number) : 2 * self._n_rows(number)])
         return self.take(number)
 
     def _n_rows(self, number: int) -> int:

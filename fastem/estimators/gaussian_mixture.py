@@ -25,6 +25,7 @@ from fastem.inference import Uncertainty, bootstrap, information
 from fastem.initialize import STARTS
 from fastem.models.mixture import Mixture, MixtureParams, check_weights, finite_array
 from fastem.protocol import Iteration, Status
+from fastem.sources import Blocks, is_source, open_data
 
 _RACE = 12  # starts, by default
 _STRICTER = 1000  # what is left to gain is often so many times what a step gains
@@ -292,8 +293,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            float32 is computed in float32 products over float64 sums; other numbers in float64.
+        X : array-like of shape (n_samples, n_features), or what `fastem.Blocks` takes
+            float32 is computed in float32 products over float64 sums; other numbers in float64. Paths, memory maps,
+            Arrow data and callables that yield blocks are read in blocks, ahead of their use, again in each pass, and
+            never are in memory as a whole.
         y : Ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative; 2 counts as the row twice, 0 as the row left out.
@@ -321,14 +324,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return self
 
     def _fit(self, X, sample_weight, callbacks):
-        X = self._check_rows(X, reset=True)
-        data = as_data(X, sample_weight)
+        data = self._check_data(X, sample_weight)
         start = None
         if self.warm_start and hasattr(self, "means_"):
             last = np.shape(self.means_), np.shape(self.covariances_)
             wanted = (
-                (self.n_components, X.shape[1]),
-                Gaussian(self.covariance_type).shape(self.n_components, X.shape[1]),
+                (self.n_components, data.n_features),
+                Gaussian(self.covariance_type).shape(self.n_components, data.n_features),
             )
             if last != wanted:
                 raise ValueError(
@@ -592,10 +594,22 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     def _check_rows(self, X, *, reset: bool) -> np.ndarray:
         rows = as_rows(X)
-        if reset and len(rows) < 2:
-            raise ValueError("X has 1 sample; a fit needs at least 2 (n_samples=1)")
         validate_data(self, X if hasattr(X, "columns") else rows, reset=reset, skip_check_array=True)
         return rows
+
+    def _check_data(self, X, sample_weight) -> Data:
+        """Rows to fit to, in memory or not."""
+        if is_source(X):
+            source = X if isinstance(X, Blocks) else Blocks(X)
+            data = open_data(source, sample_weight)
+            validate_data(self, np.empty((0, data.n_features)), reset=True, skip_check_array=True)
+            if source.names is not None:
+                self.feature_names_in_ = np.array(source.names, dtype=object)
+        else:
+            data = as_data(self._check_rows(X, reset=True), sample_weight)
+        if data.n_samples < 2:
+            raise ValueError("X has 1 sample; a fit needs at least 2 (n_samples=1)")
+        return data
 
     def _evaluate(self, method, X):
         check_is_fitted(self)

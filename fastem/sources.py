@@ -1,0 +1,453 @@
+"""Rows that need not fit in memory: files, memory maps, Arrow data, or whatever yields blocks afresh for each pass.
+
+Rows are cut into blocks of equal numbers, whatever pieces they come in, and read ahead of their use by a thread.
+"""
+
+import contextlib
+import functools
+import math
+import os
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+
+from fastem.data import (
+    Block,
+    Data,
+    Summary,
+    as_data,
+    as_part_of_weight,
+    as_rows,
+    check_total_weight,
+    is_integer,
+    merge_summaries,
+    summarize,
+)
+
+_BLOCK_BYTES = 2**24
+_AHEAD = 2  # blocks that wait; two more are read and used
+_ARROW_FORMATS = {".parquet": "parquet", ".arrow": "ipc", ".feather": "ipc"}
+
+Part = tuple[np.ndarray, np.ndarray | None]  # rows, and their weights if the source has any
+
+
+class Blocks:
+    """Rows to be read in blocks, afresh for each pass over them; `fit` takes it for X.
+
+    A path, a memory map or Arrow data may be given to `fit` as they are; this says how they are to be read.
+
+    Parameters
+    ----------
+    source : path, array, memory map, Arrow dataset or table, callable, or iterable
+        * a path to a `.npy` file of a matrix, which is read with ordinary reads, never mapped;
+        * a path to a `.parquet`, `.arrow` or `.feather` file, or a folder of Parquet files (needs pyarrow);
+        * a pyarrow Dataset or Table;
+        * a NumPy array or memory map of shape (n_samples, n_features);
+        * a callable without arguments that returns an iterator over blocks, or an object whose `iter()` starts anew
+          each time; a block is an array of rows, or a pair of rows and their weights. They are drawn in another thread.
+    block_rows : int, default=None
+        Rows of a block. Up to four blocks are in memory at once. None: 16 MiB, a power of two.
+    columns : sequence of str, default=None
+        Columns of Arrow data to take, in this order. None: all but `weight`.
+    weight : str, default=None
+        Column of Arrow data that holds the weights of the rows.
+
+    Raises
+    ------
+    ValueError or TypeError
+        If the source cannot be read, or not again.
+
+    Examples
+    --------
+    >>> import numpy as np, fastem
+    >>> X = np.random.default_rng(0).normal(size=(1000, 2))
+    >>> blocks = fastem.Blocks(lambda: (X[i : i + 100] for i in range(0, 1000, 100)), block_rows=250)
+    >>> gm = fastem.GaussianMixture(n_components=1, random_state=0).fit(blocks)
+    >>> bool(np.allclose(gm.means_[0], X.mean(axis=0)))
+    True
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        block_rows: int | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        weight: str | None = None,
+    ):
+        if block_rows is not None and not is_integer(block_rows, 1):
+            raise ValueError(f"block_rows must be None or a positive integer; got {block_rows!r}")
+        self.block_rows = None if block_rows is None else int(block_rows)
+        self.source = _opened(source, columns, weight)
+        if isinstance(self.source, _Arrow):
+            self.names: list[str] | None = self.source.names
+        elif columns is not None or weight is not None:
+            name = "columns" if columns is not None else "weight"
+            raise ValueError(f"{name} is for Arrow data, whose columns have names; choose in the blocks of others")
+        else:
+            self.names = None
+
+    def __iter__(self) -> Iterator[Part]:
+        """One pass: rows (block_rows, n_features), float32 or float64, and their weights or None."""
+        return _ahead(lambda: _recut(self.source.parts(self.block_rows), self.block_rows))
+
+    def take(self, rows: np.ndarray) -> np.ndarray | None:
+        """Rows of these numbers, ascending, or None if they take a pass to find."""
+        return self.source.take(rows)
+
+
+class Stored(Data):
+    """Rows that are read from a source for each pass; they are checked in the first."""
+
+    def __init__(self, source: Blocks, sample_weight: Any = None):
+        self._source = source
+        self._weight = None if sample_weight is None else np.asarray(sample_weight)
+        self._kept: list[dict[Any, Any]] = []  # constants of each block
+        self._notes: list[dict[Any, Any]] | None = None
+        self.n_samples = self.n_counting = 0
+        self.total_weight = 0.0
+        self.is_weighted = False
+        summary: Summary | None = None
+        for number, (X, weight) in enumerate(self._read()):
+            first = self.n_samples
+            if number == 0:
+                self.n_features, self.dtype = X.shape[1], X.dtype
+            block = Block(as_rows(X, "X", first), self._weight_of(weight, first, len(X)))
+            self._kept.append({})
+            self.n_samples += len(X)
+            self.n_counting += block.n_counting
+            self.total_weight += block.total_weight
+            self.is_weighted |= len(block.weight) > 0
+            if block.n_counting:
+                one = summarize(block)
+                summary = one if summary is None else merge_summaries(summary, one)
+        if self.n_samples == 0:
+            raise ValueError("X has 0 sample(s) while a minimum of 1 is required.")
+        if self._weight is not None:
+            as_part_of_weight(self._weight, self.n_samples)
+        check_total_weight(self.total_weight)
+        self._summary = summary
+
+    def __iter__(self) -> Iterator[Block]:
+        n_rows = 0
+        with contextlib.closing(self._read()) as parts:
+            for number, (X, weight) in enumerate(parts):
+                if number == len(self._kept) or X.shape[1] != self.n_features or X.dtype != self.dtype:
+                    raise _changed(f"a block of shape {X.shape} and dtype {X.dtype}")
+                block = Block(X, self._weight_of(weight, n_rows, len(X)))
+                n_rows += len(X)
+                yield block.keeping(self._kept[number], None if self._notes is None else self._notes[number])
+        if n_rows != self.n_samples:
+            raise _changed(f"{n_rows} rows after {self.n_samples}")
+
+    def with_notes(self) -> "Stored":
+        """Return the same rows with empty notes."""
+        data = object.__new__(type(self))
+        data.__dict__.update(self.__dict__, _notes=[{} for _ in self._kept])
+        return data
+
+    def take(self, rows: np.ndarray) -> Data:
+        """Return a copy of the rows of these numbers, in the order of the data, as one block without weights."""
+        found = self._source.take(np.sort(rows))
+        return super().take(rows) if found is None else Data([Block(as_rows(found), np.empty((0, 1)))])
+
+    def _read(self):
+        return iter(self._source)
+
+    def _weight_of(self, weight: np.ndarray | None, first: int, n_rows: int) -> np.ndarray:
+        if self._weight is None:
+            return np.empty((0, 1)) if weight is None else as_part_of_weight(weight, n_rows, first)
+        if weight is not None:
+            raise ValueError("sample_weight: the blocks of X have weights already; give them once")
+        part = self._weight[first : first + n_rows]
+        if self._weight.ndim != 1 or len(part) < n_rows:
+            raise ValueError(f"sample_weight has shape {self._weight.shape}; one weight per row of X is needed")
+        return as_part_of_weight(part, n_rows, first)
+
+
+def open_data(X: Any, sample_weight: Any = None) -> Data:
+    """Return rows as Data, wherever they are."""
+    if isinstance(X, Blocks):
+        return Stored(X, sample_weight)
+    return Stored(Blocks(X), sample_weight) if is_source(X) else as_data(X, sample_weight)
+
+
+def is_source(X: Any) -> bool:
+    """Whether rows are to be read in blocks: a path, a memory map, Arrow data, a callable, or what yields blocks."""
+    if isinstance(X, Blocks | str | os.PathLike | np.memmap) or _is_arrow(X):
+        return True
+    if isinstance(X, Data | Sequence | np.ndarray) or any(hasattr(X, name) for name in _ARRAY_LIKE):
+        return False
+    return callable(X) or _yields(X)
+
+
+_ARRAY_LIKE = ("__array__", "__array_interface__", "__dataframe__", "tocsr", "shape")
+
+
+def _yields(X: Any) -> bool:
+    return hasattr(X, "__iter__") and not isinstance(X, Mapping | Set)
+
+
+def _is_arrow(X: Any) -> bool:
+    return type(X).__module__.partition(".")[0] == "pyarrow" and hasattr(X, "to_batches")
+
+
+def _changed(what: str) -> ValueError:
+    return ValueError(f"X gave {what} in a later pass than the first; its blocks must be the same in every pass")
+
+
+def _opened(source: Any, columns, weight):
+    if isinstance(source, str | os.PathLike):
+        path = os.fspath(source)
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix == ".npy":
+            return _File(path)
+        if suffix in _ARROW_FORMATS or os.path.isdir(path):
+            return _Arrow(_dataset(path, _ARROW_FORMATS.get(suffix, "parquet")), columns, weight)
+        known = ", ".join([".npy", *_ARROW_FORMATS])
+        raise ValueError(f"X is the path {path!r}; it must end in one of {known}, or be a folder of Parquet files")
+    if _is_arrow(source):
+        return _Arrow(source, columns, weight)
+    if isinstance(source, np.ndarray):
+        return _Array(source)
+    if callable(source):
+        return _Callable(source)
+    if _yields(source):
+        if iter(source) is source:
+            raise TypeError(
+                "X is an iterator, which can be read once, but EM passes over its rows many times; give a callable "
+                "that returns a new one"
+            )
+        return _Callable(functools.partial(iter, source))
+    raise TypeError(f"X must be rows, or a source of blocks of rows (see fastem.Blocks); got {type(source).__name__}")
+
+
+def _block_rows(n_features: int, itemsize: int) -> int:
+    return 2 ** max(0, math.floor(math.log2(_BLOCK_BYTES / (n_features * itemsize))))
+
+
+class _Array:
+    """An array or memory map."""
+
+    def __init__(self, array: np.ndarray):
+        if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "biuf":
+            as_rows(array[:1])  # says what is wrong
+        self.array = array
+
+    def parts(self, n_rows: int | None) -> Iterator[Part]:
+        n_rows = n_rows or _block_rows(self.array.shape[1], self.array.itemsize)
+        for first in range(0, len(self.array), n_rows):
+            yield np.array(self.array[first : first + n_rows]), None
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(self.array[rows])
+
+
+class _File(_Array):
+    """A .npy file: rows are read, not mapped, so that they never count as memory of the process."""
+
+    def __init__(self, path: str):
+        try:
+            mapped = np.lib.format.open_memmap(path, mode="r")
+        except ValueError as error:
+            raise ValueError(f"{path} is no .npy file of numbers that can be read in blocks: {error}") from None
+        super().__init__(mapped)
+        self.path, self.offset = path, mapped.offset
+
+    def parts(self, n_rows: int | None) -> Iterator[Part]:
+        if not self.array.flags.c_contiguous:
+            yield from super().parts(n_rows)
+            return
+        n_features, dtype = self.array.shape[1], self.array.dtype
+        n_rows = n_rows or _block_rows(n_features, dtype.itemsize)
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.offset)
+            for first in range(0, len(self.array), n_rows):
+                rows = np.empty((min(n_rows, len(self.array) - first), n_features), dtype)
+                space = rows.view(np.uint8).reshape(-1).data
+                while len(space):
+                    n_bytes = file.readinto(space)
+                    if not n_bytes:
+                        raise ValueError(f"{self.path} ends before row {len(self.array)}, which its header promises")
+                    space = space[n_bytes:]
+                yield rows, None
+
+
+class _Callable:
+    """Blocks from the user's own code."""
+
+    def __init__(self, start: Callable[[], Iterable[Any]]):
+        self.start = start
+
+    def parts(self, n_rows: int | None) -> Iterator[Part]:
+        blocks = self.start()
+        if not hasattr(blocks, "__iter__"):
+            raise TypeError(
+                f"X is a callable that returned {type(blocks).__name__}; it must return an iterator of blocks"
+            )
+        for block in blocks:
+            rows, weight = block if isinstance(block, tuple) and len(block) == 2 else (block, None)
+            # copied, as the caller may use one buffer for all
+            yield np.array(rows) if isinstance(rows, np.ndarray) else rows, None if weight is None else np.array(weight)
+
+    def take(self, rows: np.ndarray) -> None:
+        return None
+
+
+class _Arrow:
+    """A pyarrow Dataset or Table."""
+
+    def __init__(self, source: Any, columns, weight: str | None):
+        known = source.schema.names
+        self.names = [name for name in known if name != weight] if columns is None else list(columns)
+        self.weight = [] if weight is None else [weight]
+        for name in [*self.names, *self.weight]:
+            if known.count(name) != 1:
+                there = f"is there {known.count(name)} times" if name in known else f"is not among {known}"
+                raise ValueError(f"X: column {name!r} {there}; choose with columns and weight")
+        if not self.names or len(set(self.names)) < len(self.names):
+            raise ValueError(f"columns must hold different names, one at least; got {self.names}")
+        self.source = source
+        single = all(str(source.schema.field(name).type) in ("float", "halffloat") for name in self.names)
+        self.dtype = np.float32 if single else np.float64
+
+    def parts(self, n_rows: int | None) -> Iterator[Part]:
+        names = [*self.names, *self.weight]
+        n_rows = n_rows or _block_rows(len(self.names), np.dtype(self.dtype).itemsize)
+        if hasattr(self.source, "scanner"):  # a dataset; a few batches only are read ahead
+            batches = self.source.to_batches(columns=names, batch_size=n_rows, batch_readahead=1, fragment_readahead=1)
+        else:
+            batches = self.source.select(names).to_batches(n_rows)
+        first = 0
+        for batch in batches:
+            rows = np.empty((batch.num_rows, len(self.names)), self.dtype)
+            for number, name in enumerate(self.names):
+                rows[:, number] = _column(batch, name, first)
+            weight = _column(batch, self.weight[0], first).astype(np.float64) if self.weight else None
+            first += len(rows)
+            yield rows, weight
+
+    def take(self, rows: np.ndarray) -> None:
+        return None
+
+
+def _column(batch, name: str, first_row: int) -> np.ndarray:
+    column = batch.column(batch.schema.names.index(name))
+    if column.null_count:
+        row = first_row + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        raise ValueError(f"X has no value at row {row}, column {name!r}; drop or impute such rows")
+    values = column.to_numpy(zero_copy_only=False)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"X: column {name!r} holds {column.type}, not numbers; choose others with columns")
+    return values
+
+
+def _dataset(path: str, kind: str):
+    try:
+        import pyarrow.dataset
+    except ImportError:
+        raise ImportError(f"{path} needs pyarrow to be read; pip install 'fastem[arrow]'") from None
+    try:
+        return pyarrow.dataset.dataset(path, format=kind)
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"{path} is no readable {kind} data: {error}") from None
+
+
+def _recut(parts: Iterator[Part], n_rows: int | None) -> Generator[Part, None, None]:
+    """The same rows in blocks of n_rows, the last of which may be shorter; all of one dtype."""
+    dtype: np.dtype | None = None
+    width, weighted = 0, False
+    waiting: list[Part] = []
+    n_waiting = first = 0
+    for rows, weight in parts:
+        if np.size(rows) == 0 and np.ndim(rows) == 2:
+            continue
+        if dtype is None:
+            dtype = np.dtype(np.float32 if getattr(rows, "dtype", None) == np.float32 else np.float64)
+            width, weighted = np.shape(rows)[-1] if np.ndim(rows) else 0, weight is not None
+        X = _converted(rows, dtype, first, width)
+        n_rows = n_rows or _block_rows(width, dtype.itemsize)
+        if weighted != (weight is not None):
+            raise ValueError(f"X: the block that begins at row {first} differs from those before in having weights")
+        w = None if weight is None else as_part_of_weight(weight, len(X), first)[:, 0]
+        first += len(X)
+        waiting.append((X, w))
+        n_waiting += len(X)
+        while n_waiting >= n_rows:
+            block, waiting = _split(waiting, n_rows)
+            n_waiting -= n_rows
+            yield block
+    if n_waiting:
+        yield _split(waiting, n_waiting)[0]
+
+
+def _converted(rows: Any, dtype: np.dtype, first_row: int, width: int) -> np.ndarray:
+    where = f"the block of X that begins at row {first_row}"
+    array = np.asarray(rows) if not isinstance(rows, np.ndarray) else rows
+    if array.ndim != 2 or array.dtype.kind not in "biuf":
+        as_rows(rows, where)  # says what is wrong
+        array = np.asarray(rows, np.float64)
+    if array.shape[1] != width:
+        raise ValueError(f"{where} has {array.shape[1]} columns, and those before have {width}")
+    if dtype == np.float32 and array.dtype != np.float32:
+        raise ValueError(f"{where} has dtype {array.dtype} after float32 ones; give all in one dtype")
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def _split(waiting: list[Part], n_rows: int) -> tuple[Part, list[Part]]:
+    """The first n_rows of the parts, and the parts that are left."""
+    taken: list[Part] = []
+    left = n_rows
+    for number, (X, w) in enumerate(waiting):
+        taken.append((X[:left], None if w is None else w[:left]))
+        if len(X) > left:
+            rest = [(X[left:], None if w is None else w[left:]), *waiting[number + 1 :]]
+            break
+        left -= len(X)
+        if not left:
+            rest = waiting[number + 1 :]
+            break
+    if len(taken) == 1:
+        return taken[0], rest
+    weights = [w for _, w in taken if w is not None]
+    return (np.concatenate([X for X, _ in taken]), np.concatenate(weights) if weights else None), rest
+
+
+def _ahead(start: Callable[[], Generator[Part, None, None]]) -> Iterator[Part]:
+    """The parts of an iterator that another thread draws, a few ahead of their use."""
+    ready: queue.Queue[tuple[Part | None, BaseException | None]] = queue.Queue(_AHEAD)
+    ended = threading.Event()
+
+    def put(part: Part | None, error: BaseException | None = None) -> None:
+        while not ended.is_set():
+            with contextlib.suppress(queue.Full):
+                return ready.put((part, error), timeout=0.1)
+
+    def draw() -> None:
+        try:
+            parts = start()
+            with contextlib.closing(parts):
+                for part in parts:
+                    put(part)
+                    if ended.is_set():
+                        return
+            put(None)
+        except BaseException as error:
+            put(None, error)
+
+    reader = threading.Thread(target=draw, name="fastem-reader", daemon=True)
+    reader.start()
+    try:
+        while True:
+            part, error = ready.get()
+            if error is not None:
+                raise error
+            if part is None:
+                return
+            yield part
+    finally:
+        ended.set()
+        reader.join()
