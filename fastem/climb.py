@@ -1,5 +1,6 @@
 """One climb of EM: E-step, acceptance, stopping rule, M-step, from one start. It knows models by their protocol."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -33,16 +34,16 @@ def aitken(history: Sequence[float], tol: float) -> bool:
         return False
     if abs(history[-1] - history[-2]) <= _NOISE * abs(history[-1]):
         return True
+    recent = history[-_CONFIRMING - 1 :]
+    if sum(after < before for before, after in itertools.pairwise(recent)) > 1:
+        return True  # only rounding, float32's above all, and reg_covar, the M-step of no objective, make EM fall
     return _is_near(history[:-1], tol) and _is_near(history, tol)  # the first estimates of a climb mean little
 
 
 def _is_near(history: Sequence[float], tol: float) -> bool:
     if len(history) < 3:
         return False
-    before, gain = history[-2] - history[-3], history[-1] - history[-2]
-    if before < 0 and gain < 0:  # under reg_covar, the M-step of no objective: the top is passed
-        return True
-    before, gain = abs(before), abs(gain)
+    before, gain = abs(history[-2] - history[-3]), abs(history[-1] - history[-2])
     if not gain < before:
         return False
     return gain * gain / (before - gain) < tol  # = a / (1 - a) (l2 - l1), the distance from l2 to the limit

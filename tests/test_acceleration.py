@@ -194,7 +194,7 @@ def test_a_model_without_coordinates_is_refused(rng):
 
 def test_max_time(rng):
     X = overfitted(rng)
-    options = {"random_state": 0, "tol": 0.0, "max_iter": 10**9, "n_init": 3}
+    options = {"random_state": 0, "stopping": "change", "tol": 0.0, "max_iter": 10**9, "n_init": 3}
     with pytest.warns(ConvergenceWarning, match="max_time=0.2 seconds"):
         fitted = GaussianMixture(4, max_time=0.2, **options).fit(X)
     assert fitted.status_ is Status.MAX_TIME
@@ -214,7 +214,7 @@ def test_control_c_keeps_the_best_so_far(rng):
     try:
         timer.start()
         with pytest.warns(ConvergenceWarning, match="was interrupted and kept"):
-            fitted = GaussianMixture(4, tol=0.0, max_iter=10**9, random_state=0).fit(X)
+            fitted = GaussianMixture(4, stopping="change", tol=0.0, max_iter=10**9, random_state=0).fit(X)
     finally:
         timer.cancel()
         signal.signal(signal.SIGINT, old)

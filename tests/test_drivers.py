@@ -8,6 +8,7 @@ import pytest
 from conftest import simulate
 
 import fastem
+from fastem import Gaussian, Mixture
 from fastem.climb import aitken, change
 from fastem.protocol import DegenerateError, Status, add_stats
 
@@ -158,6 +159,25 @@ def test_aitken_stops_where_only_noise_is_left_but_not_while_gains_grow():
     assert aitken([1.0, 2.0, 2.0], 0.0)
     assert not aitken([0.0, 1.0, 3.0], 1e9)
     assert not aitken([0.0, 1.0], 1e9)
+
+
+def test_aitken_stops_where_rounding_makes_steps_fall(rng):
+    up_and_down = [-2.0, -1.0, *np.resize([-1.0 + 1e-6, -1.0], 9)]
+    assert not aitken(up_and_down[:4], 1e-9)  # one fall may be chance
+    assert aitken(up_and_down[:6], 1e-9)
+    X = simulate(rng, 40_000, 3, 4, separation=4.0).astype(np.float32)
+    for acceleration in (None, "squarem", "anderson"):
+        result = fastem.fit(
+            Mixture(Gaussian("spherical"), 4),
+            X,
+            stopping="aitken",
+            tol=1e-9,
+            max_iter=200,
+            random_state=0,
+            acceleration=acceleration,
+        )
+        assert result.status is Status.CONVERGED
+        assert result.n_iter < 60
 
 
 def test_aitken_goes_on_where_scikit_learns_rule_stops_short(rng):
