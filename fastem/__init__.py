@@ -16,6 +16,7 @@ _HOMES = {
     "ModelFileError": "fastem.persistence",
     "Mixture": "fastem.models.mixture",
     "NormalInverseWishart": "fastem.families.normal_inverse_wishart",
+    "Online": "fastem.online",
     "Result": "fastem.protocol",
     "Status": "fastem.protocol",
     "Selection": "fastem.selection",

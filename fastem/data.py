@@ -14,6 +14,9 @@ LARGEST = 1e152
 SMALLEST = 1e-152
 
 
+Part = tuple[np.ndarray, np.ndarray | None]  # rows (n, D), and their weights (n,) if they have any
+
+
 class Block:
     """A run of rows that an E-step takes at once.
 
@@ -186,6 +189,27 @@ def as_data(data: Any, sample_weight: Any = None) -> Data:
         return data
     X = as_rows(data)
     return Data([Block(X, as_weight(sample_weight, len(X)))])
+
+
+def cut(parts: list[Part], n_rows: int) -> tuple[Part, list[Part]]:
+    """The first n_rows of the parts as one, and the parts that are left; where only some have weights, others get 1."""
+    taken: list[Part] = []
+    rest: list[Part] = []
+    left = n_rows
+    for number, (X, w) in enumerate(parts):
+        taken.append((X[:left], None if w is None else w[:left]))
+        if len(X) >= left:
+            rest = parts[number + 1 :]
+            if len(X) > left:
+                rest = [(X[left:], None if w is None else w[left:]), *rest]
+            break
+        left -= len(X)
+    if len(taken) == 1:
+        return taken[0], rest
+    weight = None
+    if any(w is not None for _, w in taken):
+        weight = np.concatenate([np.ones(len(X)) if w is None else w for X, w in taken])
+    return (np.concatenate([X for X, _ in taken]), weight), rest
 
 
 def is_integer(value: Any, at_least: int) -> bool:

@@ -6,6 +6,7 @@ that ends the archive is the SHA-256 of all bytes before it: one changed, missin
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib
 import io
@@ -67,6 +68,11 @@ def _check_mixture(estimator: Any) -> None:
     """The kernels index by these shapes without looking again, and the command line shows these attributes."""
     from fastem.families.gaussian import Gaussian
 
+    stream = getattr(estimator, "stream_", None)
+    if stream is not None:
+        _check_stream(stream, estimator)
+        if stream.model is None:  # before its start a stream has no parameters
+            return
     for name in ("status_", "converged_", "n_iter_", "lower_bound_", "lower_bounds_", "log_likelihood_"):
         if not hasattr(estimator, name):
             raise ModelFileError(f"{name} is missing")
@@ -87,9 +93,55 @@ def _check_mixture(estimator: Any) -> None:
         raise ModelFileError(f"means_ has {n_features} columns, but n_features_in_ is {estimator.n_features_in_}")
 
 
+def _check_stream(stream: Any, estimator: Any) -> None:
+    """Shapes that a stream goes on with."""
+    from fastem.families.gaussian import Gaussian, GaussianParams, Moments
+    from fastem.models.mixture import Mixture, MixtureParams
+    from fastem.online import Stream
+
+    def of_shape(value: Any, *shape: int) -> bool:
+        return isinstance(value, np.ndarray) and value.dtype == np.float64 and value.shape == shape
+
+    n_features = estimator.n_features_in_
+    sound = isinstance(stream, Stream) and stream.dtype in (np.float32, np.float64)
+    for rows, weight in stream.waiting if sound else ():
+        sound &= isinstance(rows, np.ndarray) and rows.dtype == stream.dtype and rows.shape == (len(rows), n_features)
+        sound &= weight is None or of_shape(weight, len(rows))
+    if sound and stream.model is not None:
+        k = len(estimator.means_)
+        shape = Gaussian(estimator.covariance_type).shape(k, n_features)
+        sound = isinstance(stream.model, Mixture) and stream.model.n_components == k
+        sound &= isinstance(stream.params, MixtureParams) and isinstance(stream.params.components, GaussianParams)
+        for moments in [stream.expected, *(mean.expected for mean in stream.means)]:
+            sound &= isinstance(moments, Moments)
+            sound &= of_shape(moments.counts, k) and of_shape(moments.means, k, n_features)
+            sound &= of_shape(moments.covariances, *shape)
+        means, covariances, roots = stream.params.components
+        sound &= of_shape(stream.params.weights, k) and of_shape(means, k, n_features)
+        sound &= of_shape(covariances, *shape) and of_shape(roots, *shape)
+        sound &= all(of_shape(part, n_features) for part in stream.model.bound[:5])
+        sound &= of_shape(stream.model.bound.rows, 2, n_features)
+    if not sound:
+        raise ModelFileError("the parts of stream_ do not fit together")
+
+
 # A later estimator is one more line here.
 LOADABLE = {
     "GaussianMixture": Loadable("fastem.estimators.gaussian_mixture:GaussianMixture", _check_mixture),
+}
+# Records of fastem's own that attributes and parameters may hold, and where they are.
+RECORDS = {
+    "Frame": "fastem.families.gaussian",
+    "Gaussian": "fastem.families.gaussian",
+    "GaussianParams": "fastem.families.gaussian",
+    "Mean": "fastem.online",
+    "Mixture": "fastem.models.mixture",
+    "MixtureParams": "fastem.models.mixture",
+    "Moments": "fastem.families.gaussian",
+    "NormalInverseWishart": "fastem.families.normal_inverse_wishart",
+    "Online": "fastem.online",
+    "ResolvedPrior": "fastem.families.normal_inverse_wishart",
+    "Stream": "fastem.online",
 }
 
 
@@ -332,6 +384,12 @@ def _encode(value: Any, label: str, arrays: dict[str, np.ndarray]) -> Any:
             return {"strings": value.tolist()}  # feature_names_in_
     if isinstance(value, Status):
         return {"status": value.name}
+    if isinstance(value, np.dtype) and value in _NUMBERS:
+        return {"dtype": value.str}
+    cls = type(value)
+    if RECORDS.get(cls.__name__) == cls.__module__:
+        names = getattr(cls, "_fields", None) or [part.name for part in dataclasses.fields(value)]
+        return {"record": [cls.__name__, {n: _encode(getattr(value, n), f"{label}/{n}", arrays) for n in names}]}
     if type(value) is list:
         return [_encode(item, f"{label}/{i}", arrays) for i, item in enumerate(value)]
     if type(value) is tuple:
@@ -368,6 +426,14 @@ def _decode(node: Any, arrays: dict[str, np.ndarray]) -> Any:
             return np.array([str(item) for item in content], dtype=object)
         case "status":
             return Status[content]
+        case "dtype":
+            return np.dtype(content)
+        case "record":
+            name, parts = content
+            if name not in RECORDS:
+                raise ModelFileError(f"it holds a {name!r}, which this fastem does not know")
+            cls = getattr(importlib.import_module(RECORDS[name]), name)
+            return cls(**{key: _decode(part, arrays) for key, part in parts.items()})
         case "tuple":
             return tuple(_decode(content, arrays))
         case "dict":

@@ -18,6 +18,7 @@ class Status(enum.Enum):
     CALLBACK = "a callback asked to stop"
     MAX_TIME = "max_time was reached before the objective settled"
     INTERRUPTED = "interrupted; the best parameters so far were kept"
+    STREAMED = "learned from a stream, which does not end"
     NOT_ITERATED = "the parameters were given, not fitted"
 
     def __reduce_ex__(self, protocol):
@@ -103,6 +104,28 @@ class Charted(Model, Protocol):
 
     def estimands(self, params: Params) -> dict[str, np.ndarray]:
         """Return the quantities that have standard errors."""
+
+
+class Streamed(Model, Protocol):
+    """A model that learns from a stream: its statistics have a form in which those of different params can be mixed."""
+
+    def condense(self, stats: Stats, params: Params) -> Any:
+        """Return the statistics per unit of weight, in a form that does not depend on the params."""
+
+    def blend(self, one: Any, two: Any, share: float) -> Any:
+        """Return (1 - share) times the one and share times the other, as sums."""
+
+    def maximize(self, expected: Any, weight: float, params: Params) -> Params:
+        """Return the M-step for statistics that are worth so much weight of rows."""
+
+    def framed(self, expected: Any, block: Any) -> "Streamed":
+        """Return the model with all that it took from the whole data, and that moves with them, brought up to date."""
+
+    def recall(self, params: Params) -> Any:
+        """Return statistics, per unit of weight, of which the params are the maximum without a prior."""
+
+    def start_weight(self, n_features: int) -> float:
+        """Return the weight of rows that the start of a stream takes."""
 
 
 class Raced(Model, Protocol):

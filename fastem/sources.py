@@ -17,11 +17,13 @@ import numpy as np
 from fastem.data import (
     Block,
     Data,
+    Part,
     Summary,
     as_data,
     as_part_of_weight,
     as_rows,
     check_total_weight,
+    cut,
     is_integer,
     merge_summaries,
     summarize,
@@ -30,8 +32,6 @@ from fastem.data import (
 _BLOCK_BYTES = 2**24
 _AHEAD = 2  # blocks that wait; two more are read and used
 _ARROW_FORMATS = {".parquet": "parquet", ".arrow": "ipc", ".feather": "ipc"}
-
-Part = tuple[np.ndarray, np.ndarray | None]  # rows, and their weights if the source has any
 
 
 class Blocks:
@@ -377,11 +377,11 @@ def _recut(parts: Iterator[Part], n_rows: int | None) -> Generator[Part, None, N
         waiting.append((X, w))
         n_waiting += len(X)
         while n_waiting >= n_rows:
-            block, waiting = _split(waiting, n_rows)
+            block, waiting = cut(waiting, n_rows)
             n_waiting -= n_rows
             yield block
     if n_waiting:
-        yield _split(waiting, n_waiting)[0]
+        yield cut(waiting, n_waiting)[0]
 
 
 def _converted(rows: Any, dtype: np.dtype, first_row: int, width: int) -> np.ndarray:
@@ -395,25 +395,6 @@ def _converted(rows: Any, dtype: np.dtype, first_row: int, width: int) -> np.nda
     if dtype == np.float32 and array.dtype != np.float32:
         raise ValueError(f"{where} has dtype {array.dtype} after float32 ones; give all in one dtype")
     return np.ascontiguousarray(array, dtype=dtype)
-
-
-def _split(waiting: list[Part], n_rows: int) -> tuple[Part, list[Part]]:
-    """The first n_rows of the parts, and the parts that are left."""
-    taken: list[Part] = []
-    left = n_rows
-    for number, (X, w) in enumerate(waiting):
-        taken.append((X[:left], None if w is None else w[:left]))
-        if len(X) > left:
-            rest = [(X[left:], None if w is None else w[left:]), *waiting[number + 1 :]]
-            break
-        left -= len(X)
-        if not left:
-            rest = waiting[number + 1 :]
-            break
-    if len(taken) == 1:
-        return taken[0], rest
-    weights = [w for _, w in taken if w is not None]
-    return (np.concatenate([X for X, _ in taken]), np.concatenate(weights) if weights else None), rest
 
 
 def _ahead(start: Callable[[], Generator[Part, None, None]]) -> Iterator[Part]:

@@ -1,10 +1,9 @@
 """scikit-learn's GaussianMixture over fastem's model and driver: validation in, attributes out, no algorithm."""
 
-import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -13,17 +12,19 @@ from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from fastem.acceleration import ACCELERATIONS
 from fastem.climb import STOPPING
 from fastem.data import Data, as_data, as_numbers, as_rows, as_weight, is_integer
 from fastem.em import fit
+from fastem.estimators.streaming import Streaming, unchanged_on_error
 from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian, GaussianParams
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
 from fastem.inference import Uncertainty, bootstrap, information
 from fastem.initialize import STARTS
 from fastem.models.mixture import Mixture, MixtureParams, check_weights, finite_array
+from fastem.online import Online
 from fastem.protocol import Iteration, Status
 from fastem.sources import Blocks, is_source, open_data
 
@@ -32,7 +33,7 @@ _STRICTER = 1000  # what is left to gain is often so many times what a step gain
 _BOOTSTRAP_TOL, _MANY = 1e-6, 10_000  # nats per row and iterations of the fits of a bootstrap
 
 
-class GaussianMixture(DensityMixin, BaseEstimator):
+class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
     """Gaussian mixture, a drop-in for `sklearn.mixture.GaussianMixture` with weights, priors and threads.
 
     Parameters
@@ -101,6 +102,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         no component can leave by collapsing; set reg_covar=0 then for an objective that never falls.
     n_threads : int, default=None
         Threads of the kernels; None or -1: all that numba may use. The bits of a fit do not depend on it.
+    online : fastem.Online, default=None
+        How `partial_fit` forgets, and in what batches it takes rows. None: `fastem.Online()`.
 
     Attributes
     ----------
@@ -119,6 +122,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         Total log-likelihood that entered the last M-step, without the prior.
     status_ : fastem.Status
         Why the fit ended.
+    n_samples_seen_ : float
+        Weight of the rows of `fit` and of all `partial_fit` since.
+    stream_ : fastem.online.Stream
+        What `partial_fit` knows beside the parameters; only after it.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Only if X had string column names.
@@ -176,6 +183,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         "degrees_of_freedom_prior": [None, Interval(Real, 0.0, None, closed="neither")],
         "covariance_prior": [None, StrOptions({"auto"}), "array-like", Interval(Real, 0.0, None, closed="neither")],
         "n_threads": [None, Interval(Integral, 1, None, closed="left"), Options(Integral, {-1})],
+        "online": [None, Online],
     }
 
     def __init__(
@@ -207,6 +215,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         degrees_of_freedom_prior=None,
         covariance_prior=None,
         n_threads=None,
+        online=None,
     ):
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -234,6 +243,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         self.degrees_of_freedom_prior = degrees_of_freedom_prior
         self.covariance_prior = covariance_prior
         self.n_threads = n_threads
+        self.online = online
 
     @classmethod
     def from_parameters(cls, weights, means, covariances=None, *, precisions=None, **params):
@@ -308,7 +318,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         -------
         self
         """
-        with _unchanged_on_error(self):
+        with unchanged_on_error(self):
             self._fit(X, sample_weight, callbacks)
         cure = {
             Status.MAX_ITER: f"did not converge in max_iter={self.max_iter} iterations: raise max_iter or tol",
@@ -357,6 +367,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             callbacks=[*callbacks, *self._reporters()],
         )
         self.n_features_in_ = data.n_features
+        self.n_samples_seen_ = data.total_weight
+        self.__dict__.pop("stream_", None)
         self._set_params(result.params)
         self.converged_ = result.status is Status.CONVERGED
         self.status_ = result.status
@@ -401,7 +413,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     def sample(self, n_samples=1):
         """Draw (X, y): rows (n_samples, n_features) and their components (n_samples,), sorted by component."""
-        check_is_fitted(self)
+        self._check_fitted()
         if not is_integer(n_samples, 1):
             raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}")
         rng = np.random.default_rng(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
@@ -444,7 +456,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         >>> float(np.round(gm.standard_errors(X).standard_errors["means"][0, 0] * 400**0.5, 1))
         3.0
         """
-        check_is_fitted(self)
+        self._check_fitted()
         if method not in ("information", "bootstrap"):
             raise ValueError(f"method must be 'information' or 'bootstrap'; got {method!r}")
         if not is_integer(n_bootstrap, 2):
@@ -558,7 +570,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     def _columns(self, name, columns) -> np.ndarray:
         """Numbers of distinct columns, given by number or name."""
-        check_is_fitted(self)
+        self._check_fitted()
         known = list(getattr(self, "feature_names_in_", ()))
         columns = list(np.atleast_1d(np.asarray(columns, dtype=object)))
         n_features = self.means_.shape[1]
@@ -612,7 +624,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return data
 
     def _evaluate(self, method, X):
-        check_is_fitted(self)
+        self._check_fitted()
         X = self._check_rows(X, reset=False)
         params = self._params()
         if params.components.means.shape[1] != X.shape[1]:
@@ -648,13 +660,15 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     def _params(self) -> MixtureParams:
         """Attributes as parameters, checked: users set them by hand, and the kernels index by their shapes."""
         family = Gaussian(self.covariance_type)
-        means = finite_array("means_", self.means_, 2)
-        weights = finite_array("weights_", self.weights_, 1)
-        roots = as_numbers("precisions_cholesky_", self.precisions_cholesky_).astype(np.float64)
-        if not hasattr(self, "covariances_"):
+        known = self.__dict__.copy()  # at once: `partial_fit` may go on in another thread
+        means = finite_array("means_", known["means_"], 2)
+        weights = finite_array("weights_", known["weights_"], 1)
+        roots = as_numbers("precisions_cholesky_", known["precisions_cholesky_"]).astype(np.float64)
+        if "covariances_" not in known:
             components = family.from_roots(means, roots)
         else:
-            components = GaussianParams(means, as_numbers("covariances_", self.covariances_).astype(np.float64), roots)
+            covariances = as_numbers("covariances_", known["covariances_"]).astype(np.float64)
+            components = GaussianParams(means, covariances, roots)
         shape = family.shape(*means.shape)
         if weights.shape != means.shape[:1] or roots.shape != shape or components.covariances.shape != shape:
             raise ValueError(
@@ -664,13 +678,18 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return MixtureParams(weights, components)
 
     def _set_params(self, params: MixtureParams) -> None:
-        self.weights_ = params.weights
-        self.means_, self.covariances_, self.precisions_cholesky_ = params.components
-        roots = self.precisions_cholesky_
-        if self.covariance_type in ("full", "tied"):
-            self.precisions_ = roots @ np.swapaxes(roots, -1, -2)
-        else:
-            self.precisions_ = roots**2
+        self.__dict__.update(self._attributes(params))
+
+    def _attributes(self, params: MixtureParams) -> dict[str, np.ndarray]:
+        means, covariances, roots = params.components
+        precisions = roots @ np.swapaxes(roots, -1, -2) if self.covariance_type in ("full", "tied") else roots**2
+        return {
+            "weights_": params.weights,
+            "means_": means,
+            "covariances_": covariances,
+            "precisions_cholesky_": roots,
+            "precisions_": precisions,
+        }
 
     def _n_parameters(self) -> int:
         return self._model().n_parameters(self.means_.shape[1])
@@ -688,15 +707,3 @@ class GaussianMixture(DensityMixin, BaseEstimator):
                 print(f"  Iteration {step.n_iter}\t objective {step.objective:.8g}{detail if self.verbose > 1 else ''}")
 
         return [report]
-
-
-@contextlib.contextmanager
-def _unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
-    """Put every attribute back if the block raises: a refused fit leaves the last one whole."""
-    before = dict(estimator.__dict__)
-    try:
-        yield
-    except BaseException:
-        estimator.__dict__.clear()
-        estimator.__dict__.update(before)
-        raise

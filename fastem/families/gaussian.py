@@ -394,6 +394,54 @@ class Gaussian:
             covariances[empty] = old.covariances[empty]
         return GaussianParams(means, covariances, self.precisions_cholesky(covariances, granule))
 
+    def blend(self, one: Moments, two: Moments, share: float) -> Moments:
+        """Moments of a mixture of both, of which the second makes up a share.
+
+        Chan, Golub & LeVeque (1983), Amer. Statist. 37, 242-247, equation 2.1: means and covariances, never sums, so
+        that nothing cancels however far means are from the origin, or move.
+        """
+        before, added = (1.0 - share) * one.counts, share * two.counts
+        counts = before + added
+        part = added / np.maximum(counts, _TINY)
+        gaps = two.means - one.means
+        means = one.means + part[:, None] * gaps
+        between = before * part
+        if self.covariance_type == "tied":
+            within = before.sum() * one.covariances + added.sum() * two.covariances
+            return Moments(counts, means, (within + np.einsum("k,ki,kj->ij", between, gaps, gaps)) / counts.sum())
+        squares = gaps[:, :, None] * gaps[:, None, :] if self.covariance_type == "full" else gaps**2
+        if self.covariance_type == "spherical":
+            squares = squares.mean(axis=1)
+        form = (-1,) + (1,) * (squares.ndim - 1)
+        part = part.reshape(form)
+        covariances = one.covariances + part * (two.covariances - one.covariances + (1.0 - part) * squares)
+        return Moments(counts, means, covariances)
+
+    def recall(self, counts: np.ndarray, params: GaussianParams) -> Moments:
+        """Moments whose maximum without a prior are the parameters."""
+        return Moments(counts, params.means, self._regularized(params.covariances, -1.0))
+
+    def spread(self, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (D,) and variances (D,) of all rows of the moments."""
+        shares = moments.counts / moments.counts.sum()
+        mean = np.einsum("k,kd->d", shares, moments.means)
+        variances = moments.covariances
+        if self._is_matrix:
+            variances = np.diagonal(variances, axis1=-2, axis2=-1)
+        elif variances.ndim == 1:
+            variances = variances[:, None]
+        gaps = moments.means - mean
+        return mean, np.einsum("k,kd->d", shares, np.broadcast_to(variances, gaps.shape) + gaps**2)
+
+    def starved(self, moments: Moments, old: GaussianParams) -> Moments:
+        """Moments in which components of too few rows to tell their covariance keep the old one."""
+        few = moments.counts < self.fewest_rows(moments.means.shape[1])
+        if not few.any() or self.covariance_type == "tied" or self.resolved.has_scale:
+            return moments
+        covariances = moments.covariances.copy()
+        covariances[few] = self._regularized(old.covariances[few], -1.0)
+        return moments._replace(covariances=covariances)
+
     def _with_prior(self, counts, means, covariances) -> tuple[np.ndarray, np.ndarray]:
         """Posterior modes of means and covariances (Fraley & Raftery 2007, table 2 and section 3)."""
         prior = self.resolved
@@ -421,14 +469,15 @@ class Gaussian:
         weight = np.maximum(weight, _TINY)
         return means - share[:, None] * gaps, covariances * (mass / weight) + (scatter + prior.scale) / weight
 
-    def _regularized(self, covariances: np.ndarray) -> np.ndarray:
+    def _regularized(self, covariances: np.ndarray, sign: float = 1.0) -> np.ndarray:
+        """Covariances with reg_covar added, or, with sign -1, taken away again."""
         if self.reg_covar == 0:
             return covariances
         if not self._is_matrix:
-            return covariances + self.reg_covar
+            return covariances + sign * self.reg_covar
         covariances = covariances.copy()
         n_features = covariances.shape[-1]
-        covariances.reshape(-1, n_features**2)[:, :: n_features + 1] += self.reg_covar
+        covariances.reshape(-1, n_features**2)[:, :: n_features + 1] += sign * self.reg_covar
         return covariances
 
     def precisions_cholesky(self, covariances: np.ndarray, granule: np.ndarray | None = None) -> np.ndarray:

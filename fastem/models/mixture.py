@@ -17,6 +17,7 @@ from fastem.data import (
     as_numbers,
     as_rows,
     as_writable,
+    column_extremes,
     is_integer,
     is_real,
     weighted_sum,
@@ -33,6 +34,7 @@ from fastem.protocol import DegenerateError
 
 _FLAT = 1e-12  # part of the largest variance within components that a direction has at least, to cut along it
 _MERGES, _SPLITS = 3, 3  # pairs that may merge, and components that may be split for each
+_START_ROWS, _START_ROWS_PER_NUMBER = 1000, 10  # of a stream
 _RACE_ROWS, _RACE_ROWS_PER_NUMBER = 5000, 10  # of the first heat: at least, and for each value of a mean
 
 
@@ -224,9 +226,34 @@ class Mixture:
     @_same_bits
     def m_step(self, stats: MixtureStats, params: MixtureParams) -> MixtureParams:
         """Posterior mode given the statistics of `params`."""
+        return self._maximized(self._moments(stats, params), stats.weight, params)
+
+    def condense(self, stats: MixtureStats, params: MixtureParams) -> Moments:
+        """Moments of the components, per unit of weight: they do not depend on the parameters they were found under."""
         moments = self._moments(stats, params)
-        components = self.family.maximize(moments, params.components, self.bound.granule)
-        return MixtureParams(self._weights(moments.counts, stats.weight), components)
+        return moments._replace(counts=moments.counts / stats.weight)
+
+    @_same_bits
+    def blend(self, one: Moments, two: Moments, share: float) -> Moments:
+        """(1 - share) times the one and share times the other, as sums."""
+        return self.family.blend(one, two, share)
+
+    @_same_bits
+    def maximize(self, expected: Moments, weight: float, params: MixtureParams) -> MixtureParams:
+        """M-step for statistics that are worth so much weight of rows."""
+        moments = expected._replace(counts=weight * expected.counts)
+        return self._maximized(self.family.starved(moments, params.components), weight, params)
+
+    def recall(self, params: MixtureParams) -> Moments:
+        """Moments that the parameters are those of."""
+        return self.family.recall(params.weights, params.components)
+
+    def framed(self, expected: Moments, block: Block) -> "Mixture":
+        """The model with a frame that suits the next block of rows that move."""
+        mean, variance = self.family.spread(expected)
+        low, high = column_extremes(block.X)
+        summary = Summary(block.total_weight, mean, variance, np.minimum(low, mean), np.maximum(high, mean))
+        return replace(self, frame=self.family.frame(summary, self.bound.dtype))
 
     @_same_bits
     def log_prior(self, params: MixtureParams) -> float:
@@ -243,6 +270,10 @@ class Mixture:
         if not isinstance(self.start, str):
             raise ValueError("start gives one start for all rows, so that none can race; use n_race=0")
         return replace(self, start=TURNS[number % len(TURNS)]) if self.start == "kmeans" else self
+
+    def start_weight(self, n_features: int) -> float:
+        """Weight of rows that the start of a stream takes."""
+        return float(max(_START_ROWS, _START_ROWS_PER_NUMBER * self.n_components * (n_features + 1)))
 
     def sample_size(self, data: Data) -> int:
         """Rows that tell starts apart."""
@@ -389,6 +420,10 @@ class Mixture:
             raise ValueError(f"X has {X.shape[1]} columns; the means have {params.components.means.shape[1]}")
         frame, constants, whiteners = self.family.exact(params.components, _log(params.weights))
         return score(as_writable(X), frame, constants, whiteners, use_threads(self.n_threads), wanted)
+
+    def _maximized(self, moments: Moments, weight: float, params: MixtureParams) -> MixtureParams:
+        components = self.family.maximize(moments, params.components, self.bound.granule)
+        return MixtureParams(self._weights(moments.counts, weight), components)
 
     def _moments(self, stats: MixtureStats, params: MixtureParams) -> Moments:
         """Moments of the components from the statistics of these parameters."""

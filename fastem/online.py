@@ -1,0 +1,230 @@
+"""EM over a stream: expected statistics that forget, and an M-step after each batch of rows.
+
+Cappe & Moulines (2009), J. R. Statist. Soc. B 71, 593-613, equation 13. The driver knows models by
+`protocol.Streamed`. A stream is an immutable state; `feed` returns the next one.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem.data import Block, Data, Part, cut, is_integer, is_real
+from fastem.protocol import DegenerateError
+
+
+@dataclass(frozen=True)
+class Online:
+    """How a stream is learned.
+
+    After each batch the expected statistics become (1 - g) times what they were plus g times those of the batch, per
+    unit of weight. What is kept of the old, 1 - g, depends on the weight of the batch alone, in such a way that two
+    batches keep what one of their common weight does.
+
+    Parameters
+    ----------
+    exponent : float, default=0.6
+        In (0.5, 1]: g falls as the number of batches seen to the power of minus this; 1 is the plain mean of all rows.
+    half_life : float, default=None
+        Weight of rows after which the old counts half, for data that drift; replaces `exponent`.
+    step_size : float, default=None
+        Constant g of a batch of `batch_size` rows, in (0, 1); replaces `exponent`.
+    batch_size : int, default=1024
+        Rows of a batch. Rows wait until there are so many: how they are split into calls makes no difference.
+    average : bool, default=None
+        Whether parameters are those of the statistics' mean over the last half of the batches, at least (Polyak and
+        Ruppert), which are less noisy. None: with `exponent` below 1, and neither of the two that replace it.
+    """
+
+    exponent: float = 0.6
+    half_life: float | None = None
+    step_size: float | None = None
+    batch_size: int = 1024
+    average: bool | None = None
+
+    def __post_init__(self):
+        if not is_real(self.exponent, 0.5) or not 0.5 < self.exponent <= 1:
+            raise ValueError(f"exponent must lie in (0.5, 1]; got {self.exponent!r}")
+        if self.half_life is not None and (not is_real(self.half_life, 0.0) or self.half_life == 0):
+            raise ValueError(f"half_life must be None or a positive number; got {self.half_life!r}")
+        if self.step_size is not None and (not is_real(self.step_size, 0.0) or not 0 < self.step_size < 1):
+            raise ValueError(f"step_size must be None or lie in (0, 1); got {self.step_size!r}")
+        if self.half_life is not None and self.step_size is not None:
+            raise ValueError("half_life and step_size are two ways to forget; give one of them")
+        if not is_integer(self.batch_size, 1):
+            raise ValueError(f"batch_size must be a positive integer; got {self.batch_size!r}")
+
+    def kept(self, clock: float, elapsed: float) -> float:
+        """Part of the old statistics that stays when the clock, in batches of unit weight a row, goes on."""
+        if self.half_life is not None:
+            return math.exp2(-elapsed * self.batch_size / self.half_life)
+        if self.step_size is not None:
+            return (1.0 - self.step_size) ** elapsed
+        if self.exponent == 1.0:
+            return clock / (clock + elapsed)
+        power = 1.0 - self.exponent
+        return math.exp(-((clock + elapsed) ** power - clock**power) / power)
+
+    @property
+    def averages(self) -> bool:
+        """Whether statistics are averaged."""
+        if self.average is None:
+            return self.exponent < 1 and self.half_life is None and self.step_size is None
+        return self.average
+
+
+class Mean(NamedTuple):
+    """Statistics averaged over some batches."""
+
+    expected: Any
+    n_batches: int
+
+
+class Stream(NamedTuple):
+    """What is known after some rows of a stream; never changed.
+
+    Attributes
+    ----------
+    waiting : tuple of (rows (n, D), weights (n,) or None)
+        Rows that no step has taken yet.
+    n_waiting : int
+    weight_waiting : float
+    model : Model or None
+        As prepared for the rows of the start; None before it.
+    params : Params or None
+        Under which the next batch is taken.
+    expected : statistics or None
+        Per unit of weight, in the form of `Streamed.condense`.
+    weight : float
+        Weight of rows that the statistics are worth.
+    clock : float
+        Weight of all rows that were taken, in batches.
+    n_batches : int
+        Steps since the start.
+    means : tuple of at most two Mean
+        Over the batches from one power of two to the next, and over those from there on; empty if nothing is averaged.
+    log_density : float
+        Mean over the rows of the last batch, under the parameters that had not seen it; NaN before the first.
+    dtype : dtype or None
+        Of the first rows, and so of all.
+    """
+
+    waiting: tuple[Part, ...] = ()
+    n_waiting: int = 0
+    weight_waiting: float = 0.0
+    model: Any = None
+    params: Any = None
+    expected: Any = None
+    weight: float = 0.0
+    clock: float = 0.0
+    n_batches: int = 0
+    means: tuple[Mean, ...] = ()
+    log_density: float = math.nan
+    dtype: np.dtype | None = None
+
+
+# The first rows -> the model prepared for them, parameters, and the weight of other rows that these were learned from.
+Start = Callable[[Data], tuple[Any, Any, float]]
+
+
+def feed(stream: Stream, part: Part, online: Online, start_weight: float, start: Start) -> Stream:
+    """Return the stream after more rows (n, D) and their weights (n,) or None, which are checked.
+
+    The start takes as many rows as it needs to reach its weight, then each `batch_size` rows make a step: it makes no
+    difference how rows are split into calls.
+    """
+    X, weight = part
+    if stream.dtype is not None:
+        X = X.astype(stream.dtype, copy=False)
+    waiting = [*stream.waiting, (X, weight)]
+    n_waiting = stream.n_waiting + len(X)
+    weight_waiting = stream.weight_waiting + (len(X) if weight is None else float(weight.sum()))
+    taken = 0
+    if stream.model is None and weight_waiting >= start_weight:
+        n_start = _rows_of_weight(waiting, start_weight)
+        first, waiting = cut(waiting, n_start)
+        stream = begin(_block(first), online, start)
+        taken += n_start
+    while stream.model is not None and n_waiting - taken >= online.batch_size:
+        batch, waiting = cut(waiting, online.batch_size)
+        stream = advance(stream, _block(batch), online)
+        taken += online.batch_size
+    if taken:
+        weight_waiting = float(sum(len(rows) if w is None else w.sum() for rows, w in waiting))
+    if waiting:  # the caller may write over the rows
+        rows, w = waiting[-1]
+        waiting[-1] = rows.copy(), None if w is None else w.copy()
+    return stream._replace(
+        waiting=tuple(waiting), n_waiting=n_waiting - taken, weight_waiting=weight_waiting, dtype=X.dtype
+    )
+
+
+def begin(block: Block, online: Online, start: Start) -> Stream:
+    """Return a stream that has seen the rows of its start."""
+    model, params, weight = start(Data([block]))
+    if weight > 0:
+        stream = Stream(model=model, params=params, expected=model.recall(params), weight=weight)
+        return advance(stream._replace(clock=weight / online.batch_size), block, online)
+    expected = model.condense(model.e_step(params, block), params)
+    weight = block.total_weight
+    return Stream(model=model, params=params, expected=expected, weight=weight, clock=weight / online.batch_size)
+
+
+def advance(stream: Stream, block: Block, online: Online) -> Stream:
+    """Return the stream after one batch: E-step, mixing, M-step."""
+    if block.total_weight == 0:
+        return stream
+    model = stream.model.framed(stream.expected, block)
+    stats = model.e_step(stream.params, block)
+    if not math.isfinite(stats.log_likelihood):
+        raise DegenerateError(
+            f"the log-likelihood of a batch is {stats.log_likelihood}: some rows have no density under any component. "
+            "Drop rows that are far from all others, or rescale columns"
+        )
+    elapsed = stats.weight / online.batch_size
+    share = 1.0 - online.kept(stream.clock, elapsed)
+    expected = model.blend(stream.expected, model.condense(stats, stream.params), share)
+    weight = stats.weight / share
+    return stream._replace(
+        model=model,
+        params=model.maximize(expected, weight, stream.params),
+        expected=expected,
+        weight=weight,
+        clock=stream.clock + elapsed,
+        n_batches=stream.n_batches + 1,
+        means=_averaged(model, stream.means, expected) if online.averages else (),
+        log_density=stats.log_likelihood / stats.weight,
+    )
+
+
+def estimate(stream: Stream, online: Online) -> Any:
+    """Return the parameters that a stream has come to: the last, or those of averaged statistics."""
+    if not stream.means:
+        return stream.params
+    expected, n_batches = stream.means[0]
+    for mean in stream.means[1:]:
+        n_batches += mean.n_batches
+        expected = stream.model.blend(expected, mean.expected, mean.n_batches / n_batches)
+    return stream.model.maximize(expected, max(stream.weight, float(n_batches * online.batch_size)), stream.params)
+
+
+def _averaged(model: Any, means: tuple[Mean, ...], expected: Any) -> tuple[Mean, ...]:
+    """Two windows: when the later is twice as long as the earlier, which it follows, it takes its place."""
+    if len(means) < 2:
+        return *means, Mean(expected, 1)
+    n_batches = means[1].n_batches + 1
+    newer = Mean(model.blend(means[1].expected, expected, 1 / n_batches), n_batches)
+    return (newer,) if n_batches == 2 * means[0].n_batches else (means[0], newer)
+
+
+def _block(part: Part) -> Block:
+    X, weight = part
+    return Block(np.ascontiguousarray(X), np.empty((0, 1)) if weight is None else np.ascontiguousarray(weight)[:, None])
+
+
+def _rows_of_weight(parts: list[Part], weight: float) -> int:
+    """Number of the first rows that have the weight together."""
+    counts = np.concatenate([np.ones(len(X)) if w is None else w for X, w in parts])
+    return min(int(np.searchsorted(np.cumsum(counts), weight)) + 1, len(counts))
