@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem.data import Block, Data, Part, cut, is_integer, is_real
+from fastem.data import Block, Data, Part, cut, is_real
 from fastem.protocol import DegenerateError
+
+BATCH = 1024  # rows that make a step
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,7 @@ class Online:
     half_life : float, default=None
         Weight of rows after which the old counts half, for data that drift; replaces `exponent`.
     step_size : float, default=None
-        Constant g of a batch of `batch_size` rows, in (0, 1); replaces `exponent`.
-    batch_size : int, default=1024
-        Rows of a batch. Rows wait until there are so many: how they are split into calls makes no difference.
+        Constant g of a batch of unit weights, in (0, 1); replaces `exponent`.
     average : bool, default=None
         Whether parameters are those of the statistics' mean over the last half of the batches, at least (Polyak and
         Ruppert), which are less noisy. None: with `exponent` below 1, and neither of the two that replace it.
@@ -41,7 +41,6 @@ class Online:
     exponent: float = 0.6
     half_life: float | None = None
     step_size: float | None = None
-    batch_size: int = 1024
     average: bool | None = None
 
     def __post_init__(self):
@@ -53,19 +52,17 @@ class Online:
             raise ValueError(f"step_size must be None or lie in (0, 1); got {self.step_size!r}")
         if self.half_life is not None and self.step_size is not None:
             raise ValueError("half_life and step_size are two ways to forget; give one of them")
-        if not is_integer(self.batch_size, 1):
-            raise ValueError(f"batch_size must be a positive integer; got {self.batch_size!r}")
 
-    def kept(self, clock: float, elapsed: float) -> float:
-        """Part of the old statistics that stays when the clock, in batches of unit weight a row, goes on."""
+    def kept(self, seen: float, weight: float, batch_size: int) -> float:
+        """Part of the old statistics that stays when rows of some weight come after those of the weight seen."""
         if self.half_life is not None:
-            return math.exp2(-elapsed * self.batch_size / self.half_life)
+            return math.exp2(-weight / self.half_life)
         if self.step_size is not None:
-            return (1.0 - self.step_size) ** elapsed
+            return (1.0 - self.step_size) ** (weight / batch_size)
         if self.exponent == 1.0:
-            return clock / (clock + elapsed)
+            return seen / (seen + weight)
         power = 1.0 - self.exponent
-        return math.exp(-((clock + elapsed) ** power - clock**power) / power)
+        return math.exp(-(((seen + weight) / batch_size) ** power - (seen / batch_size) ** power) / power)
 
     @property
     def averages(self) -> bool:
@@ -99,8 +96,10 @@ class Stream(NamedTuple):
         Per unit of weight, in the form of `Streamed.condense`.
     weight : float
         Weight of rows that the statistics are worth.
-    clock : float
-        Weight of all rows that were taken, in batches.
+    seen : float
+        Weight of all rows that were taken: the clock of what is forgotten.
+    n_rows : int
+        Number of rows that came, with those that wait.
     n_batches : int
         Steps since the start.
     means : tuple of at most two Mean
@@ -118,7 +117,8 @@ class Stream(NamedTuple):
     params: Any = None
     expected: Any = None
     weight: float = 0.0
-    clock: float = 0.0
+    seen: float = 0.0
+    n_rows: int = 0
     n_batches: int = 0
     means: tuple[Mean, ...] = ()
     log_density: float = math.nan
@@ -129,7 +129,7 @@ class Stream(NamedTuple):
 Start = Callable[[Data], tuple[Any, Any, float]]
 
 
-def feed(stream: Stream, part: Part, online: Online, start_weight: float, start: Start) -> Stream:
+def feed(stream: Stream, part: Part, online: Online, batch_size: int, start_weight: float, start: Start) -> Stream:
     """Return the stream after more rows (n, D) and their weights (n,) or None, which are checked.
 
     The start takes as many rows as it needs to reach its weight, then each `batch_size` rows make a step: it makes no
@@ -141,38 +141,42 @@ def feed(stream: Stream, part: Part, online: Online, start_weight: float, start:
     waiting = [*stream.waiting, (X, weight)]
     n_waiting = stream.n_waiting + len(X)
     weight_waiting = stream.weight_waiting + (len(X) if weight is None else float(weight.sum()))
-    taken = 0
+    taken, n_rows = 0, stream.n_rows + len(X)
     if stream.model is None and weight_waiting >= start_weight:
         n_start = _rows_of_weight(waiting, start_weight)
         first, waiting = cut(waiting, n_start)
-        stream = begin(_block(first), online, start)
+        stream = begin(_block(first), online, batch_size, start)
         taken += n_start
-    while stream.model is not None and n_waiting - taken >= online.batch_size:
-        batch, waiting = cut(waiting, online.batch_size)
-        stream = advance(stream, _block(batch), online)
-        taken += online.batch_size
+    while stream.model is not None and n_waiting - taken >= batch_size:
+        batch, waiting = cut(waiting, batch_size)
+        stream = advance(stream, _block(batch), online, batch_size)
+        taken += batch_size
     if taken:
         weight_waiting = float(sum(len(rows) if w is None else w.sum() for rows, w in waiting))
     if waiting:  # the caller may write over the rows
         rows, w = waiting[-1]
         waiting[-1] = rows.copy(), None if w is None else w.copy()
     return stream._replace(
-        waiting=tuple(waiting), n_waiting=n_waiting - taken, weight_waiting=weight_waiting, dtype=X.dtype
+        waiting=tuple(waiting),
+        n_waiting=n_waiting - taken,
+        weight_waiting=weight_waiting,
+        n_rows=n_rows,
+        dtype=X.dtype,
     )
 
 
-def begin(block: Block, online: Online, start: Start) -> Stream:
+def begin(block: Block, online: Online, batch_size: int, start: Start) -> Stream:
     """Return a stream that has seen the rows of its start."""
     model, params, weight = start(Data([block]))
     if weight > 0:
-        stream = Stream(model=model, params=params, expected=model.recall(params), weight=weight)
-        return advance(stream._replace(clock=weight / online.batch_size), block, online)
+        stream = Stream(model=model, params=params, expected=model.recall(params), weight=weight, seen=weight)
+        return advance(stream, block, online, batch_size)
     expected = model.condense(model.e_step(params, block), params)
     weight = block.total_weight
-    return Stream(model=model, params=params, expected=expected, weight=weight, clock=weight / online.batch_size)
+    return Stream(model=model, params=params, expected=expected, weight=weight, seen=weight)
 
 
-def advance(stream: Stream, block: Block, online: Online) -> Stream:
+def advance(stream: Stream, block: Block, online: Online, batch_size: int) -> Stream:
     """Return the stream after one batch: E-step, mixing, M-step."""
     if block.total_weight == 0:
         return stream
@@ -183,8 +187,7 @@ def advance(stream: Stream, block: Block, online: Online) -> Stream:
             f"the log-likelihood of a batch is {stats.log_likelihood}: some rows have no density under any component. "
             "Drop rows that are far from all others, or rescale columns"
         )
-    elapsed = stats.weight / online.batch_size
-    share = 1.0 - online.kept(stream.clock, elapsed)
+    share = 1.0 - online.kept(stream.seen, stats.weight, batch_size)
     expected = model.blend(stream.expected, model.condense(stats, stream.params), share)
     weight = stats.weight / share
     return stream._replace(
@@ -192,14 +195,14 @@ def advance(stream: Stream, block: Block, online: Online) -> Stream:
         params=model.maximize(expected, weight, stream.params),
         expected=expected,
         weight=weight,
-        clock=stream.clock + elapsed,
+        seen=stream.seen + stats.weight,
         n_batches=stream.n_batches + 1,
         means=_averaged(model, stream.means, expected) if online.averages else (),
         log_density=stats.log_likelihood / stats.weight,
     )
 
 
-def estimate(stream: Stream, online: Online) -> Any:
+def estimate(stream: Stream) -> Any:
     """Return the parameters that a stream has come to: the last, or those of averaged statistics."""
     if not stream.means:
         return stream.params
@@ -207,7 +210,8 @@ def estimate(stream: Stream, online: Online) -> Any:
     for mean in stream.means[1:]:
         n_batches += mean.n_batches
         expected = stream.model.blend(expected, mean.expected, mean.n_batches / n_batches)
-    return stream.model.maximize(expected, max(stream.weight, float(n_batches * online.batch_size)), stream.params)
+    weight = max(stream.weight, stream.seen * n_batches / stream.n_batches)
+    return stream.model.maximize(expected, weight, stream.params)
 
 
 def _averaged(model: Any, means: tuple[Mean, ...], expected: Any) -> tuple[Mean, ...]:

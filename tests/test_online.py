@@ -1,4 +1,4 @@
-"""EM over streams: the clock, statistics that mix, splits that make no difference, refusals, serving, saving."""
+"""EM over streams: steps, statistics that mix, splits that make no difference, refusals, serving, saving."""
 
 import itertools
 import threading
@@ -20,11 +20,10 @@ TYPES = ("full", "tied", "diag", "spherical")
 SCHEDULES = [
     Online(),
     Online(exponent=1.0),
-    Online(exponent=0.75, batch_size=64),
+    Online(exponent=0.75),
     Online(half_life=3000.0),
     Online(step_size=0.05),
 ]
-FEW = Online(batch_size=100)
 
 
 def two_clusters(rng, n_rows):
@@ -51,19 +50,19 @@ def same(one, two):
 
 
 @pytest.mark.parametrize("online", SCHEDULES, ids=str)
-@given(clock=st.floats(0.5, 1e6), first=st.floats(1e-3, 1e3), second=st.floats(1e-3, 1e3))
+@given(seen=st.floats(32.0, 1e8), first=st.floats(0.1, 1e5), second=st.floats(0.1, 1e5))
 @settings(derandomize=True, deadline=None)
-def test_what_is_kept_of_the_old_does_not_depend_on_splits(online, clock, first, second):
-    apart = online.kept(clock, first) * online.kept(clock + first, second)
-    assert apart == pytest.approx(online.kept(clock, first + second), rel=1e-9, abs=1e-300)
-    assert 0 < online.kept(clock, first) < 1
+def test_what_is_kept_of_the_old_does_not_depend_on_splits(online, seen, first, second):
+    apart = online.kept(seen, first, 64) * online.kept(seen + first, second, 64)
+    assert apart == pytest.approx(online.kept(seen, first + second, 64), rel=1e-9, abs=1e-300)
+    assert 0 < online.kept(seen, first, 64) < 1
 
 
 def test_steps_of_the_schedules():
-    assert Online(exponent=1.0).kept(9.0, 1.0) == pytest.approx(0.9)
-    assert Online(half_life=512.0).kept(0.0, 1.0) == pytest.approx(0.25)
-    assert Online(step_size=0.1).kept(5.0, 2.0) == pytest.approx(0.81)
-    assert 1 - Online(exponent=0.6).kept(1e6, 1.0) == pytest.approx(1e6**-0.6, rel=1e-3)
+    assert Online(exponent=1.0).kept(900.0, 100.0, 100) == pytest.approx(0.9)
+    assert Online(half_life=512.0).kept(0.0, 1024.0, 1024) == pytest.approx(0.25)
+    assert Online(step_size=0.1).kept(500.0, 200.0, 100) == pytest.approx(0.81)
+    assert 1 - Online(exponent=0.6).kept(1e8, 100.0, 100) == pytest.approx(1e6**-0.6, rel=1e-3)
 
 
 @pytest.mark.parametrize("covariance_type", TYPES)
@@ -101,15 +100,15 @@ def test_a_plain_mean_of_frozen_parameters_is_the_batch(covariance_type, rng):
     X, weight = simulate(rng, 2000, 2, 2), rng.exponential(size=2000)
     model = Frozen(Gaussian(covariance_type), 2).prepare(as_data(X))
     params = model.initialize(as_data(X), rng)
-    online = Online(exponent=1.0, batch_size=70)
-    stream = feed(Stream(), (X, weight), online, 100.0, lambda data: (model, params, 0.0))
+    online = Online(exponent=1.0)
+    stream = feed(Stream(), (X, weight), online, 70, 100.0, lambda data: (model, params, 0.0))
     taken = len(X) - stream.n_waiting
     block = Block(X[:taken], weight[:taken, None])
     for mine, theirs in zip(stream.expected, model.condense(model.e_step(params, block), params), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-10)
     assert stream.weight == pytest.approx(block.total_weight)
-    assert stream.clock * online.batch_size == pytest.approx(block.total_weight)
-    for mine, theirs in zip(estimate(stream, online), params, strict=True):
+    assert stream.seen == pytest.approx(block.total_weight)
+    for mine, theirs in zip(estimate(stream), params, strict=True):
         assert mine is theirs
 
 
@@ -117,8 +116,8 @@ def test_a_plain_mean_of_frozen_parameters_is_the_batch(covariance_type, rng):
 @settings(derandomize=True, deadline=None, max_examples=15)
 def test_splits_into_calls_make_no_difference(splits):
     X = two_clusters(np.random.default_rng(3), 1700)
-    expected = learned(X, online=FEW)
-    found = learned(X, splits, online=FEW)
+    expected = learned(X, batch_size=100)
+    found = learned(X, splits, batch_size=100)
     assert found.stream_.n_waiting == expected.stream_.n_waiting
     assert same(found.stream_._replace(waiting=()), expected.stream_._replace(waiting=()))
     assert np.array_equal(found.means_, expected.means_)
@@ -128,7 +127,7 @@ def test_splits_into_calls_make_no_difference(splits):
 
 def test_one_row_a_call_and_weights(rng):
     X, weight = two_clusters(rng, 1350), rng.integers(0, 3, size=1350).astype(float)
-    whole, single = (GaussianMixture(2, random_state=0, n_race=2, online=FEW) for _ in range(2))
+    whole, single = (GaussianMixture(2, random_state=0, n_race=2, batch_size=100) for _ in range(2))
     whole.partial_fit(X, sample_weight=weight)
     for row, w in zip(X, weight, strict=True):
         single.partial_fit(row[None], sample_weight=[w])
@@ -139,8 +138,8 @@ def test_one_row_a_call_and_weights(rng):
 
 def test_the_callers_rows_are_not_kept(rng):
     X = two_clusters(rng, 1550)
-    expected = learned(X, online=FEW)
-    gm, buffer = GaussianMixture(2, random_state=0, n_race=2, online=FEW), np.empty((50, 2))
+    expected = learned(X, batch_size=100)
+    gm, buffer = GaussianMixture(2, random_state=0, n_race=2, batch_size=100), np.empty((50, 2))
     for first in range(0, len(X), 50):
         buffer[:] = X[first : first + 50]
         gm.partial_fit(buffer)
@@ -154,7 +153,7 @@ def test_one_pass_comes_near_batch_em(covariance_type, dtype, rng):
     X, held = X[:-5000], X[-5000:]
     params = {"covariance_type": covariance_type, "random_state": 0}
     batch = GaussianMixture(4, max_iter=1000, tol=0.05, **params).fit(X)
-    stream = GaussianMixture(4, online=Online(batch_size=256), **params).partial_fit(X)
+    stream = GaussianMixture(4, batch_size=256, **params).partial_fit(X)
     assert stream.score(held) > batch.score(held) - 1e-3 * abs(batch.score(held))
     assert stream.stream_.model.bound.dtype == dtype
 
@@ -164,7 +163,7 @@ def test_the_average_is_less_noisy(rng):
     batch = GaussianMixture(2, random_state=0).fit(X)
     errors = {}
     for average in (False, True):
-        gm = learned(X, online=Online(batch_size=50, average=average))
+        gm = learned(X, batch_size=50, online=Online(average=average))
         order = np.argsort(gm.means_[:, 0]), np.argsort(batch.means_[:, 0])
         errors[average] = np.abs(gm.means_[order[0]] - batch.means_[order[1]]).max()
     assert errors[True] < 0.5 * errors[False]
@@ -173,18 +172,18 @@ def test_the_average_is_less_noisy(rng):
 def test_a_stream_that_jumps_is_followed_within_some_half_lives(rng):
     X = two_clusters(rng, 30_000)
     X[15_000:] += [0.0, 4.0]
-    gm = learned(X, online=Online(half_life=1000.0, batch_size=200))
+    gm = learned(X, batch_size=200, online=Online(half_life=1000.0))
     expected = GaussianMixture(2, random_state=0).fit(X[20_000:])
     np.testing.assert_allclose(np.sort(gm.means_, axis=0), np.sort(expected.means_, axis=0), atol=0.3)
     assert gm.stream_.weight == pytest.approx(1000 / np.log(2), rel=0.1)
-    forgetful = learned(X[:15_000], online=Online(half_life=1000.0, batch_size=200))
+    forgetful = learned(X[:15_000], batch_size=200, online=Online(half_life=1000.0))
     before = forgetful.stream_.log_density
     assert forgetful.partial_fit(X[15_000:15_200]).stream_.log_density < before - 1.0
 
 
 def test_the_frame_moves_with_the_rows(rng):
     """Rows that wander off far beyond those of the start are learned as well as rows that stay."""
-    home, away = (GaussianMixture(2, random_state=0, online=Online(half_life=200.0, batch_size=50)) for _ in range(2))
+    home, away = (GaussianMixture(2, random_state=0, batch_size=50, online=Online(half_life=200.0)) for _ in range(2))
     for shift in [*np.zeros(30), *np.linspace(0.0, 100.0, 2000), *np.full(300, 100.0)]:
         rows = two_clusters(rng, 50)
         home.partial_fit(rows)
@@ -207,7 +206,7 @@ def test_partial_fit_goes_on_from_a_fit_and_fit_begins_anew(rng):
     gm.partial_fit(X[11_100:])
     assert gm.status_ is Status.STREAMED
     assert not gm.converged_
-    assert gm.stream_.clock * 1024 + gm.stream_.weight_waiting == pytest.approx(20_000)
+    assert gm.stream_.seen + gm.stream_.weight_waiting == pytest.approx(20_000)
     whole = GaussianMixture(2, random_state=0).fit(X)
     np.testing.assert_allclose(np.sort(gm.means_[:, 0]), np.sort(whole.means_[:, 0]), atol=0.02)
     gm.fit(X)
@@ -229,7 +228,7 @@ def test_a_refused_call_changes_nothing(rng):
     X = two_clusters(rng, 3000)
     bad = X[:50].copy()
     bad[7, 1] = np.nan
-    for gm in (learned(X, online=FEW), learned(X[:500], online=FEW), GaussianMixture(2, online=FEW)):
+    for gm in (learned(X, batch_size=100), learned(X[:500], batch_size=100), GaussianMixture(2, batch_size=100)):
         before = dict(vars(gm))
         for rows, weight, message in [
             (bad, None, "NaN at row 7, column 1"),
@@ -244,7 +243,7 @@ def test_a_refused_call_changes_nothing(rng):
             assert all(vars(gm)[name] is value for name, value in before.items())
     with pytest.raises(ValueError, match="3 features"):
         learned(X[:500]).partial_fit(np.ones((4, 3)))
-    collapsing = GaussianMixture(2, reg_covar=0.0, online=FEW)
+    collapsing = GaussianMixture(2, reg_covar=0.0, batch_size=100)
     with pytest.raises(ValueError, match="distinct rows"):
         collapsing.partial_fit(np.ones((1000, 2)))
     assert not hasattr(collapsing, "stream_")
@@ -252,18 +251,18 @@ def test_a_refused_call_changes_nothing(rng):
 
 def test_empty_calls_and_rows_of_no_weight(rng):
     X = two_clusters(rng, 1500)
-    gm = learned(X, online=FEW)
+    gm = learned(X, batch_size=100)
     before = gm.stream_
     assert gm.partial_fit(np.empty((0, 2))).stream_ is before
     idle = gm.partial_fit(X[:100] + 1e9, sample_weight=np.zeros(100))
-    assert np.array_equal(idle.means_, learned(X, online=FEW).means_)
+    assert np.array_equal(idle.means_, learned(X, batch_size=100).means_)
     with pytest.raises(ValueError, match="features"):
         gm.partial_fit(np.empty((0, 3)))
 
 
 def test_a_component_without_rows_keeps_its_covariance(rng):
     X = two_clusters(rng, 4000)
-    gm = learned(X, online=Online(half_life=100.0, batch_size=100), reg_covar=0.0)
+    gm = learned(X, batch_size=100, online=Online(half_life=100.0), reg_covar=0.0)
     near = X[X[:, 0] < 2.0]
     gm.partial_fit(np.tile(near, (5, 1)))  # the other cluster has gone
     starved = int(np.argmin(gm.weights_))
@@ -276,22 +275,20 @@ def test_a_component_without_rows_keeps_its_covariance(rng):
 def test_a_prior_counts_as_many_rows_as_are_remembered(rng):
     X = two_clusters(rng, 20_000)
     options = {"covariance_prior": 10.0, "degrees_of_freedom_prior": 500.0, "covariance_type": "spherical"}
-    gm = learned(X, online=Online(half_life=300.0, batch_size=100), reg_covar=0.0, **options)
+    gm = learned(X, batch_size=100, online=Online(half_life=300.0), reg_covar=0.0, **options)
     remembered = GaussianMixture(2, random_state=0, reg_covar=0.0, **options).fit(X[:430])
     np.testing.assert_allclose(np.sort(gm.covariances_), np.sort(remembered.covariances_), rtol=0.15)
 
 
 def test_the_same_bits_on_any_number_of_threads(rng):
     X = simulate(rng, 9000, 6, 5)
-    one, two = (
-        GaussianMixture(5, random_state=0, n_threads=n, online=Online(batch_size=2000)).partial_fit(X) for n in (1, 2)
-    )
+    one, two = (GaussianMixture(5, random_state=0, n_threads=n, batch_size=2000).partial_fit(X) for n in (1, 2))
     assert same(one.stream_, two.stream_)
 
 
 def test_predictions_beside_learning_see_one_state(rng):
     X = two_clusters(rng, 40_000)
-    gm = learned(X[:1200], online=FEW)
+    gm = learned(X[:1200], batch_size=100)
     states, seen, done = [], [], threading.Event()
 
     def remember():
@@ -320,7 +317,7 @@ def test_predictions_beside_learning_see_one_state(rng):
 @pytest.mark.parametrize("n_rows", [700, 1234, 2500])
 def test_a_saved_stream_goes_on_as_if_nothing_had_happened(n_rows, rng, tmp_path):
     X = two_clusters(rng, 5000)
-    options = {"covariance_prior": "auto", "online": FEW}
+    options = {"covariance_prior": "auto", "online": Online(exponent=0.7)}
     gm = learned(X[:n_rows], splits=[3, n_rows - 11], **options)
     fastem.save(gm, tmp_path / "stream.fastem")
     again = fastem.load(tmp_path / "stream.fastem")
@@ -331,7 +328,7 @@ def test_a_saved_stream_goes_on_as_if_nothing_had_happened(n_rows, rng, tmp_path
     assert np.array_equal(again.means_, gm.means_)
     fastem.save(gm, tmp_path / "one.fastem")
     fastem.save(again, tmp_path / "two.fastem")
-    assert fastem.load(tmp_path / "one.fastem").online == FEW
+    assert fastem.load(tmp_path / "one.fastem").online == Online(exponent=0.7)
 
 
 def test_columns_by_name(rng):
@@ -351,7 +348,6 @@ def test_columns_by_name(rng):
         ({"half_life": 0.0}, "half_life must be"),
         ({"step_size": 1.0}, "step_size must be"),
         ({"half_life": 5.0, "step_size": 0.5}, "two ways to forget"),
-        ({"batch_size": 0}, "batch_size must be"),
     ],
 )
 def test_refusals_of_schedules(arguments, message):
@@ -360,5 +356,5 @@ def test_refusals_of_schedules(arguments, message):
 
 
 def test_a_step_on_rows_of_no_weight_is_none(rng):
-    stream = learned(two_clusters(rng, 1200), online=FEW).stream_
-    assert advance(stream, Block(np.ones((10, 2)), np.zeros((10, 1))), FEW) is stream
+    stream = learned(two_clusters(rng, 1200), batch_size=100).stream_
+    assert advance(stream, Block(np.ones((10, 2)), np.zeros((10, 1))), Online(), 100) is stream

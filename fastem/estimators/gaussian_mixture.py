@@ -102,8 +102,10 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
         no component can leave by collapsing; set reg_covar=0 then for an objective that never falls.
     n_threads : int, default=None
         Threads of the kernels; None or -1: all that numba may use. The bits of a fit do not depend on it.
+    batch_size : int, default=None
+        Rows that make a step of `partial_fit`. None: 1024.
     online : fastem.Online, default=None
-        How `partial_fit` forgets, and in what batches it takes rows. None: `fastem.Online()`.
+        How `partial_fit` forgets. None: `fastem.Online()`.
 
     Attributes
     ----------
@@ -183,6 +185,7 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
         "degrees_of_freedom_prior": [None, Interval(Real, 0.0, None, closed="neither")],
         "covariance_prior": [None, StrOptions({"auto"}), "array-like", Interval(Real, 0.0, None, closed="neither")],
         "n_threads": [None, Interval(Integral, 1, None, closed="left"), Options(Integral, {-1})],
+        "batch_size": [None, Interval(Integral, 1, None, closed="left")],
         "online": [None, Online],
     }
 
@@ -215,6 +218,7 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
         degrees_of_freedom_prior=None,
         covariance_prior=None,
         n_threads=None,
+        batch_size=None,
         online=None,
     ):
         self.n_components = n_components
@@ -243,6 +247,7 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
         self.degrees_of_freedom_prior = degrees_of_freedom_prior
         self.covariance_prior = covariance_prior
         self.n_threads = n_threads
+        self.batch_size = batch_size
         self.online = online
 
     @classmethod

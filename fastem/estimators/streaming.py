@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastem.data import Data, as_part_of_weight, as_rows
 from fastem.em import fit
-from fastem.online import Online, Stream, estimate, feed
+from fastem.online import BATCH, Online, Stream, estimate, feed
 from fastem.protocol import Status
 
 _START_STEPS = 20  # of EM on the rows of the start
@@ -27,6 +27,7 @@ class Streaming:
     """
 
     online: Online | None
+    batch_size: int | None
     n_init: int
     split_merge: bool
     random_state: Any
@@ -44,7 +45,7 @@ class Streaming:
         """Learn from more rows of a stream, each once.
 
         The first rows make the start: at least 1000, and ten for each mean and component. Until there are so many,
-        nothing can be predicted. Then each `online.batch_size` rows make a step of stepwise EM; rows wait until there
+        nothing can be predicted. Then each `batch_size` rows make a step of stepwise EM; rows wait until there
         are so many. It makes no difference how rows are split into calls. `fit` begins anew; `partial_fit` never does.
 
         Parameters
@@ -113,10 +114,10 @@ class Streaming:
             return
         seen = known.get("n_samples_seen_", 0.0) + (len(rows) if weight is None else float(weight.sum()))
         start_weight = math.inf if stream.model is not None else self._start_weight(rows.shape[1])
-        after = feed(stream, (rows, weight), online, start_weight, self._start)
+        after = feed(stream, (rows, weight), online, self.batch_size or BATCH, start_weight, self._start)
         learned = {"stream_": after, "n_samples_seen_": seen}
-        if after.clock != stream.clock:
-            learned |= self._attributes(estimate(after, online))
+        if after.seen != stream.seen:
+            learned |= self._attributes(estimate(after))
             learned |= {
                 "converged_": False,
                 "status_": Status.STREAMED,
@@ -129,7 +130,7 @@ class Streaming:
 
     def _start_weight(self, n_features: int) -> float:
         if hasattr(self, "means_"):  # from a fit
-            return float((self.online or Online()).batch_size)
+            return float(self.batch_size or BATCH)
         return self._model().start_weight(n_features)
 
     def _start(self, data: Data) -> tuple[Any, Any, float]:
