@@ -47,6 +47,17 @@ class Block:
         """Weights (n_samples,), ones where none are kept."""
         return self.weight[:, 0] if len(self.weight) else np.ones(len(self.X))
 
+    def part(self, first: int, last: int) -> "Block":
+        """Return some of the rows."""
+        return Block(self.X[first:last], self.weight[first:last])
+
+    def shuffled(self, n_rows: int, rng: np.random.Generator) -> Iterator["Block"]:
+        """Yield copies of the rows in random order, so many at a time."""
+        order = rng.permutation(len(self.X))
+        for first in range(0, len(order), n_rows):
+            rows = order[first : first + n_rows]
+            yield Block(self.X[rows], self.weight[rows] if len(self.weight) else self.weight)
+
     def with_notes(self) -> "Block":
         """Return the same rows and constants with empty notes."""
         block = copy.copy(self)
@@ -129,6 +140,17 @@ class Data:
         if self._summary is None:
             self._summary = functools.reduce(merge_summaries, map(summarize, filter(_counts, self)))
         return self._summary
+
+    def recut(self, n_rows: int) -> "Data":
+        """Return the same rows in blocks of so many, the last of each old block aside."""
+        data = Data([block.part(i, i + n_rows) for block in self for i in range(0, len(block.X), n_rows)])
+        data._summary = self._summary
+        return data
+
+    def shuffled(self, n_rows: int, rng: np.random.Generator) -> Iterator[Block]:
+        """Yield the rows in random order, so many at a time; those of a block stay together."""
+        for number in rng.permutation(len(self.blocks)):
+            yield from self.blocks[number].shuffled(n_rows, rng)
 
     def draw(self, n_rows: int, rng: np.random.Generator) -> np.ndarray:
         """Return the numbers of rows in random order: different ones, or drawn by their weight if they have any."""

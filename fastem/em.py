@@ -1,5 +1,6 @@
 """The batch driver: starts, restarts, the best of them. It knows models only through their protocol."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,8 @@ import numpy as np
 from fastem.acceleration import ACCELERATIONS, Accelerator
 from fastem.climb import STOPPING, Callback, Options, StoppingRule, climb
 from fastem.data import Data, is_integer, is_real
+from fastem.epochs import incremental, minibatch
+from fastem.online import BATCH, Online
 from fastem.protocol import DegenerateError, Model, Params, Result, Status
 from fastem.race import CUT_SHORT, CutShort, Samples, improve, merit, race
 from fastem.sources import open_data
@@ -25,6 +28,10 @@ def fit(
     tol: float = 1e-3,
     stopping: str | StoppingRule = "change",
     acceleration: str | None = None,
+    algorithm: str = "batch",
+    batch_size: int | None = None,
+    n_epochs: int = 10,
+    online: Online | None = None,
     max_time: float | None = None,
     n_init: int = 1,
     n_race: int = 0,
@@ -47,6 +54,17 @@ def fit(
         Parameters to start from, instead of `model.initialize`; then `n_init` is 1.
     max_iter : int, default=100
         Largest number of E-steps of a start; 0 returns the first start as it is.
+    algorithm : {'batch', 'minibatch', 'incremental'}, default='batch'
+        How a start is followed on all rows. 'minibatch': a step of stepwise EM after each batch of rows, in random
+        order, then one iteration over all; for data so large that few passes can be made. 'incremental': an M-step
+        after each block of rows, whose statistics replace the last ones of that block; its objective is a lower bound
+        of that of EM, which never falls either and meets it in the end (Neal & Hinton 1998).
+    batch_size : int, default=None
+        Rows of a batch or block. None: 1024 for 'minibatch'; a hundredth of the rows, or 256, for 'incremental'.
+    n_epochs : int, default=10
+        Passes of 'minibatch'; the others make at most `max_iter`.
+    online : Online, default=None
+        Step sizes of 'minibatch'. None: `Online()`.
     tol : float, default=1e-3
         For the stopping rule, in the objective per unit of weight (nats per sample).
     stopping : {'change', 'aitken'} or callable, default='change'
@@ -111,6 +129,7 @@ def fit(
         deadline=_deadline(max_time),
     )
     rng = _generator(random_state)
+    ascend = _algorithm(algorithm, model, batch_size, n_epochs, online, rng) if max_iter else climb
     data = open_data(data, sample_weight)
     model = model.prepare(data)
     if start is not None:
@@ -121,7 +140,9 @@ def fit(
     failure: DegenerateError | None = None
     for number in range(1 if start is not None or max_iter == 0 else int(n_init)):
         try:
-            result = _from_one_start(model, data, start, number, rng, int(n_race), entrants, split_merge, options)
+            result = _from_one_start(
+                model, data, start, number, rng, int(n_race), entrants, split_merge, options, ascend
+            )
         except DegenerateError as error:
             failure = error
             continue
@@ -157,6 +178,7 @@ def _from_one_start(
     entrants: Sequence[Params],
     split_merge: bool,
     options: Options,
+    ascend: Callable[..., Result],
 ) -> Result:
     """Find a start unless it is given, and climb from there."""
     try:
@@ -175,7 +197,33 @@ def _from_one_start(
         except DegenerateError as error:
             raise cut from error
         return result._replace(status=cut.result.status)
-    return climb(model, data, params, number, options)
+    return ascend(model, data, params, number, options)
+
+
+def _algorithm(
+    algorithm: Any, model: Any, batch_size: Any, n_epochs: Any, online: Any, rng: np.random.Generator
+) -> Callable[..., Result]:
+    """What follows a start on all rows; it takes what `climb` does."""
+    if batch_size is not None and not is_integer(batch_size, 1):
+        raise ValueError(f"batch_size must be None or a positive integer; got {batch_size!r}")
+    if not is_integer(n_epochs, 1):
+        raise ValueError(f"n_epochs must be a positive integer; got {n_epochs!r}")
+    if online is not None and not isinstance(online, Online):
+        raise TypeError(f"online must be None or a fastem.Online; got {online!r}")
+    if algorithm == "batch":
+        return climb
+    if algorithm not in ("minibatch", "incremental"):
+        raise ValueError(f"algorithm must be 'batch', 'minibatch' or 'incremental'; got {algorithm!r}")
+    if not hasattr(model, "condense"):
+        raise ValueError(
+            f"algorithm={algorithm!r} needs a model with statistics that mix (fastem.protocol.Streamed), which "
+            f"{type(model).__name__} is not; use algorithm='batch'"
+        )
+    if algorithm == "incremental":
+        return functools.partial(incremental, batch_size=batch_size)
+    return functools.partial(
+        minibatch, online=online or Online(), batch_size=int(batch_size or BATCH), n_epochs=int(n_epochs), rng=rng
+    )
 
 
 def _stopping_rule(stopping: str | StoppingRule) -> StoppingRule:

@@ -16,6 +16,7 @@ class Status(enum.Enum):
     CONVERGED = "converged: the objective gains less than tol"
     MAX_ITER = "max_iter was reached before the objective settled"
     CALLBACK = "a callback asked to stop"
+    EPOCHS = "n_epochs passes were made"
     MAX_TIME = "max_time was reached before the objective settled"
     INTERRUPTED = "interrupted; the best parameters so far were kept"
     STREAMED = "learned from a stream, which does not end"
@@ -117,6 +118,9 @@ class Streamed(Model, Protocol):
 
     def maximize(self, expected: Any, weight: float, params: Params) -> Params:
         """Return the M-step for statistics that are worth so much weight of rows."""
+
+    def expected_log_likelihood(self, expected: Any, params: Params) -> float:
+        """Return the expected log-likelihood of rows and what is hidden, per unit of weight: what `maximize` raises."""
 
     def framed(self, expected: Any, block: Any) -> "Streamed":
         """Return the model with all that it took from the whole data, and that moves with them, brought up to date."""

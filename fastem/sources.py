@@ -4,6 +4,7 @@ Rows are cut into blocks of equal numbers, whatever pieces they come in, and rea
 """
 
 import contextlib
+import copy
 import functools
 import math
 import os
@@ -30,6 +31,7 @@ from fastem.data import (
 )
 
 _BLOCK_BYTES = 2**24
+_PIECES = 16  # of a block, from as many places, where rows are to be mixed
 _AHEAD = 2  # blocks that wait; two more are read and used
 _ARROW_FORMATS = {".parquet": "parquet", ".arrow": "ipc", ".feather": "ipc"}
 
@@ -94,6 +96,27 @@ class Blocks:
         """One pass: rows (block_rows, n_features), float32 or float64, and their weights or None."""
         return _ahead(lambda: _recut(self.source.parts(self.block_rows), self.block_rows))
 
+    def recut(self, block_rows: int) -> "Blocks":
+        """The same rows in other blocks."""
+        blocks = copy.copy(self)
+        blocks.block_rows = block_rows
+        return blocks
+
+    def mixed(self, rng: np.random.Generator) -> tuple["Blocks", list[slice]]:
+        """The same rows in blocks of pieces from anywhere, and where these were.
+
+        A source that can only be read in order is returned as it is.
+        """
+        if not isinstance(self.source, _Array):
+            return self, [slice(None)]
+        n_rows, n_features = self.source.array.shape
+        block_rows = self.block_rows or _block_rows(n_features, self.source.array.itemsize)
+        piece = max(1, block_rows // _PIECES)
+        pieces = [slice(i * piece, min((i + 1) * piece, n_rows)) for i in rng.permutation(-(-n_rows // piece))]
+        blocks = self.recut(block_rows)
+        blocks.source = _Pieces(self.source, pieces)
+        return blocks, pieces
+
     def take(self, rows: np.ndarray) -> np.ndarray | None:
         """Rows of these numbers, ascending, or None if they take a pass to find."""
         return self.source.take(rows)
@@ -145,8 +168,22 @@ class Stored(Data):
 
     def with_notes(self) -> "Stored":
         """Return the same rows with empty notes."""
+        return self._like(_notes=[{} for _ in self._kept])
+
+    def recut(self, n_rows: int) -> "Stored":
+        """Return the same rows in blocks of so many."""
+        return self._like(_source=self._source.recut(n_rows), _kept=[{} for _ in range(0, self.n_samples, n_rows)])
+
+    def shuffled(self, n_rows: int, rng: np.random.Generator) -> Iterator[Block]:
+        """Yield the rows in random order within blocks, so many at a time; files fill blocks with pieces from anywhere."""
+        source, pieces = self._source.mixed(rng)
+        weight = None if self._weight is None else np.concatenate([self._weight[piece] for piece in pieces])
+        for block in self._like(_source=source, _weight=weight):
+            yield from block.shuffled(n_rows, rng)
+
+    def _like(self, **changed: Any) -> "Stored":
         data = object.__new__(type(self))
-        data.__dict__.update(self.__dict__, _notes=[{} for _ in self._kept])
+        data.__dict__.update(self.__dict__, **changed)
         return data
 
     def take(self, rows: np.ndarray) -> Data:
@@ -239,8 +276,12 @@ class _Array:
 
     def parts(self, n_rows: int | None) -> Iterator[Part]:
         n_rows = n_rows or _block_rows(self.array.shape[1], self.array.itemsize)
-        for first in range(0, len(self.array), n_rows):
-            yield np.array(self.array[first : first + n_rows]), None
+        return self.read(slice(i, min(i + n_rows, len(self.array))) for i in range(0, len(self.array), n_rows))
+
+    def read(self, pieces: Iterable[slice]) -> Iterator[Part]:
+        """Copies of runs of rows."""
+        for piece in pieces:
+            yield np.array(self.array[piece]), None
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         return np.asarray(self.array[rows])
@@ -257,16 +298,14 @@ class _File(_Array):
         super().__init__(mapped)
         self.path, self.offset = path, mapped.offset
 
-    def parts(self, n_rows: int | None) -> Iterator[Part]:
+    def read(self, pieces: Iterable[slice]) -> Iterator[Part]:
         if not self.array.flags.c_contiguous:
-            yield from super().parts(n_rows)
+            yield from super().read(pieces)
             return
-        n_features, dtype = self.array.shape[1], self.array.dtype
-        n_rows = n_rows or _block_rows(n_features, dtype.itemsize)
         with open(self.path, "rb", buffering=0) as file:
-            file.seek(self.offset)
-            for first in range(0, len(self.array), n_rows):
-                rows = np.empty((min(n_rows, len(self.array) - first), n_features), dtype)
+            for piece in pieces:
+                rows = np.empty((piece.stop - piece.start, self.array.shape[1]), self.array.dtype)
+                file.seek(self.offset + piece.start * self.array.strides[0])
                 space = rows.view(np.uint8).reshape(-1).data
                 while len(space):
                     n_bytes = file.readinto(space)
@@ -274,6 +313,16 @@ class _File(_Array):
                         raise ValueError(f"{self.path} ends before row {len(self.array)}, which its header promises")
                     space = space[n_bytes:]
                 yield rows, None
+
+
+class _Pieces:
+    """Runs of rows of an array or file, in another order."""
+
+    def __init__(self, array: _Array, pieces: list[slice]):
+        self.array, self.pieces = array, pieces
+
+    def parts(self, n_rows: int | None) -> Iterator[Part]:
+        return self.array.read(self.pieces)
 
 
 class _Callable:

@@ -83,6 +83,13 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
         where EM is slow, as with overlapping or surplus components. 'squarem' does so along every two: three times
         fewer. None: EM itself. 'auto': 'anderson', or EM itself if the start is given, with weights, means and
         precisions or with `resp_init`: the steps are then scikit-learn's.
+    algorithm : {'batch', 'minibatch', 'incremental'}, default='batch'
+        How a start is followed on all rows. 'minibatch': a step of stepwise EM after each `batch_size` rows, in random
+        order, `n_epochs` times over, then one iteration of EM; for data so large that few passes can be made.
+        'incremental': an M-step after each block of rows, whose statistics replace those it had in the pass before;
+        `lower_bounds_` then bound the log-likelihood from below. See `fastem.fit`.
+    n_epochs : int, default=10
+        Passes over the rows of 'minibatch'; the other algorithms make at most `max_iter`.
     max_time : float, default=None
         Seconds after which no further iteration begins.
     resp_init : array-like of shape (n_samples,) or (n_samples, n_components), default=None
@@ -103,9 +110,10 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
     n_threads : int, default=None
         Threads of the kernels; None or -1: all that numba may use. The bits of a fit do not depend on it.
     batch_size : int, default=None
-        Rows that make a step of `partial_fit`. None: 1024.
+        Rows that make a step of `partial_fit` and of 'minibatch' (None: 1024), or of 'incremental' (None: a hundredth
+        of all, or 256).
     online : fastem.Online, default=None
-        How `partial_fit` forgets. None: `fastem.Online()`.
+        How `partial_fit` and 'minibatch' forget. None: `fastem.Online()`.
 
     Attributes
     ----------
@@ -177,6 +185,8 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
         "n_race": [None, Interval(Integral, 0, None, closed="left")],
         "split_merge": ["boolean"],
         "acceleration": [None, StrOptions({"auto"} | {name for name in ACCELERATIONS if name is not None})],
+        "algorithm": [StrOptions({"batch", "minibatch", "incremental"})],
+        "n_epochs": [Interval(Integral, 1, None, closed="left")],
         "max_time": [None, Interval(Real, 0.0, None, closed="left")],
         "resp_init": ["array-like", None],
         "weight_concentration_prior": [None, Interval(Real, 1.0, None, closed="left")],
@@ -210,6 +220,8 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
         n_race=None,
         split_merge=False,
         acceleration="auto",
+        algorithm="batch",
+        n_epochs=10,
         max_time=None,
         resp_init=None,
         weight_concentration_prior=None,
@@ -239,6 +251,8 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
         self.n_race = n_race
         self.split_merge = split_merge
         self.acceleration = acceleration
+        self.algorithm = algorithm
+        self.n_epochs = n_epochs
         self.max_time = max_time
         self.resp_init = resp_init
         self.weight_concentration_prior = weight_concentration_prior
@@ -364,6 +378,10 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
             start=start,
             entrants=entrants,
             max_iter=self.max_iter,
+            algorithm=self.algorithm,
+            batch_size=self.batch_size,
+            n_epochs=self.n_epochs,
+            online=self.online,
             max_time=self.max_time,
             n_init=self.n_init,
             split_merge=self.split_merge,

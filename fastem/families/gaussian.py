@@ -417,6 +417,17 @@ class Gaussian:
         covariances = one.covariances + part * (two.covariances - one.covariances + (1.0 - part) * squares)
         return Moments(counts, means, covariances)
 
+    def expected_log_densities(self, moments: Moments, params: GaussianParams) -> np.ndarray:
+        """Mean log-density (K,) under each component of rows of its moments: the traces tr(W C W') + |W gap|^2."""
+        roots, gaps = params.precisions_cholesky, moments.means - params.means
+        if self._is_matrix:
+            roots = np.swapaxes(roots, -1, -2)
+            distances = ((roots @ moments.covariances) * roots).sum(axis=(-2, -1)) + (apply(roots, gaps) ** 2).sum(1)
+        else:
+            variances, roots = np.atleast_2d(moments.covariances.T).T, np.atleast_2d(roots.T).T
+            distances = ((variances + gaps**2) * roots**2).sum(axis=1)
+        return self._log_constants(params) - 0.5 * distances
+
     def recall(self, counts: np.ndarray, params: GaussianParams) -> Moments:
         """Moments whose maximum without a prior are the parameters."""
         return Moments(counts, params.means, self._regularized(params.covariances, -1.0))

@@ -244,6 +244,14 @@ class Mixture:
         moments = expected._replace(counts=weight * expected.counts)
         return self._maximized(self.family.starved(moments, params.components), weight, params)
 
+    @_same_bits
+    def expected_log_likelihood(self, expected: Moments, params: MixtureParams) -> float:
+        """Expected log-likelihood of rows and components, per unit of weight."""
+        counts = expected.counts
+        log_densities = self.family.expected_log_densities(expected, params.components)
+        some = counts > 0
+        return float((counts * (log_densities + np.where(some, _log(params.weights), 0.0)))[some].sum())
+
     def recall(self, params: MixtureParams) -> Moments:
         """Moments that the parameters are those of."""
         return self.family.recall(params.weights, params.components)
