@@ -58,7 +58,7 @@ def minibatch(
         if stream.n_batches == 0:
             raise
         status = Status.INTERRUPTED
-    return _finished(model, data, estimate(stream), number, options, history, status)
+    return _finished(stream.model, data, estimate(stream), number, options, history, status)
 
 
 class _Term(NamedTuple):

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem.data import Block, Data, Part, cut, is_real
+from fastem.drift import Drift, Reservoir, empty
 from fastem.protocol import DegenerateError
 
 BATCH = 1024  # rows that make a step
+STARVED = ("freeze", "reseed", "remove")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Online:
         Weight of rows after which the old counts half, for data that drift; replaces `exponent`.
     step_size : float, default=None
         Constant g of a batch of unit weights, in (0, 1); replaces `exponent`.
+    starved : {'freeze', 'reseed', 'remove'}, default='freeze'
+        What becomes of a component that counts fewer rows than tell its covariance. 'freeze': it keeps the covariance.
+        'reseed': it moves to where most of the rows of lowest density are, once there are enough; their densities,
+        which take the time of another E-step, are kept track of. 'remove': it is dropped, and there is one less.
     average : bool, default=None
         Whether parameters are those of the statistics' mean over the last half of the batches, at least (Polyak and
         Ruppert), which are less noisy. None: with `exponent` below 1, and neither of the two that replace it.
@@ -42,6 +48,7 @@ class Online:
     half_life: float | None = None
     step_size: float | None = None
     average: bool | None = None
+    starved: str = "freeze"
 
     def __post_init__(self):
         if not is_real(self.exponent, 0.5) or not 0.5 < self.exponent <= 1:
@@ -52,6 +59,8 @@ class Online:
             raise ValueError(f"step_size must be None or lie in (0, 1); got {self.step_size!r}")
         if self.half_life is not None and self.step_size is not None:
             raise ValueError("half_life and step_size are two ways to forget; give one of them")
+        if self.starved not in STARVED:
+            raise ValueError(f"starved must be one of {list(STARVED)}; got {self.starved!r}")
 
     def kept(self, seen: float, weight: float, batch_size: int) -> float:
         """Part of the old statistics that stays when rows of some weight come after those of the weight seen."""
@@ -106,6 +115,10 @@ class Stream(NamedTuple):
         Over the batches from one power of two to the next, and over those from there on; empty if nothing is averaged.
     log_density : float
         Mean over the rows of the last batch, under the parameters that had not seen it; NaN before the first.
+    drift : Drift
+        That of the last batches against those before.
+    reservoir : Reservoir or None
+        Rows of lowest density, if a component may be reseeded.
     dtype : dtype or None
         Of the first rows, and so of all.
     """
@@ -122,6 +135,8 @@ class Stream(NamedTuple):
     n_batches: int = 0
     means: tuple[Mean, ...] = ()
     log_density: float = math.nan
+    drift: Drift = Drift()
+    reservoir: Reservoir | None = None
     dtype: np.dtype | None = None
 
 
@@ -149,7 +164,7 @@ def feed(stream: Stream, part: Part, online: Online, batch_size: int, start_weig
         taken += n_start
     while stream.model is not None and n_waiting - taken >= batch_size:
         batch, waiting = cut(waiting, batch_size)
-        stream = advance(stream, _block(batch), online, batch_size)
+        stream = _follow(stream, _block(batch), online, batch_size)
         taken += batch_size
     if taken:
         weight_waiting = float(sum(len(rows) if w is None else w.sum() for rows, w in waiting))
@@ -170,36 +185,66 @@ def begin(block: Block, online: Online, batch_size: int, start: Start) -> Stream
     model, params, weight = start(Data([block]))
     if weight > 0:
         stream = Stream(model=model, params=params, expected=model.recall(params), weight=weight, seen=weight)
-        return advance(stream, block, online, batch_size)
+        return _follow(stream, block, online, batch_size)
     expected = model.condense(model.e_step(params, block), params)
     weight = block.total_weight
     return Stream(model=model, params=params, expected=expected, weight=weight, seen=weight)
+
+
+def _follow(stream: Stream, block: Block, online: Online, batch_size: int) -> Stream:
+    """One batch, for which the model is brought up to date: the rows may have moved."""
+    model = stream.model.framed(stream.expected, block)
+    return advance(stream._replace(model=model), block, online, batch_size)
 
 
 def advance(stream: Stream, block: Block, online: Online, batch_size: int) -> Stream:
     """Return the stream after one batch: E-step, mixing, M-step."""
     if block.total_weight == 0:
         return stream
-    model = stream.model.framed(stream.expected, block)
-    stats = model.e_step(stream.params, block)
+    model, params = stream.model, stream.params
+    stats = model.e_step(params, block)
     if not math.isfinite(stats.log_likelihood):
         raise DegenerateError(
             f"the log-likelihood of a batch is {stats.log_likelihood}: some rows have no density under any component. "
             "Drop rows that are far from all others, or rescale columns"
         )
     share = 1.0 - online.kept(stream.seen, stats.weight, batch_size)
-    expected = model.blend(stream.expected, model.condense(stats, stream.params), share)
-    weight = stats.weight / share
+    expected = model.blend(stream.expected, model.condense(stats, params), share)
+    weight, seen = stats.weight / share, stream.seen + stats.weight
+    means, reservoir = stream.means, stream.reservoir
+    if online.starved != "freeze":
+        short = model.short_of_rows(expected, weight)
+        if online.starved == "reseed":
+            reservoir = _lowest(reservoir, model, params, block, seen, weight)
+        if len(short) and online.starved == "remove":
+            model, expected, params = model.without(expected, params, short)
+            means = ()
+        elif len(short) and reservoir is not None and reservoir.is_full:
+            expected, means = model.reseeded(expected, weight, int(short[0]), reservoir), ()
+            reservoir = empty(block.X.shape[1])
+    log_density = stats.log_likelihood / stats.weight
     return stream._replace(
         model=model,
-        params=model.maximize(expected, weight, stream.params),
+        params=model.maximize(expected, weight, params),
         expected=expected,
         weight=weight,
-        seen=stream.seen + stats.weight,
+        seen=seen,
         n_batches=stream.n_batches + 1,
-        means=_averaged(model, stream.means, expected) if online.averages else (),
-        log_density=stats.log_likelihood / stats.weight,
+        means=_averaged(model, means, expected) if online.averages else (),
+        log_density=log_density,
+        drift=stream.drift.after(log_density),
+        reservoir=reservoir,
     )
+
+
+def _lowest(
+    reservoir: Reservoir | None, model: Any, params: Any, block: Block, seen: float, memory: float
+) -> Reservoir:
+    """The reservoir after a batch."""
+    reservoir = empty(block.X.shape[1]) if reservoir is None else reservoir
+    counting = block.counts > 0
+    rows, log_densities = block.X[counting].astype(np.float64), model.log_densities(params, block.X)[counting]
+    return reservoir.after(rows, log_densities, seen, memory)
 
 
 def estimate(stream: Stream) -> Any:

@@ -131,6 +131,7 @@ LOADABLE = {
 }
 # Records of fastem's own that attributes and parameters may hold, and where they are.
 RECORDS = {
+    "Drift": "fastem.drift",
     "Frame": "fastem.families.gaussian",
     "Gaussian": "fastem.families.gaussian",
     "GaussianParams": "fastem.families.gaussian",
@@ -140,6 +141,7 @@ RECORDS = {
     "Moments": "fastem.families.gaussian",
     "NormalInverseWishart": "fastem.families.normal_inverse_wishart",
     "Online": "fastem.online",
+    "Reservoir": "fastem.drift",
     "ResolvedPrior": "fastem.families.normal_inverse_wishart",
     "Stream": "fastem.online",
 }

@@ -132,6 +132,22 @@ class Streamed(Model, Protocol):
         """Return the weight of rows that the start of a stream takes."""
 
 
+class Renewed(Streamed, Protocol):
+    """A model some of whose components may die in a stream, and others be born."""
+
+    def log_densities(self, params: Params, X: np.ndarray) -> np.ndarray:
+        """Return the log-density (n,) of each row."""
+
+    def short_of_rows(self, expected: Any, weight: float) -> np.ndarray:
+        """Return the numbers of components that count too few rows to be estimated."""
+
+    def without(self, expected: Any, params: Params, lost: np.ndarray) -> tuple["Renewed", Any, Params]:
+        """Return model, statistics and parameters without some components; the last one stays."""
+
+    def reseeded(self, expected: Any, weight: float, component: int, reservoir: Any) -> Any:
+        """Return statistics with a component moved to where most rows of a `drift.Reservoir` are."""
+
+
 class Raced(Model, Protocol):
     """A model whose starts can race on samples."""
 

@@ -175,7 +175,7 @@ class Stored(Data):
         return self._like(_source=self._source.recut(n_rows), _kept=[{} for _ in range(0, self.n_samples, n_rows)])
 
     def shuffled(self, n_rows: int, rng: np.random.Generator) -> Iterator[Block]:
-        """Yield the rows in random order within blocks, so many at a time; files fill blocks with pieces from anywhere."""
+        """Yield the rows in random order within blocks, so many at a time; files fill them from many places."""
         source, pieces = self._source.mixed(rng)
         weight = None if self._weight is None else np.concatenate([self._weight[piece] for piece in pieces])
         for block in self._like(_source=source, _weight=weight):

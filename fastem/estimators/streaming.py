@@ -125,6 +125,7 @@ class Streaming:
                 "lower_bound_": after.log_density,
                 "lower_bounds_": [],
                 "log_likelihood_": math.nan,
+                "drift_score_": after.drift.score,
             }
         self.__dict__.update(learned)  # at once, for those who predict meanwhile
 

@@ -9,7 +9,7 @@ VVV, EEE, VVI and VII of Celeux & Govaert (1995), Pattern Recognition 28, 781-79
 import functools
 import math
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -431,6 +431,28 @@ class Gaussian:
     def recall(self, counts: np.ndarray, params: GaussianParams) -> Moments:
         """Moments whose maximum without a prior are the parameters."""
         return Moments(counts, params.means, self._regularized(params.covariances, -1.0))
+
+    def reseeded(self, moments: Moments, weight: float, component: int, reservoir: Any) -> Moments:
+        """Moments with a component moved to where the rows of a reservoir are densest.
+
+        Distances are those of the mean covariance, which counts as many rows as it takes to tell one. `weight` is what
+        the moments are worth in rows.
+        """
+        n_features = moments.means.shape[1]
+        covariances = moments.covariances if self._is_matrix else np.atleast_2d(moments.covariances.T).T
+        if self.covariance_type != "tied":
+            covariances = np.einsum("k,k...->...", moments.counts, covariances) / moments.counts.sum()
+        mean = covariances if self._is_matrix else np.diag(np.broadcast_to(covariances, n_features))
+        rows = reservoir.rows[reservoir.densest(np.linalg.inv(np.linalg.cholesky(mean)).T)]
+        few = n_features + 1
+        spread = (len(rows) * np.cov(rows.T, bias=True).reshape(mean.shape) + few * mean) / (len(rows) + few)
+        counts, means = moments.counts.copy(), moments.means.copy()
+        counts[component], means[component] = len(rows) / weight, rows.mean(axis=0)
+        covariances = moments.covariances.copy()
+        if self.covariance_type != "tied":
+            variances = np.diagonal(spread)
+            covariances[component] = {"full": spread, "diag": variances}.get(self.covariance_type, variances.mean())
+        return Moments(counts / counts.sum(), means, covariances)
 
     def spread(self, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
         """Mean (D,) and variances (D,) of all rows of the moments."""

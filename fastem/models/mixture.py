@@ -256,6 +256,29 @@ class Mixture:
         """Moments that the parameters are those of."""
         return self.family.recall(params.weights, params.components)
 
+    def short_of_rows(self, expected: Moments, weight: float) -> np.ndarray:
+        """Numbers of components that count fewer rows than tell their covariance."""
+        return np.flatnonzero(weight * expected.counts < self.family.fewest_rows(expected.means.shape[1]))
+
+    def without(
+        self, expected: Moments, params: MixtureParams, lost: np.ndarray
+    ) -> tuple["Mixture", Moments, MixtureParams]:
+        """Model, moments and parameters without some components, but for the heaviest."""
+        kept = np.setdiff1d(np.arange(self.n_components), lost)
+        if len(kept) == 0:
+            kept = np.argmax(expected.counts, keepdims=True)
+        model, params = self.keep(params, kept)
+        counts = expected.counts[kept]
+        moments = expected._replace(counts=counts / counts.sum(), means=expected.means[kept])
+        if self.family.covariance_type != "tied":
+            moments = moments._replace(covariances=expected.covariances[kept])
+        return model, moments, params
+
+    @_same_bits
+    def reseeded(self, expected: Moments, weight: float, component: int, reservoir: Any) -> Moments:
+        """Moments with a component moved to where the rows of a reservoir are densest."""
+        return self.family.reseeded(expected, weight, component, reservoir)
+
     def framed(self, expected: Moments, block: Block) -> "Mixture":
         """The model with a frame that suits the next block of rows that move."""
         mean, variance = self.family.spread(expected)
