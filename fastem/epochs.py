@@ -6,7 +6,7 @@ They know models by `protocol.Streamed`, and take the place of `climb.climb`.
 import functools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,13 +38,14 @@ def minibatch(
     The objective of an epoch is that of its batches, each under the parameters that it met.
     """
     history: list[float] = []
-    worth = min(model.start_weight(data.n_features), data.total_weight)
-    stream = Stream(model=model, params=params, expected=model.recall(params), weight=worth, seen=worth)
+    worth = data.total_weight * min(1.0, model.start_rows(data.n_features) / data.n_counting)
+    expected = model.recall(params, worth)
+    stream = Stream(model=model, params=params, expected=expected, weight=worth, seen=worth)
     status = Status.EPOCHS
     try:
         while len(history) < n_epochs and status is Status.EPOCHS:
             total = 0.0
-            for block in data.shuffled(batch_size, rng):
+            for block in _counting(data.shuffled(batch_size, rng)):
                 stream = advance(stream, block, online, batch_size)
                 total += stream.log_density * block.total_weight
                 if time.monotonic() > options.deadline:
@@ -134,7 +135,7 @@ def _merged(model: Any, one: _Term, two: _Term) -> _Term:
     return _Term(model.blend(one.expected, two.expected, two.weight / weight), weight, one.entropy + two.entropy)
 
 
-def _counting(blocks: Data) -> Iterator[Block]:
+def _counting(blocks: Iterable[Block]) -> Iterator[Block]:
     return (block for block in blocks if block.total_weight > 0)
 
 

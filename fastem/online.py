@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem.data import Block, Data, Part, cut, is_real
+from fastem.data import Block, Data, Part, check_total_weight, cut, is_real
 from fastem.drift import Drift, Reservoir, empty
 from fastem.protocol import DegenerateError
 
 BATCH = 1024  # rows that make a step
+_TRIAL = 10  # steps that a birth is judged by
 STARVED = ("freeze", "reseed", "remove")
 
 
@@ -62,16 +63,17 @@ class Online:
         if self.starved not in STARVED:
             raise ValueError(f"starved must be one of {list(STARVED)}; got {self.starved!r}")
 
-    def kept(self, seen: float, weight: float, batch_size: int) -> float:
-        """Part of the old statistics that stays when rows of some weight come after those of the weight seen."""
+    def share(self, seen: float, weight: float, batch_size: int) -> float:
+        """Share of the rows of some weight in all statistics, when they come after rows of the weight seen."""
         if self.half_life is not None:
-            return math.exp2(-weight / self.half_life)
+            return -math.expm1(-math.log(2.0) * weight / self.half_life)
         if self.step_size is not None:
-            return (1.0 - self.step_size) ** (weight / batch_size)
-        if self.exponent == 1.0:
-            return seen / (seen + weight)
+            return -math.expm1(math.log1p(-self.step_size) * weight / batch_size)
+        if self.exponent == 1.0 or seen == 0.0:
+            return weight / (seen + weight)
         power = 1.0 - self.exponent
-        return math.exp(-(((seen + weight) / batch_size) ** power - (seen / batch_size) ** power) / power)
+        elapsed = (seen / batch_size) ** power * math.expm1(power * math.log1p(weight / seen))
+        return -math.expm1(-elapsed / power)
 
     @property
     def averages(self) -> bool:
@@ -96,7 +98,8 @@ class Stream(NamedTuple):
     waiting : tuple of (rows (n, D), weights (n,) or None)
         Rows that no step has taken yet.
     n_waiting : int
-    weight_waiting : float
+    n_counting : int
+        Number of those of positive weight.
     model : Model or None
         As prepared for the rows of the start; None before it.
     params : Params or None
@@ -119,13 +122,15 @@ class Stream(NamedTuple):
         That of the last batches against those before.
     reservoir : Reservoir or None
         Rows of lowest density, if a component may be reseeded.
+    tried : float
+        Weight seen when it was last tried to reseed one.
     dtype : dtype or None
         Of the first rows, and so of all.
     """
 
     waiting: tuple[Part, ...] = ()
     n_waiting: int = 0
-    weight_waiting: float = 0.0
+    n_counting: int = 0
     model: Any = None
     params: Any = None
     expected: Any = None
@@ -137,70 +142,69 @@ class Stream(NamedTuple):
     log_density: float = math.nan
     drift: Drift = Drift()
     reservoir: Reservoir | None = None
+    tried: float = 0.0
     dtype: np.dtype | None = None
 
 
-# The first rows -> the model prepared for them, parameters, and the weight of other rows that these were learned from.
-Start = Callable[[Data], tuple[Any, Any, float]]
+# The first rows -> the model prepared for them, and parameters.
+Start = Callable[[Data], tuple[Any, Any]]
 
 
-def feed(stream: Stream, part: Part, online: Online, batch_size: int, start_weight: float, start: Start) -> Stream:
+def feed(stream: Stream, part: Part, online: Online, batch_size: int, start_rows: int, start: Start) -> Stream:
     """Return the stream after more rows (n, D) and their weights (n,) or None, which are checked.
 
-    The start takes as many rows as it needs to reach its weight, then each `batch_size` rows make a step: it makes no
-    difference how rows are split into calls.
+    The start takes the first `start_rows` that count, then each `batch_size` rows make a step: it makes no difference
+    how rows are split into calls.
     """
     X, weight = part
-    if stream.dtype is not None:
-        X = X.astype(stream.dtype, copy=False)
     waiting = [*stream.waiting, (X, weight)]
-    n_waiting = stream.n_waiting + len(X)
-    weight_waiting = stream.weight_waiting + (len(X) if weight is None else float(weight.sum()))
-    taken, n_rows = 0, stream.n_rows + len(X)
-    if stream.model is None and weight_waiting >= start_weight:
-        n_start = _rows_of_weight(waiting, start_weight)
-        first, waiting = cut(waiting, n_start)
-        stream = begin(_block(first), online, batch_size, start)
-        taken += n_start
+    n_waiting, n_rows = stream.n_waiting + len(X), stream.n_rows + len(X)
+    n_counting = stream.n_counting + _n_counting(part)
+    taken = 0
+    if stream.model is None and n_counting >= start_rows:
+        taken = _rows_that_count(waiting, start_rows)
+        first, waiting = cut(waiting, taken)
+        stream = begin(_block(first), start)
     while stream.model is not None and n_waiting - taken >= batch_size:
         batch, waiting = cut(waiting, batch_size)
         stream = _follow(stream, _block(batch), online, batch_size)
         taken += batch_size
     if taken:
-        weight_waiting = float(sum(len(rows) if w is None else w.sum() for rows, w in waiting))
+        n_counting = sum(map(_n_counting, waiting))
     if waiting:  # the caller may write over the rows
         rows, w = waiting[-1]
         waiting[-1] = rows.copy(), None if w is None else w.copy()
     return stream._replace(
-        waiting=tuple(waiting),
-        n_waiting=n_waiting - taken,
-        weight_waiting=weight_waiting,
-        n_rows=n_rows,
-        dtype=X.dtype,
+        waiting=tuple(waiting), n_waiting=n_waiting - taken, n_counting=n_counting, n_rows=n_rows, dtype=X.dtype
     )
 
 
-def begin(block: Block, online: Online, batch_size: int, start: Start) -> Stream:
+def begin(block: Block, start: Start) -> Stream:
     """Return a stream that has seen the rows of its start."""
-    model, params, weight = start(Data([block]))
-    if weight > 0:
-        stream = Stream(model=model, params=params, expected=model.recall(params), weight=weight, seen=weight)
-        return _follow(stream, block, online, batch_size)
-    expected = model.condense(model.e_step(params, block), params)
     weight = block.total_weight
+    check_total_weight(weight)
+    model, params = start(Data([block]))
+    expected = model.condense(model.e_step(params, block), params)
     return Stream(model=model, params=params, expected=expected, weight=weight, seen=weight)
+
+
+def resume(model: Any, params: Any, weight: float, dtype: np.dtype) -> Stream:
+    """Return a stream that goes on from parameters that were learned from rows of some weight."""
+    model = model.resumed(params, weight, dtype)
+    expected = model.recall(params, weight)
+    return Stream(model=model, params=params, expected=expected, weight=weight, seen=weight, dtype=dtype)
 
 
 def _follow(stream: Stream, block: Block, online: Online, batch_size: int) -> Stream:
     """One batch, for which the model is brought up to date: the rows may have moved."""
+    if block.total_weight == 0:
+        return stream
     model = stream.model.framed(stream.expected, block)
     return advance(stream._replace(model=model), block, online, batch_size)
 
 
 def advance(stream: Stream, block: Block, online: Online, batch_size: int) -> Stream:
-    """Return the stream after one batch: E-step, mixing, M-step."""
-    if block.total_weight == 0:
-        return stream
+    """Return the stream after one batch, some row of which counts: E-step, mixing, M-step."""
     model, params = stream.model, stream.params
     stats = model.e_step(params, block)
     if not math.isfinite(stats.log_likelihood):
@@ -208,10 +212,12 @@ def advance(stream: Stream, block: Block, online: Online, batch_size: int) -> St
             f"the log-likelihood of a batch is {stats.log_likelihood}: some rows have no density under any component. "
             "Drop rows that are far from all others, or rescale columns"
         )
-    share = 1.0 - online.kept(stream.seen, stats.weight, batch_size)
+    share = online.share(stream.seen, stats.weight, batch_size)
+    if share == 0:  # too little to tell
+        return stream
     expected = model.blend(stream.expected, model.condense(stats, params), share)
     weight, seen = stats.weight / share, stream.seen + stats.weight
-    means, reservoir = stream.means, stream.reservoir
+    means, reservoir, tried = stream.means, stream.reservoir, stream.tried
     if online.starved != "freeze":
         short = model.short_of_rows(expected, weight)
         if online.starved == "reseed":
@@ -219,9 +225,10 @@ def advance(stream: Stream, block: Block, online: Online, batch_size: int) -> St
         if len(short) and online.starved == "remove":
             model, expected, params = model.without(expected, params, short)
             means = ()
-        elif len(short) and reservoir is not None and reservoir.is_full:
-            expected, means = model.reseeded(expected, weight, int(short[0]), reservoir), ()
-            reservoir = empty(block.X.shape[1])
+        elif len(short) and reservoir is not None and reservoir.is_full and seen - tried > weight / 4:
+            born, tried = _born(model, params, expected, weight, int(short[0]), reservoir, block), seen
+            if born is not expected:
+                expected, means, reservoir = born, (), empty(block.X.shape[1])
     log_density = stats.log_likelihood / stats.weight
     return stream._replace(
         model=model,
@@ -234,7 +241,32 @@ def advance(stream: Stream, block: Block, online: Online, batch_size: int) -> St
         log_density=log_density,
         drift=stream.drift.after(log_density),
         reservoir=reservoir,
+        tried=tried,
     )
+
+
+def _born(
+    model: Any, params: Any, expected: Any, weight: float, component: int, reservoir: Reservoir, block: Block
+) -> Any:
+    """Of the statistics and those with the component born again the ones that the batch soon is likeliest under."""
+    best, highest = expected, _promise(model, params, expected, weight, block)
+    for born in model.births(expected, weight, component, reservoir):
+        value = _promise(model, params, born, weight, block)
+        if value > highest:
+            best, highest = born, value
+    return best
+
+
+def _promise(model: Any, params: Any, expected: Any, weight: float, block: Block) -> float:
+    """Log-likelihood of a batch after some steps in which it counts half."""
+    try:
+        for _ in range(_TRIAL):
+            params = model.maximize(expected, weight, params)
+            stats = model.e_step(params, block)
+            expected = model.blend(expected, model.condense(stats, params), 0.5)
+    except DegenerateError:
+        return -math.inf
+    return stats.log_likelihood
 
 
 def _lowest(
@@ -273,7 +305,12 @@ def _block(part: Part) -> Block:
     return Block(np.ascontiguousarray(X), np.empty((0, 1)) if weight is None else np.ascontiguousarray(weight)[:, None])
 
 
-def _rows_of_weight(parts: list[Part], weight: float) -> int:
-    """Number of the first rows that have the weight together."""
-    counts = np.concatenate([np.ones(len(X)) if w is None else w for X, w in parts])
-    return min(int(np.searchsorted(np.cumsum(counts), weight)) + 1, len(counts))
+def _n_counting(part: Part) -> int:
+    X, weight = part
+    return len(X) if weight is None else int(np.count_nonzero(weight))
+
+
+def _rows_that_count(parts: list[Part], n_counting: int) -> int:
+    """Number of the first rows of which so many have a weight."""
+    counts = np.concatenate([np.ones(len(X), bool) if w is None else w > 0 for X, w in parts])
+    return int(np.searchsorted(np.cumsum(counts), n_counting)) + 1

@@ -71,7 +71,7 @@ def _check_mixture(estimator: Any) -> None:
     stream = getattr(estimator, "stream_", None)
     if stream is not None:
         _check_stream(stream, estimator)
-        if stream.model is None:  # before its start a stream has no parameters
+        if not estimator.__sklearn_is_fitted__():  # before its start a stream has no parameters
             return
     for name in ("status_", "converged_", "n_iter_", "lower_bound_", "lower_bounds_", "log_likelihood_"):
         if not hasattr(estimator, name):
@@ -94,35 +94,60 @@ def _check_mixture(estimator: Any) -> None:
 
 
 def _check_stream(stream: Any, estimator: Any) -> None:
-    """Shapes that a stream goes on with."""
+    """Whether a stream can go on."""
+    from fastem.drift import Drift, Reservoir
     from fastem.families.gaussian import Gaussian, GaussianParams, Moments
     from fastem.models.mixture import Mixture, MixtureParams
     from fastem.online import Stream
 
-    def of_shape(value: Any, *shape: int) -> bool:
-        return isinstance(value, np.ndarray) and value.dtype == np.float64 and value.shape == shape
+    def are(*values: Any, of: tuple[int, ...], dtype: Any = np.float64, least: float = -np.inf) -> bool:
+        return all(
+            isinstance(value, np.ndarray)
+            and value.dtype == dtype
+            and value.shape == of
+            and np.isfinite(value).all()
+            and (value >= least).all()
+            for value in values
+        )
 
-    n_features = estimator.n_features_in_
-    sound = isinstance(stream, Stream) and stream.dtype in (np.float32, np.float64)
-    for rows, weight in stream.waiting if sound else ():
-        sound &= isinstance(rows, np.ndarray) and rows.dtype == stream.dtype and rows.shape == (len(rows), n_features)
-        sound &= weight is None or of_shape(weight, len(rows))
-    if sound and stream.model is not None:
-        k = len(estimator.means_)
-        shape = Gaussian(estimator.covariance_type).shape(k, n_features)
-        sound = isinstance(stream.model, Mixture) and stream.model.n_components == k
-        sound &= isinstance(stream.params, MixtureParams) and isinstance(stream.params.components, GaussianParams)
-        for moments in [stream.expected, *(mean.expected for mean in stream.means)]:
-            sound &= isinstance(moments, Moments)
-            sound &= of_shape(moments.counts, k) and of_shape(moments.means, k, n_features)
-            sound &= of_shape(moments.covariances, *shape)
-        means, covariances, roots = stream.params.components
-        sound &= of_shape(stream.params.weights, k) and of_shape(means, k, n_features)
-        sound &= of_shape(covariances, *shape) and of_shape(roots, *shape)
-        sound &= all(of_shape(part, n_features) for part in stream.model.bound[:5])
-        sound &= of_shape(stream.model.bound.rows, 2, n_features)
-    if not sound:
-        raise ModelFileError("the parts of stream_ do not fit together")
+    def demand(sound: Any) -> None:
+        if not sound:
+            raise ModelFileError("the parts of stream_ do not fit together")
+
+    d = estimator.n_features_in_
+    demand(isinstance(stream, Stream) and stream.dtype in (np.float32, np.float64) and isinstance(stream.drift, Drift))
+    counting = 0
+    for rows, weight in stream.waiting:
+        demand(are(rows, of=(len(rows), d), dtype=stream.dtype))
+        demand(weight is None or are(weight, of=(len(rows),), least=0.0))
+        counting += len(rows) if weight is None else int(np.count_nonzero(weight))
+    counts = (stream.n_waiting, stream.n_counting, stream.n_rows, stream.n_batches)
+    demand(all(type(count) is int and count >= 0 for count in counts))
+    demand(counts[:2] == (sum(len(rows) for rows, _ in stream.waiting), counting))
+    demand(all(type(number) is float and number >= 0 for number in (stream.weight, stream.seen)))
+    if stream.model is None:
+        demand(stream.params is stream.expected is stream.reservoir is None and stream.means == ())
+        return
+    model, family = stream.model, stream.model.family
+    demand(isinstance(model, Mixture) and isinstance(family, Gaussian))
+    demand(family.covariance_type == estimator.covariance_type and family.reg_covar == estimator.reg_covar)
+    demand(isinstance(stream.params, MixtureParams) and isinstance(stream.params.components, GaussianParams))
+    k = model.n_components
+    shape = family.shape(k, d)
+    demand(len(stream.means) <= 2 and all(type(mean.n_batches) is int and mean.n_batches > 0 for mean in stream.means))
+    for moments in [stream.expected, *(mean.expected for mean in stream.means)]:
+        demand(isinstance(moments, Moments) and are(moments.counts, of=(k,), least=0.0))
+        demand(are(moments.means, of=(k, d)) and are(moments.covariances, of=shape))
+    means, covariances, roots = stream.params.components
+    demand(
+        are(stream.params.weights, of=(k,), least=0.0) and are(means, of=(k, d)) and are(covariances, roots, of=shape)
+    )
+    demand(are(*model.bound[:5], of=(d,)) and are(model.bound.rows, of=(2, d)))
+    demand(model.bound.dtype in (np.float32, np.float64))
+    if stream.reservoir is not None:
+        demand(isinstance(stream.reservoir, Reservoir))
+        n = len(stream.reservoir.rows)
+        demand(are(stream.reservoir.rows, of=(n, d)) and are(*stream.reservoir[1:], of=(n,)))
 
 
 # A later estimator is one more line here.
@@ -184,6 +209,8 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     loadable = LOADABLE.get(cls.__name__)
     if loadable is None or loadable.path != f"{cls.__module__}:{cls.__qualname__}":
         raise ModelFileError(f"{cls.__module__}.{cls.__qualname__} cannot be saved; {_known()}")
+    known, estimator = vars(estimator), object.__new__(cls)
+    vars(estimator).update(known)  # one state, should `partial_fit` go on in another thread meanwhile
     fitted = {name: value for name, value in vars(estimator).items() if _ATTRIBUTE.fullmatch(name)}
     if not fitted:
         raise ModelFileError(f"this {cls.__name__} is not fitted yet; call fit before save")

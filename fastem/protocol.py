@@ -125,11 +125,14 @@ class Streamed(Model, Protocol):
     def framed(self, expected: Any, block: Any) -> "Streamed":
         """Return the model with all that it took from the whole data, and that moves with them, brought up to date."""
 
-    def recall(self, params: Params) -> Any:
-        """Return statistics, per unit of weight, of which the params are the maximum without a prior."""
+    def recall(self, params: Params, weight: float) -> Any:
+        """Return statistics, per unit of weight, that are worth so much and of which the params are the maximum."""
 
-    def start_weight(self, n_features: int) -> float:
-        """Return the weight of rows that the start of a stream takes."""
+    def resumed(self, params: Params, weight: float, dtype: np.dtype) -> "Streamed":
+        """Return the model with all that it takes from the whole data, as far as the params tell it."""
+
+    def start_rows(self, n_features: int) -> int:
+        """Return the number of rows that the start of a stream takes."""
 
 
 class Renewed(Streamed, Protocol):
@@ -144,8 +147,11 @@ class Renewed(Streamed, Protocol):
     def without(self, expected: Any, params: Params, lost: np.ndarray) -> tuple["Renewed", Any, Params]:
         """Return model, statistics and parameters without some components; the last one stays."""
 
-    def reseeded(self, expected: Any, weight: float, component: int, reservoir: Any) -> Any:
-        """Return statistics with a component moved to where most rows of a `drift.Reservoir` are."""
+    def births(self, expected: Any, weight: float, component: int, reservoir: Any) -> Iterable[Any]:
+        """Yield statistics with a component moved: to where most rows of a `drift.Reservoir` are, or to share others'.
+
+        The first of them.
+        """
 
 
 class Raced(Model, Protocol):

@@ -12,6 +12,7 @@ from typing import Any
 
 _PROGRESS_SECONDS = 0.1
 _SHOWN_FEATURES = 6
+_WAITING = "a stream before its start"
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -41,12 +42,21 @@ def feature_names(estimator: Any) -> list[str]:
 
 
 def summary(estimator: Any) -> dict[str, Any]:
-    """A fitted model for machines."""
-    return {
+    """A model for machines: fitted, or a stream that waits for its start."""
+    head = {
         "class": type(estimator).__name__,
-        "n_components": len(estimator.weights_),
         "covariance_type": estimator.covariance_type,
         "features": feature_names(estimator),
+        "parameters": estimator.get_params(),
+    }
+    stream = getattr(estimator, "stream_", None)
+    if stream is not None:
+        head |= {"n_rows": stream.n_rows, "n_waiting": stream.n_waiting}
+    if not estimator.__sklearn_is_fitted__():
+        return {**head, "status": "WAITING", "message": _WAITING, "n_components": estimator.n_components}
+    return {
+        **head,
+        "n_components": len(estimator.weights_),
         "status": estimator.status_.name,
         "message": estimator.status_.value,
         "converged": estimator.converged_,
@@ -56,12 +66,15 @@ def summary(estimator: Any) -> dict[str, Any]:
         "weights": estimator.weights_,
         "means": estimator.means_,
         "covariances": estimator.covariances_,
-        "parameters": estimator.get_params(),
+        "drift_score": getattr(estimator, "drift_score_", None),
     }
 
 
 def text(estimator: Any, names: list[str] | None = None) -> str:
-    """A fitted model for people: how the fit ended, and a line a component."""
+    """A model for people: how the fit ended, and a line a component."""
+    stream: Any = getattr(estimator, "stream_", None)
+    if not estimator.__sklearn_is_fitted__():
+        return f"{' '.join(repr(estimator).split())}\nstatus          {_WAITING}; {stream.n_rows} rows came so far"
     names = names or feature_names(estimator)
     shown = names[:_SHOWN_FEATURES]
     hidden = len(names) - len(shown)
@@ -73,8 +86,15 @@ def text(estimator: Any, names: list[str] | None = None) -> str:
     lines = [
         " ".join(repr(estimator).split()),
         f"status          {estimator.status_.value} ({estimator.n_iter_} iterations)",
-        f"log-likelihood  {estimator.log_likelihood_:.10g}" if estimator.n_iter_ else "log-likelihood  unknown",
+        f"log-likelihood  {estimator.log_likelihood_:.10g}"
+        if math.isfinite(estimator.log_likelihood_)
+        else "log-likelihood  unknown",
         f"covariances     {estimator.covariance_type}",
+        *(
+            [f"stream          {stream.n_rows} rows, drift score {getattr(estimator, 'drift_score_', math.nan):.2f}"]
+            if stream
+            else []
+        ),
         "",
         "weights and means" + (f", the first {len(shown)} of {len(names)} features" if hidden else ""),
         *table,

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from fastem.data import (
 
 _BLOCK_BYTES = 2**24
 _PIECES = 16  # of a block, from as many places, where rows are to be mixed
+_DENSE = 8  # a file is gone through where more than one row in so many is wanted
 _AHEAD = 2  # blocks that wait; two more are read and used
 _ARROW_FORMATS = {".parquet": "parquet", ".arrow": "ipc", ".feather": "ipc"}
 
@@ -109,8 +110,8 @@ class Blocks:
         """
         if not isinstance(self.source, _Array):
             return self, [slice(None)]
-        n_rows, n_features = self.source.array.shape
-        block_rows = self.block_rows or _block_rows(n_features, self.source.array.itemsize)
+        n_rows, n_features = self.source.shape
+        block_rows = self.block_rows or _block_rows(n_features, self.source.dtype.itemsize)
         piece = max(1, block_rows // _PIECES)
         pieces = [slice(i * piece, min((i + 1) * piece, n_rows)) for i in rng.permutation(-(-n_rows // piece))]
         blocks = self.recut(block_rows)
@@ -270,49 +271,99 @@ class _Array:
     """An array or memory map."""
 
     def __init__(self, array: np.ndarray):
-        if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "biuf":
-            as_rows(array[:1])  # says what is wrong
-        self.array = array
+        if np.ma.is_masked(array):
+            as_rows(array)  # says what is wrong
+        _check_matrix(array[:1] if array.ndim else array)
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
 
     def parts(self, n_rows: int | None) -> Iterator[Part]:
-        n_rows = n_rows or _block_rows(self.array.shape[1], self.array.itemsize)
-        return self.read(slice(i, min(i + n_rows, len(self.array))) for i in range(0, len(self.array), n_rows))
+        n_rows = n_rows or _block_rows(self.shape[1], self.dtype.itemsize)
+        return self.read(slice(i, min(i + n_rows, self.shape[0])) for i in range(0, self.shape[0], n_rows))
 
     def read(self, pieces: Iterable[slice]) -> Iterator[Part]:
         """Copies of runs of rows."""
         for piece in pieces:
             yield np.array(self.array[piece]), None
 
-    def take(self, rows: np.ndarray) -> np.ndarray:
+    def take(self, rows: np.ndarray) -> np.ndarray | None:
         return np.asarray(self.array[rows])
+
+
+class _Header(NamedTuple):
+    """What a .npy file says of itself, and where its numbers begin."""
+
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype
+    offset: int
 
 
 class _File(_Array):
     """A .npy file: rows are read, not mapped, so that they never count as memory of the process."""
 
     def __init__(self, path: str):
-        try:
-            mapped = np.lib.format.open_memmap(path, mode="r")
-        except ValueError as error:
-            raise ValueError(f"{path} is no .npy file of numbers that can be read in blocks: {error}") from None
-        super().__init__(mapped)
-        self.path, self.offset = path, mapped.offset
+        self.path = path
+        with open(path, "rb", buffering=0) as file:
+            self.header = self._header_of(file)
+        self.shape, self.dtype = self.header.shape, self.header.dtype
+        _check_matrix(np.empty((min(self.shape[0], 1), *self.shape[1:]) if self.shape else (), self.dtype))
 
     def read(self, pieces: Iterable[slice]) -> Iterator[Part]:
-        if not self.array.flags.c_contiguous:
-            yield from super().read(pieces)
-            return
         with open(self.path, "rb", buffering=0) as file:
+            if self._header_of(file) != self.header:
+                raise _changed(f"a file {self.path} of another header")
+            n_rows, n_features = self.shape
             for piece in pieces:
-                rows = np.empty((piece.stop - piece.start, self.array.shape[1]), self.array.dtype)
-                file.seek(self.offset + piece.start * self.array.strides[0])
-                space = rows.view(np.uint8).reshape(-1).data
-                while len(space):
-                    n_bytes = file.readinto(space)
-                    if not n_bytes:
-                        raise ValueError(f"{self.path} ends before row {len(self.array)}, which its header promises")
-                    space = space[n_bytes:]
-                yield rows, None
+                first, n = piece.start, piece.stop - piece.start
+                if self.header.is_fortran:
+                    columns = np.empty((n_features, n), self.dtype)
+                    for j, column in enumerate(columns):
+                        self._fill(file, column, j * n_rows + first)
+                    yield columns.T, None
+                else:
+                    rows = np.empty((n, n_features), self.dtype)
+                    self._fill(file, rows.reshape(-1), first * n_features)
+                    yield rows, None
+
+    def take(self, rows: np.ndarray) -> np.ndarray | None:
+        if self.header.is_fortran or len(rows) * _DENSE > self.shape[0]:
+            return None
+        taken = np.empty((len(rows), self.shape[1]), self.dtype)
+        with open(self.path, "rb", buffering=0) as file:
+            for place, row in zip(taken, rows.tolist(), strict=True):
+                self._fill(file, place, row * self.shape[1])
+        return taken
+
+    def _header_of(self, file: BinaryIO) -> _Header:
+        try:
+            version = np.lib.format.read_magic(file)
+            if version not in _READERS:
+                raise ValueError(f"its format has version {version}")
+            shape, is_fortran, dtype = _READERS[version](file)
+            if dtype.hasobject:
+                raise ValueError("it holds Python objects")
+        except ValueError as error:
+            raise ValueError(f"{self.path} is no .npy file of numbers that can be read in blocks: {error}") from None
+        return _Header(shape, is_fortran and len(shape) > 1, dtype, file.tell())
+
+    def _fill(self, file: BinaryIO, numbers: np.ndarray, first: int) -> None:
+        """Read a contiguous run of numbers from the place of number `first`."""
+        file.seek(self.header.offset + first * self.dtype.itemsize)
+        space = numbers.view(np.uint8).data
+        while len(space):
+            n_bytes = file.readinto(space)  # type: ignore[attr-defined]
+            if not n_bytes:
+                raise ValueError(f"{self.path} ends before row {self.shape[0]}, which its header promises")
+            space = space[n_bytes:]
+
+
+_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def _check_matrix(rows: np.ndarray) -> None:
+    """Refuse what holds no rows of numbers, by its first row."""
+    if rows.ndim != 2 or not rows.shape[1] or rows.dtype.kind not in "biuf":
+        as_rows(rows)  # says what is wrong
 
 
 class _Pieces:
@@ -339,11 +390,21 @@ class _Callable:
             )
         for block in blocks:
             rows, weight = block if isinstance(block, tuple) and len(block) == 2 else (block, None)
-            # copied, as the caller may use one buffer for all
-            yield np.array(rows) if isinstance(rows, np.ndarray) else rows, None if weight is None else np.array(weight)
+            yield _copied(rows), None if weight is None else _copied(weight)
 
     def take(self, rows: np.ndarray) -> None:
         return None
+
+
+def _copied(values: Any) -> Any:
+    """A copy of numbers, as the caller may use one buffer for all; what is no numbers is refused elsewhere."""
+    if np.ma.isMaskedArray(values) or hasattr(values, "tocsr"):
+        return values
+    try:
+        array = np.array(values)
+    except ValueError:  # ragged
+        return values
+    return array if array.dtype.kind in "biuf" else values
 
 
 class _Arrow:
@@ -436,7 +497,7 @@ def _recut(parts: Iterator[Part], n_rows: int | None) -> Generator[Part, None, N
 def _converted(rows: Any, dtype: np.dtype, first_row: int, width: int) -> np.ndarray:
     where = f"the block of X that begins at row {first_row}"
     array = np.asarray(rows) if not isinstance(rows, np.ndarray) else rows
-    if array.ndim != 2 or array.dtype.kind not in "biuf":
+    if array.ndim != 2 or array.dtype.kind not in "biuf" or np.ma.isMaskedArray(array):
         as_rows(rows, where)  # says what is wrong
         array = np.asarray(rows, np.float64)
     if array.shape[1] != width:

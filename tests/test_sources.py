@@ -1,6 +1,7 @@
 """Rows that are read in blocks: the same answers as in memory, whatever they come from, and clear refusals."""
 
 import itertools
+import pickle
 import threading
 
 import numpy as np
@@ -361,3 +362,65 @@ def test_rows_of_whole_numbers_become_floats(rng, tmp_path):
     options = {"random_state": 0, "reg_covar": 1e-3}
     file, array = (GaussianMixture(2, **options).fit(source) for source in (tmp_path / "X.npy", X))
     assert np.array_equal(file.means_, array.means_)
+
+
+def test_masked_blocks_are_refused(rng):
+    masked = np.ma.masked_greater(rng.normal(size=(100, 2)), 1.0)
+    for source in (Blocks(lambda: iter([masked])), Blocks(lambda: iter([(np.ones((100, 2)), masked[:, 0])]))):
+        with pytest.raises(ValueError, match="masked"):
+            GaussianMixture().fit(source)
+    with pytest.raises(ValueError, match="masked"):
+        Blocks(masked)
+
+
+def test_blocks_that_share_memory_as_tables(rng):
+    pandas = pytest.importorskip("pandas")
+    X = rng.normal(size=(1000, 2))
+
+    def blocks():
+        buffer = np.empty((100, 2))
+        for first in range(0, 1000, 100):
+            buffer[:] = X[first : first + 100]
+            yield pandas.DataFrame(buffer, copy=False)
+
+    np.testing.assert_array_equal(np.concatenate([rows for rows, _ in Blocks(blocks, 1000)]), X)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_file_that_is_cut_short_or_replaced_ends_with_an_error(order, rng, tmp_path):
+    path = tmp_path / "X.npy"
+    np.save(path, np.asarray(rng.normal(size=(5000, 2)), order=order))
+    blocks = Blocks(path, 1000)
+    assert len(pickle.dumps(blocks)) < 2000
+    data = open_data(blocks)
+    np.save(path, np.asarray(rng.normal(size=(12_000, 2)), np.float32, order=order))
+    with pytest.raises(ValueError, match="another header"):
+        list(data)
+    with open(path, "r+b") as file:
+        file.truncate(5000)
+    cut = Blocks(path, 1000)
+    with pytest.raises(ValueError, match=r"ends before row 12000"):
+        GaussianMixture().fit(cut)
+    if order == "C":
+        with pytest.raises(ValueError, match=r"ends before row 12000"):
+            cut.take(np.array([3, 11_999]))
+    else:
+        assert cut.take(np.array([3])) is None
+
+
+def test_rows_of_files_are_taken_by_number(rng, tmp_path):
+    X = rng.normal(size=(1000, 3))
+    np.save(tmp_path / "X.npy", X)
+    blocks, rows = Blocks(tmp_path / "X.npy"), np.array([1, 5, 999])
+    np.testing.assert_array_equal(blocks.take(rows), X[rows])
+    assert blocks.take(np.arange(500)) is None  # a pass is faster
+    np.testing.assert_array_equal(open_data(blocks).take(np.arange(500)).blocks[0].X, X[:500])
+
+
+def test_fit_predict_of_a_file_is_refused_before_the_fit(rng, tmp_path):
+    np.save(tmp_path / "X.npy", rng.normal(size=(100, 2)))
+    gm = GaussianMixture()
+    with pytest.raises(TypeError, match="rows in memory"):
+        gm.fit_predict(tmp_path / "X.npy")
+    assert not hasattr(gm, "means_")
+    assert gm.fit_predict(np.load(tmp_path / "X.npy", mmap_mode="r")).shape == (100,)

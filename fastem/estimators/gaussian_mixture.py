@@ -4,6 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -136,6 +137,10 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
         Weight of the rows of `fit` and of all `partial_fit` since.
     stream_ : fastem.online.Stream
         What `partial_fit` knows beside the parameters; only after it.
+    drift_score_ : float
+        Of `partial_fit`: by how many standard deviations the mean log-density of the last batches, each under the
+        parameters that had not seen it, lies below that of those before. Within 3 or so while nothing changes; NaN for
+        the first 16 batches.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Only if X had string column names.
@@ -166,6 +171,17 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
     2
     """
 
+    _LEARNED = ("weights_", "means_", "covariances_", "precisions_cholesky_", "precisions_")
+    _OF_THE_MODEL = (
+        "n_components",
+        "covariance_type",
+        "reg_covar",
+        "weight_concentration_prior",
+        "mean_prior",
+        "mean_precision_prior",
+        "degrees_of_freedom_prior",
+        "covariance_prior",
+    )
     _parameter_constraints: ClassVar[dict] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
@@ -355,7 +371,7 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
     def _fit(self, X, sample_weight, callbacks):
         data = self._check_data(X, sample_weight)
         start = None
-        if self.warm_start and hasattr(self, "means_"):
+        if self.warm_start and self.__sklearn_is_fitted__():
             last = np.shape(self.means_), np.shape(self.covariances_)
             wanted = (
                 (self.n_components, data.n_features),
@@ -389,19 +405,27 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
             random_state=seed,
             callbacks=[*callbacks, *self._reporters()],
         )
-        self.n_features_in_ = data.n_features
-        self.n_samples_seen_ = data.total_weight
-        self.__dict__.pop("stream_", None)
-        self._set_params(result.params)
-        self.converged_ = result.status is Status.CONVERGED
-        self.status_ = result.status
-        self.n_iter_ = result.n_iter
-        self.lower_bounds_ = (result.history / data.total_weight).tolist()
-        self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else -math.inf
-        self.log_likelihood_ = float(result.log_likelihood)
+        bounds = (result.history / data.total_weight).tolist()
+        learned = {
+            **self.__dict__,
+            **self._attributes(result.params),
+            "n_features_in_": data.n_features,
+            "n_samples_seen_": data.total_weight,
+            "converged_": result.status is Status.CONVERGED,
+            "status_": result.status,
+            "n_iter_": result.n_iter,
+            "lower_bounds_": bounds,
+            "lower_bound_": bounds[-1] if bounds else -math.inf,
+            "log_likelihood_": float(result.log_likelihood),
+        }
+        for name in ("stream_", "drift_score_", "_estimate", "_checked"):
+            learned.pop(name, None)
+        self.__dict__ = learned  # at once, for those who predict meanwhile
 
     def fit_predict(self, X, y=None, sample_weight=None):
         """Fit, then return the most probable component (n_samples,) of each row: `fit(X).predict(X)`."""
+        if is_source(X) and not isinstance(X, np.ndarray):
+            raise TypeError("fit_predict takes rows in memory; for others call fit(X), then predict block by block")
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
     def predict(self, X):
@@ -486,12 +510,12 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
             raise ValueError(f"n_bootstrap must be an integer of at least 2; got {n_bootstrap!r}")
         rows = self._check_rows(X, reset=False)
         data, params = as_data(rows, sample_weight), self._params()
-        model = self._model().prepare(data)
+        model = self._fitted_model().prepare(data)
         if method == "information":
             return information(model.in_double(), params, data)
         seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
         tol = min(self._resolved(warm=True)["tol"], _BOOTSTRAP_TOL)
-        return bootstrap(self._model(), params, data, int(n_bootstrap), np.random.default_rng(seed), tol, _MANY)
+        return bootstrap(self._fitted_model(), params, data, int(n_bootstrap), np.random.default_rng(seed), tol, _MANY)
 
     def marginal(self, columns) -> "GaussianMixture":
         """Mixture of some of the columns, by number or name.
@@ -683,7 +707,12 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
     def _params(self) -> MixtureParams:
         """Attributes as parameters, checked: users set them by hand, and the kernels index by their shapes."""
         family = Gaussian(self.covariance_type)
-        known = self.__dict__.copy()  # at once: `partial_fit` may go on in another thread
+        known = self.__dict__  # another one after each `partial_fit`, which may go on in another thread
+        given = [name for name in self._LEARNED if name in known]
+        if not given and (found := self._estimated()) is not None:
+            return found.params
+        if "stream_" in known and len(given) < len(self._LEARNED) and (found := self._estimated()) is not None:
+            known = {**found.attributes(self._attributes), **known}
         means = finite_array("means_", known["means_"], 2)
         weights = finite_array("weights_", known["weights_"], 1)
         roots = as_numbers("precisions_cholesky_", known["precisions_cholesky_"]).astype(np.float64)
@@ -714,8 +743,12 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
             "precisions_": precisions,
         }
 
+    def _fitted_model(self) -> Mixture:
+        """The model with as many components as were kept."""
+        return replace(self._model(), n_components=len(self.means_), start="kmeans")
+
     def _n_parameters(self) -> int:
-        return self._model().n_parameters(self.means_.shape[1])
+        return self._fitted_model().n_parameters(self.means_.shape[1])
 
     def _reporters(self) -> list[Callable[[Iteration], None]]:
         if not self.verbose:

@@ -2,8 +2,9 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -13,21 +14,49 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastem.data import Data, as_part_of_weight, as_rows
 from fastem.em import fit
-from fastem.online import BATCH, Online, Stream, estimate, feed
+from fastem.online import BATCH, Online, Stream, estimate, feed, resume
 from fastem.protocol import Status
 
 _START_STEPS = 20  # of EM on the rows of the start
 
 
+class Estimate:
+    """Parameters that a stream has come to, and attributes that show them, computed when they are asked for.
+
+    Two threads that ask at once both compute the same.
+    """
+
+    def __init__(self, stream: Stream):
+        self.stream = stream
+        self._params: Any = None
+        self._attributes: dict[str, Any] | None = None
+
+    @property
+    def params(self) -> Any:
+        if self._params is None:
+            self._params = estimate(self.stream)
+        return self._params
+
+    def attributes(self, show: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        if self._attributes is None:
+            self._attributes = show(self.params)
+        return self._attributes
+
+
 class Streaming:
     """What `partial_fit` needs beside the estimator's model.
 
-    All that a call learns is put into the attributes in one step, so that a prediction in another thread sees one state
-    or the next, never a mixture of both.
+    All that a call learns takes effect in one assignment of the instance's dictionary, so that a prediction in another
+    thread sees one state or the next, never a mixture of both. Attributes that are parameters are not in it, but are
+    computed when they are read.
     """
 
+    _LEARNED: ClassVar[tuple[str, ...]]  # attributes that are parameters
+    _OF_THE_MODEL: ClassVar[tuple[str, ...]]  # constructor parameters that a stream cannot change
+    _parameter_constraints: ClassVar[dict]
     online: Online | None
     batch_size: int | None
+    n_threads: Any
     n_init: int
     split_merge: bool
     random_state: Any
@@ -38,20 +67,36 @@ class Streaming:
     _attributes: Any
     _validate_params: Any
 
+    def __getattr__(self, name: str) -> Any:
+        if name in type(self)._LEARNED and (found := self._estimated()) is not None:
+            return found.attributes(self._attributes)[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "means_")
+        return "means_" in self.__dict__ or self._estimated() is not None
+
+    def _estimated(self) -> Estimate | None:
+        """What the stream has come to, or None before its start."""
+        known = self.__dict__
+        stream, found = known.get("stream_"), known.get("_estimate")
+        if stream is None or stream.model is None:
+            return None
+        if found is None or found.stream is not stream:
+            found = known["_estimate"] = Estimate(stream)
+        return found
 
     def partial_fit(self, X, y=None, sample_weight=None):
         """Learn from more rows of a stream, each once.
 
-        The first rows make the start: at least 1000, and ten for each mean and component. Until there are so many,
-        nothing can be predicted. Then each `batch_size` rows make a step of stepwise EM; rows wait until there
-        are so many. It makes no difference how rows are split into calls. `fit` begins anew; `partial_fit` never does.
+        The first rows make the start: 1000, or ten for each component and each of its `n_features + 1` means and
+        weight if these are more. Until there are so many, nothing can be predicted. After a fit there is no start.
+        Then each `batch_size` rows make a step of stepwise EM; rows wait until there are so many. It makes no
+        difference how rows are split into calls. `fit` begins anew; `partial_fit` never does.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            May be empty. The first rows decide whether float32 or float64 is computed in.
+            An array may be empty. The first rows decide whether float32 or float64 is computed in.
         y : Ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative; 2 counts as two rows.
@@ -63,7 +108,9 @@ class Streaming:
         Raises
         ------
         ValueError
-            If X or the weights cannot be used, or the start or a step collapses; the estimator is as before the call.
+            If X or the weights cannot be used, the start or a step collapses, or a parameter of the model was changed
+            since the stream began; the estimator is as before the call. Should rows of earlier calls, which wait, be
+            the cause, `discard_waiting` drops them.
 
         References
         ----------
@@ -86,25 +133,50 @@ class Streaming:
                 self._learn(X, sample_weight)
         return self
 
+    def discard_waiting(self):
+        """Drop the rows of `partial_fit` that no step has taken yet.
+
+        Returns
+        -------
+        self
+
+        Examples
+        --------
+        >>> import numpy as np, fastem
+        >>> gm = fastem.GaussianMixture(2).partial_fit(np.full((10, 1), 1e9)).discard_waiting()
+        >>> gm.stream_.n_waiting, gm.n_samples_seen_
+        (0, 0.0)
+        """
+        known = self.__dict__
+        stream = known.get("stream_")
+        if stream is not None:
+            weight = sum(len(rows) if w is None else float(w.sum()) for rows, w in stream.waiting)
+            emptied = stream._replace(waiting=(), n_waiting=0, n_counting=0)
+            known.update(stream_=emptied, n_samples_seen_=known["n_samples_seen_"] - weight)
+        return self
+
     def _check_fitted(self) -> None:
         stream = self.__dict__.get("stream_")
-        if stream is not None and not hasattr(self, "means_"):
-            needed = self._start_weight(self.n_features_in_)
+        if stream is not None and not self.__sklearn_is_fitted__():
+            needed = self._model().start_rows(self.n_features_in_)
             raise NotFittedError(
-                f"the start of a stream takes rows of a weight of {needed:g}, and {stream.weight_waiting:g} came so "
-                "far; call partial_fit with more, or fit"
+                f"the start of a stream takes {needed} rows, and {stream.n_counting} came so far; call partial_fit "
+                "with more, or fit"
             )
         check_is_fitted(self)
 
     def _learn(self, X, sample_weight) -> None:
         known = self.__dict__
-        stream = known.get("stream_")
-        if stream is None:
-            self._validate_params()
-            stream = Stream()
-        online = self.online or Online()
+        stream = known.get("stream_") or Stream()
+        arguments = [known[name] for name in self._parameter_constraints]
+        checked = known.get("_checked")
+        if checked is None or any(one is not two for one, two in zip(arguments, checked, strict=True)):
+            self._check_arguments(stream, checked)
         is_empty = isinstance(X, np.ndarray) and X.ndim == 2 and len(X) == 0 and X.shape[1] > 0
         rows = X if is_empty else as_rows(X)
+        if stream.dtype is not None and rows.dtype != stream.dtype:
+            with np.errstate(over="ignore"):  # becomes infinity, which is refused
+                rows = as_rows(rows.astype(stream.dtype)) if len(rows) else rows
         first = "n_features_in_" not in known
         named = hasattr(X, "columns")
         if first or named or "feature_names_in_" in known or rows.shape[1] != known["n_features_in_"]:
@@ -112,12 +184,32 @@ class Streaming:
         weight = None if sample_weight is None else as_part_of_weight(sample_weight, len(rows))[:, 0]
         if is_empty:
             return
-        seen = known.get("n_samples_seen_", 0.0) + (len(rows) if weight is None else float(weight.sum()))
-        start_weight = math.inf if stream.model is not None else self._start_weight(rows.shape[1])
-        after = feed(stream, (rows, weight), online, self.batch_size or BATCH, start_weight, self._start)
-        learned = {"stream_": after, "n_samples_seen_": seen}
-        if after.seen != stream.seen:
-            learned |= self._attributes(estimate(after))
+        with np.errstate(over="ignore"):
+            seen = known.get("n_samples_seen_", 0.0) + (len(rows) if weight is None else float(weight.sum()))
+        if seen == math.inf:
+            raise ValueError("sample_weight sums to infinity with those of earlier calls; divide all by a constant")
+        start_rows = 0
+        if stream.model is None and self.__sklearn_is_fitted__():
+            stream = resume(self._model(), self._params(), known.get("n_samples_seen_", 0.0), rows.dtype)
+        elif stream.model is None:
+            start_rows = self._model().start_rows(rows.shape[1])
+        elif stream.model.n_threads != self.n_threads:
+            stream = stream._replace(model=replace(stream.model, n_threads=self.n_threads))
+        try:
+            after = feed(
+                stream, (rows, weight), self.online or Online(), self.batch_size or BATCH, start_rows, self._start
+            )
+        except ValueError as error:
+            if stream.n_waiting == 0:
+                raise
+            raise type(error)(
+                f"{error}. {stream.n_waiting} rows of earlier calls are among those that were tried; discard_waiting() "
+                "drops them"
+            ) from error
+        learned = {**known, "stream_": after, "n_samples_seen_": seen, "_checked": arguments}
+        if after.seen != stream.seen or (after.model is not None and stream.model is None):
+            for name in self._LEARNED:
+                learned.pop(name, None)
             learned |= {
                 "converged_": False,
                 "status_": Status.STREAMED,
@@ -127,24 +219,29 @@ class Streaming:
                 "log_likelihood_": math.nan,
                 "drift_score_": after.drift.score,
             }
-        self.__dict__.update(learned)  # at once, for those who predict meanwhile
+        self.__dict__ = learned  # at once, for those who predict meanwhile
 
-    def _start_weight(self, n_features: int) -> float:
-        if hasattr(self, "means_"):  # from a fit
-            return float(self.batch_size or BATCH)
-        return self._model().start_weight(n_features)
+    def _check_arguments(self, stream: Stream, checked: list[Any] | None) -> None:
+        """Refuse constructor parameters that are bad, or that a stream cannot change."""
+        self._validate_params()
+        if stream.model is None or checked is None:
+            return
+        for name, before in zip(self._parameter_constraints, checked, strict=True):
+            now = self.__dict__[name]
+            if name in self._OF_THE_MODEL and now is not before and not np.array_equal(now, before):
+                raise ValueError(
+                    f"{name} was {before!r} when the stream began and is {now!r} now; set it back, or begin anew with "
+                    "sklearn.base.clone or fit"
+                )
 
-    def _start(self, data: Data) -> tuple[Any, Any, float]:
-        """Model and parameters from the first rows, or from the last fit; and the weight that these are worth."""
-        if hasattr(self, "means_"):
-            fitted = self.__dict__.get("n_samples_seen_", 0.0) - self.__dict__.get("stream_", Stream()).weight_waiting
-            return self._model().prepare(data), self._params(), fitted
+    def _start(self, data: Data) -> tuple[Any, Any]:
+        """Model and parameters from the first rows."""
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         options = {"n_init": self.n_init, "split_merge": self.split_merge, **self._resolved(warm=False)}
         result = fit(self._model(), data, random_state=seed, max_iter=_START_STEPS, **options)
         if result.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
-        return result.model, result.params, 0.0
+        return result.model, result.params
 
 
 @contextlib.contextmanager
@@ -154,6 +251,5 @@ def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        estimator.__dict__.clear()
-        estimator.__dict__.update(before)
+        estimator.__dict__ = before  # at once, for those who predict meanwhile
         raise

@@ -41,6 +41,7 @@ _DEPENDENT = 1 / (16 * np.finfo(np.float64).eps)
 _INFLATED = 1e3
 _TINY = np.finfo(np.float64).tiny
 _EXACT = np.dtype(np.float64)
+_HALVES = 0.8  # standard deviations from the mean to those of its halves: less than 1, the longest
 _GUARD_ROWS = 0.01  # that the prior of a race is worth
 _FAR = 100.0  # logarithms of standard deviations, in the frame, that are no longer taken seriously
 _EPS = {np.dtype(dtype): float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
@@ -358,12 +359,7 @@ class Gaussian:
     def about_means(self, moments: Moments, frame: Frame, feature_map: int) -> Layout | None:
         """Layout that takes every sum about the means of `moments`, or None if sums about the frame are as good."""
         n_components, n_features = moments.means.shape
-        variances = moments.covariances
-        if self._is_matrix:
-            variances = np.diagonal(variances, axis1=-2, axis2=-1)
-        elif variances.ndim == 1:
-            variances = variances[:, None]
-        variances = variances * frame.scale**2
+        variances = self._variances(moments) * frame.scale**2
         limit = np.finfo(np.float64).eps / _THIN * frame.reach**2
         if (variances >= limit).all():
             return None
@@ -372,8 +368,14 @@ class Gaussian:
         means = (moments.means - frame.center) * frame.scale
         return Layout(feature_map, np.arange(n_components), _pack_whiteners(whiteners, means))
 
-    def maximize(self, moments: Moments, old: GaussianParams | None, granule: np.ndarray) -> GaussianParams:
-        """Posterior mode (maximum likelihood without a prior) of means and covariances given the moments."""
+    def maximize(
+        self, moments: Moments, old: GaussianParams | None, granule: np.ndarray, fewest: float = 0.0
+    ) -> GaussianParams:
+        """Posterior mode (maximum likelihood without a prior) of means and covariances given the moments.
+
+        Components that count fewer rows than `fewest` keep their old covariance, unless a prior or other components
+        tell it.
+        """
         counts, means, covariances = moments
         empty = counts <= _TINY
         if old is None:
@@ -390,8 +392,11 @@ class Gaussian:
         if self._is_matrix:  # symmetric to the last bit
             covariances = 0.5 * (covariances + np.swapaxes(covariances, -1, -2))
         covariances = self._regularized(covariances)
-        if old is not None and empty.any() and not prior.has_scale and self.covariance_type != "tied":
-            covariances[empty] = old.covariances[empty]
+        if old is not None and not prior.has_scale and self.covariance_type != "tied":
+            few = counts <= max(_TINY, np.nextafter(fewest, 0.0))
+            if few.any():
+                covariances = covariances.copy()
+                covariances[few] = old.covariances[few]
         return GaussianParams(means, covariances, self.precisions_cholesky(covariances, granule))
 
     def blend(self, one: Moments, two: Moments, share: float) -> Moments:
@@ -428,9 +433,17 @@ class Gaussian:
             distances = ((variances + gaps**2) * roots**2).sum(axis=1)
         return self._log_constants(params) - 0.5 * distances
 
-    def recall(self, counts: np.ndarray, params: GaussianParams) -> Moments:
-        """Moments whose maximum without a prior are the parameters."""
-        return Moments(counts, params.means, self._regularized(params.covariances, -1.0))
+    def recall(self, counts: np.ndarray, params: GaussianParams, weight: float) -> Moments:
+        """Moments, of rows of some weight, whose maximum are the parameters."""
+        means, covariances = params.means, self._regularized(params.covariances, -1.0)
+        if self.prior is None or weight == 0:
+            return Moments(counts, means, covariances)
+        rows = weight * counts
+        kept = np.maximum(1.0 - self._pull(rows), _TINY)[:, None]
+        means = np.where(rows[:, None] > 0, self.resolved.mean + (means - self.resolved.mean) / kept, means)
+        mass, total, scatter = self._prior_terms(rows, means)
+        covariances = (covariances * total - scatter - self.resolved.scale) / np.maximum(mass, _TINY)
+        return Moments(counts, means, covariances)
 
     def reseeded(self, moments: Moments, weight: float, component: int, reservoir: Any) -> Moments:
         """Moments with a component moved to where the rows of a reservoir are densest.
@@ -439,10 +452,7 @@ class Gaussian:
         the moments are worth in rows.
         """
         n_features = moments.means.shape[1]
-        covariances = moments.covariances if self._is_matrix else np.atleast_2d(moments.covariances.T).T
-        if self.covariance_type != "tied":
-            covariances = np.einsum("k,k...->...", moments.counts, covariances) / moments.counts.sum()
-        mean = covariances if self._is_matrix else np.diag(np.broadcast_to(covariances, n_features))
+        mean = self._mean_covariance(moments)
         rows = reservoir.rows[reservoir.densest(np.linalg.inv(np.linalg.cholesky(mean)).T)]
         few = n_features + 1
         spread = (len(rows) * np.cov(rows.T, bias=True).reshape(mean.shape) + few * mean) / (len(rows) + few)
@@ -454,53 +464,92 @@ class Gaussian:
             covariances[component] = {"full": spread, "diag": variances}.get(self.covariance_type, variances.mean())
         return Moments(counts / counts.sum(), means, covariances)
 
+    def longest_axes(self, moments: Moments) -> np.ndarray:
+        """Axis (K, D) of one standard deviation on which each component is longest, compared to the mean covariance."""
+        if self.covariance_type != "full":
+            variances = np.broadcast_to(self._variances(moments), moments.means.shape)
+            axes = np.zeros(moments.means.shape)
+            longest = np.argmax(variances / np.diagonal(self._mean_covariance(moments)), axis=1)
+            axes[np.arange(len(axes)), longest] = np.sqrt(np.take_along_axis(variances, longest[:, None], 1))[:, 0]
+            return axes
+        lower = np.linalg.cholesky(self._mean_covariance(moments))
+        whitener = np.linalg.inv(lower)
+        values, vectors = np.linalg.eigh(whitener @ moments.covariances @ whitener.T)
+        return np.sqrt(np.maximum(values[:, -1:], 0.0)) * (vectors[:, :, -1] @ lower.T)
+
+    def halved(self, moments: Moments, component: int, k: int, axis: np.ndarray) -> Moments:
+        """Moments with half of component k given to another, which loses its own; those of both together stay."""
+        counts, means = moments.counts.copy(), moments.means.copy()
+        counts[component] = counts[k] = 0.5 * counts[k]
+        gap = _HALVES * axis
+        means[component], means[k] = moments.means[k] + gap, moments.means[k] - gap
+        covariances = moments.covariances.copy()
+        if self.covariance_type == "tied":
+            covariances -= 2.0 * counts[k] * gap[:, None] * gap
+        else:
+            squares = {"full": gap[:, None] * gap, "diag": gap**2}.get(self.covariance_type, np.mean(gap**2))
+            covariances[component] = covariances[k] = covariances[k] - squares
+        return Moments(counts / counts.sum(), means, covariances)
+
     def spread(self, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
         """Mean (D,) and variances (D,) of all rows of the moments."""
         shares = moments.counts / moments.counts.sum()
         mean = np.einsum("k,kd->d", shares, moments.means)
-        variances = moments.covariances
-        if self._is_matrix:
-            variances = np.diagonal(variances, axis1=-2, axis2=-1)
-        elif variances.ndim == 1:
-            variances = variances[:, None]
-        gaps = moments.means - mean
-        return mean, np.einsum("k,kd->d", shares, np.broadcast_to(variances, gaps.shape) + gaps**2)
+        return mean, np.einsum("k,kd->d", shares, self._variances(moments) + (moments.means - mean) ** 2)
 
-    def starved(self, moments: Moments, old: GaussianParams) -> Moments:
-        """Moments in which components of too few rows to tell their covariance keep the old one."""
-        few = moments.counts < self.fewest_rows(moments.means.shape[1])
-        if not few.any() or self.covariance_type == "tied" or self.resolved.has_scale:
-            return moments
-        covariances = moments.covariances.copy()
-        covariances[few] = self._regularized(old.covariances[few], -1.0)
-        return moments._replace(covariances=covariances)
+    def _variances(self, moments: Moments) -> np.ndarray:
+        """Variances of the columns in each component: (K, D), or a shape that broadcasts to it."""
+        if self._is_matrix:
+            return np.diagonal(moments.covariances, axis1=-2, axis2=-1)
+        return np.atleast_2d(moments.covariances.T).T
+
+    def overall_covariance(self, moments: Moments) -> np.ndarray:
+        """Covariance (D, D) of all rows of the moments."""
+        shares = moments.counts / moments.counts.sum()
+        gaps = moments.means - np.einsum("k,kd->d", shares, moments.means)
+        return self._mean_covariance(moments) + np.einsum("k,ki,kj->ij", shares, gaps, gaps)
+
+    def _mean_covariance(self, moments: Moments) -> np.ndarray:
+        """Mean (D, D) of the covariances, weighted by the counts."""
+        mean = moments.covariances
+        if self.covariance_type != "tied":
+            mean = np.einsum("k,k...->...", moments.counts, mean) / moments.counts.sum()
+        return mean if self._is_matrix else np.diag(np.broadcast_to(mean, moments.means.shape[1]))
 
     def _with_prior(self, counts, means, covariances) -> tuple[np.ndarray, np.ndarray]:
         """Posterior modes of means and covariances (Fraley & Raftery 2007, table 2 and section 3)."""
+        mass, total, scatter = self._prior_terms(counts, means)
+        covariances = covariances * (mass / total) + (scatter + self.resolved.scale) / total
+        return means - self._pull(counts)[:, None] * (means - self.resolved.mean), covariances
+
+    def _pull(self, counts: np.ndarray) -> np.ndarray:
+        """Part (K,) of the way to the prior's mean that means are drawn."""
+        return self.resolved.mean_precision / np.maximum(counts + self.resolved.mean_precision, _TINY)
+
+    def _prior_terms(self, counts: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weight of the rows in a covariance, this with the prior's, and scatter of the means about the prior's."""
         prior = self.resolved
         n_components, n_features = means.shape
-        share = prior.mean_precision / np.maximum(counts + prior.mean_precision, _TINY)
-        gaps, pull = means - prior.mean, counts * share
+        gaps, pull = means - prior.mean, counts * self._pull(counts)
         added = float(prior.mean_precision > 0)
         extra = prior.exponent(self.covariance_type, n_features)
         if self.covariance_type == "full":
             mass = counts[:, None, None]
-            weight = mass + added + extra
+            total = mass + added + extra
             scatter = pull[:, None, None] * gaps[:, :, None] * gaps[:, None, :]
         elif self.covariance_type == "tied":
             mass = counts.sum()
-            weight = mass + n_components * added + extra
+            total = mass + n_components * added + extra
             scatter = (gaps * pull[:, None]).T @ gaps
         elif self.covariance_type == "diag":
             mass = counts[:, None]
-            weight = mass + added + extra
+            total = mass + added + extra
             scatter = pull[:, None] * gaps**2
         else:
             mass = n_features * counts
-            weight = mass + n_features * added + extra
+            total = mass + n_features * added + extra
             scatter = pull * (gaps**2).sum(axis=1)
-        weight = np.maximum(weight, _TINY)
-        return means - share[:, None] * gaps, covariances * (mass / weight) + (scatter + prior.scale) / weight
+        return mass, np.maximum(total, _TINY), scatter
 
     def _regularized(self, covariances: np.ndarray, sign: float = 1.0) -> np.ndarray:
         """Covariances with reg_covar added, or, with sign -1, taken away again."""

@@ -242,7 +242,7 @@ class Mixture:
     def maximize(self, expected: Moments, weight: float, params: MixtureParams) -> MixtureParams:
         """M-step for statistics that are worth so much weight of rows."""
         moments = expected._replace(counts=weight * expected.counts)
-        return self._maximized(self.family.starved(moments, params.components), weight, params)
+        return self._maximized(moments, weight, params, self.family.fewest_rows(moments.means.shape[1]))
 
     @_same_bits
     def expected_log_likelihood(self, expected: Moments, params: MixtureParams) -> float:
@@ -252,9 +252,22 @@ class Mixture:
         some = counts > 0
         return float((counts * (log_densities + np.where(some, _log(params.weights), 0.0)))[some].sum())
 
-    def recall(self, params: MixtureParams) -> Moments:
-        """Moments that the parameters are those of."""
-        return self.family.recall(params.weights, params.components)
+    def recall(self, params: MixtureParams, weight: float) -> Moments:
+        """Moments of rows of some weight, of which the parameters are the maximum."""
+        extra = self.weight_concentration - 1.0
+        counts = params.weights
+        if extra > 0 and weight > 0:
+            counts = np.maximum(counts * (weight + len(counts) * extra) - extra, 0.0) / weight
+        return self.family.recall(counts, params.components, weight)
+
+    @_same_bits
+    def resumed(self, params: MixtureParams, weight: float, dtype: np.dtype) -> "Mixture":
+        """The model with the frame and the prior that follow from the moments of the parameters."""
+        moments = Moments(params.weights, *params.components[:2])
+        mean, variance = self.family.spread(moments)
+        family = self.family.resolve_prior(mean, self.family.overall_covariance(moments), self.n_components)
+        frame = family.frame(Summary(weight, mean, variance, mean, mean), dtype)
+        return replace(self, family=family, frame=frame, start="kmeans")
 
     def short_of_rows(self, expected: Moments, weight: float) -> np.ndarray:
         """Numbers of components that count fewer rows than tell their covariance."""
@@ -275,14 +288,19 @@ class Mixture:
         return model, moments, params
 
     @_same_bits
-    def reseeded(self, expected: Moments, weight: float, component: int, reservoir: Any) -> Moments:
-        """Moments with a component moved to where the rows of a reservoir are densest."""
-        return self.family.reseeded(expected, weight, component, reservoir)
+    def births(self, expected: Moments, weight: float, component: int, reservoir: Any) -> list[Moments]:
+        """Moments with a component moved to where a reservoir is densest, or with half of one of the longest."""
+        family = self.family
+        born = [family.reseeded(expected, weight, component, reservoir)]
+        axes = family.longest_axes(expected)
+        longest = np.argsort(-(axes**2).sum(axis=1), kind="stable")
+        halved = [k for k in longest if k != component][:_SPLITS]
+        return born + [family.halved(expected, component, k, axes[k]) for k in halved]
 
     def framed(self, expected: Moments, block: Block) -> "Mixture":
         """The model with a frame that suits the next block of rows that move."""
         mean, variance = self.family.spread(expected)
-        low, high = column_extremes(block.X)
+        low, high = column_extremes(block.X if len(block.weight) == 0 else block.X[block.weight[:, 0] > 0])
         summary = Summary(block.total_weight, mean, variance, np.minimum(low, mean), np.maximum(high, mean))
         return replace(self, frame=self.family.frame(summary, self.bound.dtype))
 
@@ -302,9 +320,9 @@ class Mixture:
             raise ValueError("start gives one start for all rows, so that none can race; use n_race=0")
         return replace(self, start=TURNS[number % len(TURNS)]) if self.start == "kmeans" else self
 
-    def start_weight(self, n_features: int) -> float:
-        """Weight of rows that the start of a stream takes."""
-        return float(max(_START_ROWS, _START_ROWS_PER_NUMBER * self.n_components * (n_features + 1)))
+    def start_rows(self, n_features: int) -> int:
+        """Rows that the start of a stream takes."""
+        return max(_START_ROWS, _START_ROWS_PER_NUMBER * self.n_components * (n_features + 1))
 
     def sample_size(self, data: Data) -> int:
         """Rows that tell starts apart."""
@@ -452,8 +470,8 @@ class Mixture:
         frame, constants, whiteners = self.family.exact(params.components, _log(params.weights))
         return score(as_writable(X), frame, constants, whiteners, use_threads(self.n_threads), wanted)
 
-    def _maximized(self, moments: Moments, weight: float, params: MixtureParams) -> MixtureParams:
-        components = self.family.maximize(moments, params.components, self.bound.granule)
+    def _maximized(self, moments: Moments, weight: float, params: MixtureParams, fewest: float = 0.0) -> MixtureParams:
+        components = self.family.maximize(moments, params.components, self.bound.granule, fewest)
         return MixtureParams(self._weights(moments.counts, weight), components)
 
     def _moments(self, stats: MixtureStats, params: MixtureParams) -> Moments:
