@@ -115,7 +115,7 @@ class ResolvedPrior(NamedTuple):
         if whiteners.ndim == 3:
             trace = float((whiteners * (whiteners @ self.scale)).sum())
         else:
-            trace = float((self.scale * whiteners**2).sum())
+            trace = float((self.scale * whiteners * whiteners).sum())  # the square alone may overflow
         return total + 0.5 * (self.exponent(covariance_type, n_features) * float(log_det.sum()) - trace)
 
 
