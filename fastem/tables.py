@@ -5,6 +5,7 @@ import contextlib
 import csv
 import io
 import math
+import operator
 import os
 import sys
 import zipfile
@@ -265,6 +266,9 @@ class CsvRows:
         # A carriage return that ends the text may be half of a line break.
         end = len(text) if last else max(text.rfind("\n"), text.rfind("\r", 0, -1)) + 1
         self._rest = text[end:]
+        if error is None and (block := self._plain(text[:end])) is not None:
+            yield block
+            return
         values = array("d")
         try:
             self._parse(io.StringIO(text[:end], newline="").readlines(), last, values)
@@ -276,6 +280,26 @@ class CsvRows:
             yield np.frombuffer(values, np.float64).reshape(-1, len(self.places))
         if error is not None:
             raise error
+
+    def _plain(self, text: str) -> np.ndarray | None:
+        """Rows of lines without quotes, if all are sound: what `_parse` finds, in two thirds of its time."""
+        if self.places is None or '"' in text or "_" in text or text.count("\r") != text.count("\r\n"):
+            return None
+        lines = text.removesuffix("\n").split("\n")
+        n_delimiters = set(map(operator.methodcaller("count", self._delimiter), lines))
+        if n_delimiters != {self._width - 1} or max(map(len, lines)) > csv.field_size_limit():
+            return None
+        cells = self._delimiter.join(lines).split(self._delimiter)
+        block = np.empty((len(lines), len(self.places)))
+        try:
+            for k, i in enumerate(self.places):
+                block[:, k] = np.fromiter(map(float, cells[i :: self._width]), np.float64, len(lines))
+        except ValueError:
+            return None
+        if not np.isfinite(block).all():
+            return None
+        self._n_lines += len(lines)
+        return block
 
     def _parse(self, lines: list[str], last: bool, values: array) -> None:
         """Add the numbers of the rows that the lines hold; lines of a row that goes on are put back."""

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_iris
 
 import fastem
-from fastem import cli, tables
+from fastem import arguments, cli, tables
 from fastem.acceleration import ACCELERATIONS
 from fastem.cli import main
 from fastem.climb import STOPPING
@@ -309,7 +309,7 @@ def test_fit_defaults_are_the_estimators(table, ok):
 
 
 def test_choices_are_the_librarys():
-    assert cli._COVARIANCE_TYPES == COVARIANCE_TYPES
+    assert arguments.COVARIANCE_TYPES == COVARIANCE_TYPES
     assert set(cli._INITS) == set(STARTS)
     names = {"auto", *(name or "none" for name in ACCELERATIONS)}
     assert set(re.findall(r"--acceleration \{(.*?)\}", _help("fit"))[0].split(",")) == names
