@@ -241,18 +241,21 @@ class _Learner:
             left = self.deadline - time.monotonic() if self.n_unsaved else math.inf
             if left <= 0:
                 self._checkpoint()
-            elif self.signals.wait(left, self.file) and (data := self.file.read(_BYTES)) is not None:
-                n_bytes += len(data)
-                if self.args.follow and not data:
-                    if os.fstat(self.file.fileno()).st_size < n_bytes:
-                        raise ValueError(f"{self.label} became shorter while it was followed")
-                    self.signals.wait(min(left, _POLL))
-                    continue
-                for rows in self.rows.feed(data, last=not data):
-                    self._learn(rows)
-                if not data:
-                    self._check_end()
-                    return
+                continue
+            is_ready = self.signals.wait(left, self.file)
+            if self.signals.caught or not is_ready or (data := self.file.read(_BYTES)) is None:
+                continue
+            n_bytes += len(data)
+            if self.args.follow and not data:
+                if os.fstat(self.file.fileno()).st_size < n_bytes:
+                    raise ValueError(f"{self.label} became shorter while it was followed")
+                self.signals.wait(min(left, _POLL))
+                continue
+            for rows in self.rows.feed(data, last=not data):
+                self._learn(rows)
+            if not data:
+                self._check_end()
+                return
 
     def _check_end(self) -> None:
         """Refuse an end of the rows that cannot be right."""
