@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _BYTES = 1 << 18  # read at a time; a pipe gives what it has
 _POLL = 0.1  # seconds between two looks at a file that is followed
+_LONGEST_WAIT = 3600.0  # seconds: select takes no more than some years
 
 
 def add_options(parser: arguments.Parser) -> None:
@@ -183,7 +184,7 @@ class _Signals:
                 time.sleep(seconds)
             return file is not None
         files: list[Any] = [self._reading] if file is None else [self._reading, file]
-        ready = select.select(files, [], [], None if seconds == math.inf else max(0.0, seconds))[0]
+        ready = select.select(files, [], [], min(max(0.0, seconds), _LONGEST_WAIT))[0]
         if self._reading in ready:
             os.read(self._reading, 4096)  # it may be another signal of the process
         return file in ready

@@ -6,7 +6,6 @@ import itertools
 import multiprocessing
 import os
 import re
-import resource
 import select
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from fastem import tables
 from fastem.cli import main
 from fastem.tables import CsvRows, TableError
 
+resource = pytest.importorskip("resource")  # not on Windows
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and pipes")
 BEGIN = ["-k", "2", "--seed", "0", "--batch-size", "100"]
 PATIENCE = 30.0  # seconds after which a child that does not answer has failed
@@ -300,7 +300,13 @@ def test_resuming_other_rows_is_refused(tmp_path, rows, run):
 
 
 @pytest.mark.parametrize(
-    "flags", [["--checkpoint-rows", "17"], ["--checkpoint-rows", "333"], ["--checkpoint-seconds", "0"]]
+    "flags",
+    [
+        ["--checkpoint-seconds", "1e300"],
+        ["--checkpoint-rows", "17"],
+        ["--checkpoint-rows", "333"],
+        ["--checkpoint-seconds", "0"],
+    ],
 )
 def test_checkpoints_change_no_bit(tmp_path, rows, whole, run, flags, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)  # hundreds take long
@@ -632,6 +638,7 @@ def test_usage(capsys):
         assert "usage: fastem" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit")
 def test_checkpoints_that_fail_are_tried_again(tmp_path, whole):
     """A full disk (files may not grow beyond some bytes), then a folder that is gone for a while."""
     folder = tmp_path / "models"
