@@ -1,4 +1,4 @@
-"""The command `fastem`: fit | predict | score | sample | info | bench | warmup.
+"""The command `fastem`: fit | predict | score | sample | info | stream | bench | warmup.
 
 numpy, numba and scikit-learn are imported inside the commands: `--help` and `--version` need none of them.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import fastem
-from fastem import report
+from fastem import arguments, report, stream_command
 
 EXIT_OK, EXIT_ERROR, EXIT_NOT_CONVERGED, EXIT_INTERRUPTED = 0, 1, 3, 130  # argparse takes 2 for usage
 # A table that stays serial, and one with enough multiply-adds to take the parallel kernels with every covariance type.
@@ -223,7 +223,7 @@ def _warmup(args: argparse.Namespace) -> int:
             X[::2] = 1.0 + spread * X[::2]
             X = X.astype(dtype)
             inits = _INITS if n_rows == _WARMUP_ROWS[0] else ("random_from_data",)
-            for covariance_type, init in itertools.product(_COVARIANCE_TYPES, inits):
+            for covariance_type, init in itertools.product(arguments.COVARIANCE_TYPES, inits):
                 estimator = fastem.GaussianMixture(
                     _WARMUP_COMPONENTS,
                     covariance_type=covariance_type,
@@ -327,103 +327,66 @@ def _write(args: argparse.Namespace, columns: dict[str, Any], result: dict[str, 
 
 # arguments
 
-_COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 _INITS = ("kmeans", "k-means++", "k-means||", "ward", "random_from_data", "random")
 _DATA = ".csv, .tsv, .npy, .npz or .parquet file; - is CSV from standard input"
-_COLUMNS = "columns to use: names, numbers from 1, ranges, as in a,b,3-5"
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1; got {value}")
-    return value
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative; got {value}")
-    return value
-
-
-def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"must be between 0 and 2**32 - 1; got {value}")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number of seconds that is not negative; got {text}")
-    return value
-
-
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
-
-
-def _scale(text: str) -> str | list[float]:
-    return text if text == "auto" else _numbers(text)
-
-
-# argparse names the type in its messages
-_positive.__name__ = _natural.__name__ = "whole number"
-_seed.__name__, _numbers.__name__ = "seed", "list of numbers"
-_seconds.__name__ = "number of seconds"
-_scale.__name__ = "scale: auto or a list of numbers"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastem", description="Fit Gaussian mixtures by EM, and use them.")
     parser.add_argument("--version", action="version", version=f"fastem {fastem.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=arguments.Parser)
 
-    common = argparse.ArgumentParser(add_help=False)
+    common = arguments.Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON object")
-    rows = argparse.ArgumentParser(add_help=False)
+    rows = arguments.Parser(add_help=False)
     rows.add_argument("data", metavar="DATA", help=_DATA)
-    rows.add_argument("-c", "--columns", metavar="LIST", help=_COLUMNS + "; default: those of the model, or all")
+    rows.add_argument("-c", "--columns", metavar="LIST", help=arguments.COLUMNS)
     rows.add_argument(
         "--header",
         action=argparse.BooleanOptionalAction,
         help="the first line of a .csv or .tsv holds names; default: if none of its cells is a number",
     )
     rows.add_argument("--array", metavar="NAME", help="which array of an .npz file")
-    rows.add_argument("--threads", type=_positive, metavar="N", help="threads to use; default: all")
-    model = argparse.ArgumentParser(add_help=False)
+    rows.add_argument("--threads", type=arguments.positive, metavar="N", help="threads to use; default: all")
+    model = arguments.Parser(add_help=False)
     model.add_argument("model", metavar="MODEL", help="model file written by fit or fastem.save")
-    table = argparse.ArgumentParser(add_help=False)
+    table = arguments.Parser(add_help=False)
     table.add_argument("-o", "--output", default="-", metavar="FILE", help="table to write; default: CSV on stdout")
 
-    def command(name: str, run: Any, parents: list[argparse.ArgumentParser], text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Any, parents: list[arguments.Parser], text: str) -> arguments.Parser:
         added = commands.add_parser(name, parents=[*parents, common], help=text, description=text[0].upper() + text[1:])
         added.set_defaults(run=run)
         return added
 
     fit = command("fit", _fit, [rows], "fit a Gaussian mixture to a table")
     fit.add_argument("-o", "--output", metavar="MODEL", help="model file to write")
-    fit.add_argument("-k", "--components", type=_positive, default=1, metavar="K", help="number of components (1)")
-    fit.add_argument("--covariance-type", choices=_COVARIANCE_TYPES, default="full", help="full by default")
+    fit.add_argument(
+        "-k", "--components", type=arguments.positive, default=1, metavar="K", help="number of components (1)"
+    )
+    fit.add_argument("--covariance-type", choices=arguments.COVARIANCE_TYPES, default="full", help="full by default")
     fit.add_argument("-w", "--weight", metavar="COLUMN", help="column of sample weights")
     fit.add_argument("--init", choices=_INITS, default="kmeans", help="how to start; kmeans by default")
-    fit.add_argument("--n-init", type=_positive, default=1, metavar="N", help="starts, of which the best is kept (1)")
     fit.add_argument(
-        "--n-race", type=_natural, metavar="N", help="so many starts race on samples; 0: one, on all rows (12)"
+        "--n-init", type=arguments.positive, default=1, metavar="N", help="starts, of which the best is kept (1)"
+    )
+    fit.add_argument(
+        "--n-race", type=arguments.natural, metavar="N", help="so many starts race on samples; 0: one, on all rows (12)"
     )
     fit.add_argument("--split-merge", action="store_true", help="look for better optima by merging and splitting")
-    fit.add_argument("--seed", type=_seed, metavar="N", help="seed of the starts")
+    fit.add_argument("--seed", type=arguments.seed, metavar="N", help="seed of the starts")
     fit.add_argument("--tol", type=float, default=1e-3, metavar="X", help="gain per row at which to stop (1e-3)")
-    fit.add_argument("--max-iter", type=_positive, default=100, metavar="N", help="most iterations of a start (100)")
+    fit.add_argument(
+        "--max-iter", type=arguments.positive, default=100, metavar="N", help="most iterations of a start (100)"
+    )
     fit.add_argument(
         "--acceleration",
         choices=("auto", "anderson", "squarem", "none"),
         default="auto",
         help="leap where EM is slow (auto)",
     )
-    fit.add_argument("--max-time", type=_seconds, metavar="S", help="seconds after which no further iteration begins")
+    fit.add_argument(
+        "--max-time", type=arguments.seconds, metavar="S", help="seconds after which no further iteration begins"
+    )
     fit.add_argument(
         "--stopping", choices=("aitken", "change"), help="rule; by default aitken for a thousandth of --tol"
     )
@@ -431,12 +394,12 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--reg-covar", type=float, default=1e-6, metavar="X", help="added to the variances (1e-6)")
     prior = fit.add_argument_group("prior", "for the posterior mode instead of maximum likelihood")
     prior.add_argument("--weight-concentration-prior", type=float, metavar="X", help="Dirichlet, on the weights")
-    prior.add_argument("--mean-prior", type=_numbers, metavar="LIST", help="one number a column")
+    prior.add_argument("--mean-prior", type=arguments.numbers, metavar="LIST", help="one number a column")
     prior.add_argument("--mean-precision-prior", type=float, metavar="X", help="rows that the prior mean counts for")
     prior.add_argument("--degrees-of-freedom-prior", type=float, metavar="X", help="of the inverse Wishart")
     prior.add_argument(
         "--covariance-prior",
-        type=_scale,
+        type=arguments.scale,
         metavar="LIST",
         help="auto, or the scale: a matrix row by row (full, tied), one number a column (diag), one (spherical)",
     )
@@ -446,10 +409,12 @@ def _parser() -> argparse.ArgumentParser:
     score = command("score", _score, [model, rows, table], "log-likelihood, BIC and AIC of a model on a table")
     score.add_argument("--samples", action="store_true", help="write the log-density of each row instead")
     sample = command("sample", _sample, [model, table], "draw rows from a model")
-    sample.add_argument("-n", "--n-samples", type=_positive, default=1, metavar="N", help="rows to draw (1)")
-    sample.add_argument("--seed", type=_seed, metavar="N", help="seed; default: other rows each time")
+    sample.add_argument("-n", "--n-samples", type=arguments.positive, default=1, metavar="N", help="rows to draw (1)")
+    sample.add_argument("--seed", type=arguments.seed, metavar="N", help="seed; default: other rows each time")
     sample.add_argument("--labels", action="store_true", help="add the component that each row came from")
     command("info", _info, [model], "show a model file")
+    stream = commands.add_parser("stream", help="learn from rows as they come, with checkpoints")
+    stream_command.add_options(stream)
     bench = command("bench", _bench, [], "measure other packages beside this one, in a clone of the repository")
     bench.add_argument("options", nargs="*", metavar="OPTION", help="see python -m benchmarks.peers --help")
     command("warmup", _warmup, [], "compile all kernels into numba's cache, once an installation")

@@ -12,7 +12,7 @@ from fastem.acceleration import ACCELERATIONS, Accelerator
 from fastem.climb import STOPPING, Callback, Options, StoppingRule, climb
 from fastem.data import Data, is_integer, is_real
 from fastem.epochs import incremental, minibatch
-from fastem.online import BATCH, Online
+from fastem.online import Online
 from fastem.protocol import DegenerateError, Model, Params, Result, Status
 from fastem.race import CUT_SHORT, CutShort, Samples, improve, merit, race
 from fastem.sources import open_data
@@ -60,7 +60,8 @@ def fit(
         after each block of rows, whose statistics replace the last ones of that block; its objective is a lower bound
         of that of EM, which never falls either and meets it in the end (Neal & Hinton 1998).
     batch_size : int, default=None
-        Rows of a batch or block. None: 1024 for 'minibatch'; a hundredth of the rows, or 256, for 'incremental'.
+        Rows of a batch or block. None: what the model says for 'minibatch' (a mixture: 16 for each value of a mean, or
+        1024); a hundredth of the rows, or 256, for 'incremental'.
     n_epochs : int, default=10
         Passes of 'minibatch'; the others make at most `max_iter`.
     online : Online, default=None
@@ -222,7 +223,7 @@ def _algorithm(
     if algorithm == "incremental":
         return functools.partial(incremental, batch_size=batch_size)
     return functools.partial(
-        minibatch, online=online or Online(), batch_size=int(batch_size or BATCH), n_epochs=int(n_epochs), rng=rng
+        minibatch, online=online or Online(), batch_size=batch_size, n_epochs=int(n_epochs), rng=rng
     )
 
 

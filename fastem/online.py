@@ -15,7 +15,6 @@ from fastem.data import Block, Data, Part, check_total_weight, cut, is_real
 from fastem.drift import Drift, Reservoir, empty
 from fastem.protocol import DegenerateError
 
-BATCH = 1024  # rows that make a step
 _TRIAL = 10  # steps that a birth is judged by
 STARVED = ("freeze", "reseed", "remove")
 
@@ -150,11 +149,11 @@ class Stream(NamedTuple):
 Start = Callable[[Data], tuple[Any, Any]]
 
 
-def feed(stream: Stream, part: Part, online: Online, batch_size: int, start_rows: int, start: Start) -> Stream:
+def feed(stream: Stream, part: Part, online: Online, batch_size: int | None, start_rows: int, start: Start) -> Stream:
     """Return the stream after more rows (n, D) and their weights (n,) or None, which are checked.
 
-    The start takes the first `start_rows` that count, then each `batch_size` rows make a step: it makes no difference
-    how rows are split into calls.
+    The start takes the first `start_rows` that count, then each `batch_size` rows make a step (None: as many as the
+    model says): it makes no difference how rows are split into calls.
     """
     X, weight = part
     waiting = [*stream.waiting, (X, weight)]
@@ -165,10 +164,12 @@ def feed(stream: Stream, part: Part, online: Online, batch_size: int, start_rows
         taken = _rows_that_count(waiting, start_rows)
         first, waiting = cut(waiting, taken)
         stream = begin(_block(first), start)
-    while stream.model is not None and n_waiting - taken >= batch_size:
-        batch, waiting = cut(waiting, batch_size)
-        stream = _follow(stream, _block(batch), online, batch_size)
-        taken += batch_size
+    if stream.model is not None:
+        n_batch = batch_size or stream.model.batch_rows(X.shape[1])
+        while n_waiting - taken >= n_batch:
+            batch, waiting = cut(waiting, n_batch)
+            stream = _follow(stream, _block(batch), online, n_batch)
+            taken += n_batch
     if taken:
         n_counting = sum(map(_n_counting, waiting))
     if waiting:  # the caller may write over the rows

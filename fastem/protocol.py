@@ -134,6 +134,9 @@ class Streamed(Model, Protocol):
     def start_rows(self, n_features: int) -> int:
         """Return the number of rows that the start of a stream takes."""
 
+    def batch_rows(self, n_features: int) -> int:
+        """Return the number of rows that make a step, unless the user gives one."""
+
 
 class Renewed(Streamed, Protocol):
     """A model some of whose components may die in a stream, and others be born."""

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_iris
 
 import fastem
-from fastem import cli, tables
+from fastem import arguments, cli, tables
 from fastem.acceleration import ACCELERATIONS
 from fastem.cli import main
 from fastem.climb import STOPPING
@@ -229,7 +229,7 @@ def test_the_page_of_the_docs(tmp_path, run, monkeypatch):
     Path("bad.csv").write_text("x,y\n1,2\n3,?\n")
     checker = doctest.OutputChecker()
     commands = re.findall(r"^\$ fastem (.*)\n((?:(?!\$|```).*\n)*)", page, flags=re.M)
-    assert len(commands) == 7
+    assert len(commands) == 8
     for command, printed in commands:
         if "cut.fastem" in command:
             Path("cut.fastem").write_bytes(Path("iris.fastem").read_bytes()[:-99])
@@ -240,7 +240,7 @@ def test_the_page_of_the_docs(tmp_path, run, monkeypatch):
 
 def test_the_docs_name_every_option():
     page = (Path(__file__).parents[1] / "docs" / "cli.md").read_text()
-    for command in ("fit", "predict", "score", "sample", "info", "warmup"):
+    for command in ("fit", "predict", "score", "sample", "info", "stream", "warmup"):
         assert f"`fastem {command}" in page
         for flag in set(re.findall(r"--[a-z][a-z-]+", _help(command))) - {"--help"}:
             assert re.search(rf"`{flag}[ `]", page), flag
@@ -309,7 +309,7 @@ def test_fit_defaults_are_the_estimators(table, ok):
 
 
 def test_choices_are_the_librarys():
-    assert cli._COVARIANCE_TYPES == COVARIANCE_TYPES
+    assert arguments.COVARIANCE_TYPES == COVARIANCE_TYPES
     assert set(cli._INITS) == set(STARTS)
     names = {"auto", *(name or "none" for name in ACCELERATIONS)}
     assert set(re.findall(r"--acceleration \{(.*?)\}", _help("fit"))[0].split(",")) == names

@@ -30,6 +30,8 @@ ALLOWED = {
     "persistence": {"numpy", "protocol", "families", "models", "online", "drift"},
     "tables": {"numpy", "pyarrow", "persistence"},
     "report": {"tqdm"},
+    "arguments": set(),
+    "stream_command": {"numpy", "online", "data", "tables", "report", "arguments"},
     "pictures": {"numpy", "matplotlib", "persistence"},
 }
 STANDARD = set(sys.stdlib_module_names)

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastem.data import Data, as_part_of_weight, as_rows
 from fastem.em import fit
-from fastem.online import BATCH, Online, Stream, estimate, feed, resume
+from fastem.online import Online, Stream, estimate, feed, resume
 from fastem.protocol import Status
 
 _START_STEPS = 20  # of EM on the rows of the start
@@ -155,6 +155,13 @@ class Streaming:
             known.update(stream_=emptied, n_samples_seen_=known["n_samples_seen_"] - weight)
         return self
 
+    def _rows_to_step(self, n_features: int) -> int:
+        """Rows, all of them of some weight, until what is learned changes."""
+        stream = self.__dict__.get("stream_") or Stream()
+        if not self.__sklearn_is_fitted__():
+            return self._model().start_rows(n_features) - stream.n_counting
+        return (self.batch_size or self._model().batch_rows(n_features)) - stream.n_waiting
+
     def _check_fitted(self) -> None:
         stream = self.__dict__.get("stream_")
         if stream is not None and not self.__sklearn_is_fitted__():
@@ -196,9 +203,7 @@ class Streaming:
         elif stream.model.n_threads != self.n_threads:
             stream = stream._replace(model=replace(stream.model, n_threads=self.n_threads))
         try:
-            after = feed(
-                stream, (rows, weight), self.online or Online(), self.batch_size or BATCH, start_rows, self._start
-            )
+            after = feed(stream, (rows, weight), self.online or Online(), self.batch_size, start_rows, self._start)
         except ValueError as error:
             if stream.n_waiting == 0:
                 raise

@@ -35,6 +35,7 @@ from fastem.protocol import DegenerateError
 _FLAT = 1e-12  # part of the largest variance within components that a direction has at least, to cut along it
 _MERGES, _SPLITS = 3, 3  # pairs that may merge, and components that may be split for each
 _START_ROWS, _START_ROWS_PER_NUMBER = 1000, 10  # of a stream
+_BATCH_ROWS, _BATCH_ROWS_PER_NUMBER = 1024, 16  # of a step: with fewer, what is learned is no better, and slower
 _RACE_ROWS, _RACE_ROWS_PER_NUMBER = 5000, 10  # of the first heat: at least, and for each value of a mean
 
 
@@ -323,6 +324,10 @@ class Mixture:
     def start_rows(self, n_features: int) -> int:
         """Rows that the start of a stream takes."""
         return max(_START_ROWS, _START_ROWS_PER_NUMBER * self.n_components * (n_features + 1))
+
+    def batch_rows(self, n_features: int) -> int:
+        """Rows that make a step."""
+        return max(_BATCH_ROWS, _BATCH_ROWS_PER_NUMBER * self.n_components * n_features)
 
     def sample_size(self, data: Data) -> int:
         """Rows that tell starts apart."""
