@@ -299,10 +299,10 @@ def as_rows(data: Any, name: str = "X", first_row: int = 0) -> np.ndarray:
 
 
 def _check_finite(X: np.ndarray, name: str, first_row: int) -> None:
+    if X.min() >= -LARGEST and X.max() <= LARGEST:  # not with a NaN
+        return
     low, high = column_extremes(X)
     bad = ~((low >= -LARGEST) & (high <= LARGEST))
-    if not bad.any():
-        return
     column = int(np.flatnonzero(bad)[0])
     values = X[:, column].astype(np.float64)
     row = int(np.flatnonzero(~(np.abs(values) <= LARGEST))[0])
@@ -321,11 +321,13 @@ def column_extremes(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     n_rows, n_features = X.shape
     whole = n_rows - n_rows % 64
     ends = []
-    for extreme in (np.min, np.max):
-        parts = [X[whole:]]
+    for extreme in (np.minimum.reduce, np.maximum.reduce):
+        folded = X[whole:]
         if whole:
-            parts.append(extreme(X[:whole].reshape(-1, 64 * n_features), axis=0).reshape(64, n_features))
-        ends.append(extreme(np.concatenate(parts), axis=0).astype(np.float64))
+            folded = extreme(X[:whole].reshape(-1, 64 * n_features), axis=0).reshape(64, n_features)
+            if whole < n_rows:
+                folded = np.concatenate([folded, X[whole:]])
+        ends.append(extreme(folded, axis=0).astype(np.float64))
     return ends[0], ends[1]
 
 

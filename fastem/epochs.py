@@ -38,7 +38,7 @@ def minibatch(
     The objective of an epoch is that of its batches, each under the parameters that it met.
     """
     history: list[float] = []
-    batch_size = batch_size or model.batch_rows(data.n_features)
+    batch_size = batch_size or online.most_rows(model.batch_rows(data.n_features))
     worth = data.total_weight * min(1.0, model.start_rows(data.n_features) / data.n_counting)
     expected = model.recall(params, worth)
     stream = Stream(model=model, params=params, expected=expected, weight=worth, seen=worth)

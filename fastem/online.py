@@ -74,6 +74,10 @@ class Online:
         elapsed = (seen / batch_size) ** power * math.expm1(power * math.log1p(weight / seen))
         return -math.expm1(-elapsed / power)
 
+    def most_rows(self, wanted: int) -> int:
+        """Rows of a batch where so many are wanted: what a quarter of the half-life brings, at most."""
+        return wanted if self.half_life is None else max(1, min(wanted, int(self.half_life / 4)))
+
     @property
     def averages(self) -> bool:
         """Whether statistics are averaged."""
@@ -165,7 +169,7 @@ def feed(stream: Stream, part: Part, online: Online, batch_size: int | None, sta
         first, waiting = cut(waiting, taken)
         stream = begin(_block(first), start)
     if stream.model is not None:
-        n_batch = batch_size or stream.model.batch_rows(X.shape[1])
+        n_batch = batch_size or online.most_rows(stream.model.batch_rows(X.shape[1]))
         while n_waiting - taken >= n_batch:
             batch, waiting = cut(waiting, n_batch)
             stream = _follow(stream, _block(batch), online, n_batch)

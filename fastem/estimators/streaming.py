@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -160,7 +161,11 @@ class Streaming:
         stream = self.__dict__.get("stream_") or Stream()
         if not self.__sklearn_is_fitted__():
             return self._model().start_rows(n_features) - stream.n_counting
-        return (self.batch_size or self._model().batch_rows(n_features)) - stream.n_waiting
+        return self._batch_rows(n_features) - stream.n_waiting
+
+    def _batch_rows(self, n_features: int) -> int:
+        model = (self.__dict__.get("stream_") or Stream()).model or self._model()
+        return self.batch_size or (self.online or Online()).most_rows(model.batch_rows(n_features))
 
     def _check_fitted(self) -> None:
         stream = self.__dict__.get("stream_")
@@ -175,9 +180,9 @@ class Streaming:
     def _learn(self, X, sample_weight) -> None:
         known = self.__dict__
         stream = known.get("stream_") or Stream()
-        arguments = [known[name] for name in self._parameter_constraints]
+        arguments = operator.itemgetter(*self._parameter_constraints)(known)
         checked = known.get("_checked")
-        if checked is None or any(one is not two for one, two in zip(arguments, checked, strict=True)):
+        if checked is None or not all(map(operator.is_, arguments, checked)):
             self._check_arguments(stream, checked)
         is_empty = isinstance(X, np.ndarray) and X.ndim == 2 and len(X) == 0 and X.shape[1] > 0
         rows = X if is_empty else as_rows(X)
@@ -226,7 +231,7 @@ class Streaming:
             }
         self.__dict__ = learned  # at once, for those who predict meanwhile
 
-    def _check_arguments(self, stream: Stream, checked: list[Any] | None) -> None:
+    def _check_arguments(self, stream: Stream, checked: tuple[Any, ...] | None) -> None:
         """Refuse constructor parameters that are bad, or that a stream cannot change."""
         self._validate_params()
         if stream.model is None or checked is None:

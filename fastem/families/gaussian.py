@@ -18,7 +18,7 @@ from scipy.linalg.lapack import dtrtri
 from fastem.data import SMALLEST, Summary, as_numbers, is_real
 from fastem.families.matrices import apply, double_double_whiteners, first_singular, is_positive_definite
 from fastem.families.normal_inverse_wishart import NO_PRIOR, NormalInverseWishart, ResolvedPrior
-from fastem.kernels.components import cancellation, invert_roots, moments_full, natural_full
+from fastem.kernels.components import blend_full, cancellation, invert_roots, moments_full, natural_full
 from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, n_statistics
 from fastem.kernels.sweep import States
 from fastem.protocol import DegenerateError
@@ -41,6 +41,7 @@ _DEPENDENT = 1 / (16 * np.finfo(np.float64).eps)
 _INFLATED = 1e3
 _TINY = np.finfo(np.float64).tiny
 _EXACT = np.dtype(np.float64)
+_LOOSE, SLACK = 8.0, 1.5  # a frame's reach over that of the rows: at most, and when it is new
 _HALVES = 0.8  # standard deviations from the mean to those of its halves: less than 1, the longest
 _GUARD_ROWS = 0.01  # that the prior of a race is worth
 _FAR = 100.0  # logarithms of standard deviations, in the frame, that are no longer taken seriously
@@ -148,6 +149,13 @@ class Gaussian:
         granule = _EPS[np.dtype(dtype)] * summary.magnitude
         reach, rows = summary.reach * scale, np.stack([summary.mean, scale])
         return Frame(summary.mean, scale, reach, np.sqrt(summary.variance) * scale, granule, rows, dtype)
+
+    def fits(self, frame: Frame, low: np.ndarray, high: np.ndarray) -> bool:
+        """Whether a frame suits rows between the extremes (D,): they do not lie beyond its reach, or far within."""
+        if frame.dtype != _EXACT:  # what float32 can bear is a matter of the deviations too
+            return False
+        places = np.maximum(high - frame.center, frame.center - low) * frame.scale
+        return bool((places <= frame.reach).all() and (places * _LOOSE >= frame.reach).all())
 
     # natural
 
@@ -386,13 +394,13 @@ class Gaussian:
                 )
         elif empty.any():
             means = np.where(empty[:, None], old.means, means)
-        prior = self.resolved
         if self.prior is not None:
             means, covariances = self._with_prior(counts, means, covariances)
         if self._is_matrix:  # symmetric to the last bit
             covariances = 0.5 * (covariances + np.swapaxes(covariances, -1, -2))
         covariances = self._regularized(covariances)
-        if old is not None and not prior.has_scale and self.covariance_type != "tied":
+        has_scale = self.prior is not None and self.resolved.has_scale
+        if old is not None and not has_scale and self.covariance_type != "tied":
             few = counts <= max(_TINY, np.nextafter(fewest, 0.0))
             if few.any():
                 covariances = covariances.copy()
@@ -405,6 +413,12 @@ class Gaussian:
         Chan, Golub & LeVeque (1983), Amer. Statist. 37, 242-247, equation 2.1: means and covariances, never sums, so
         that nothing cancels however far means are from the origin, or move.
         """
+        n_components, n_features = one.means.shape
+        if self._in_kernels(n_features):
+            form = (n_components, n_features)
+            blended = Moments(np.empty(n_components), np.empty(form), np.empty((*form, n_features)))
+            blend_full(tuple(one), tuple(two), share, _TINY, tuple(blended))
+            return blended
         before, added = (1.0 - share) * one.counts, share * two.counts
         counts = before + added
         part = added / np.maximum(counts, _TINY)

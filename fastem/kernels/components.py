@@ -36,6 +36,7 @@ def natural_full(means, roots, log_weights, center, scale, theta, whitener, peak
     n_components, n_features = means.shape
     y = np.empty(n_features)
     w = np.empty((n_features, n_features))
+    unit = 1.0 / scale  # exact: the scales are powers of two
     for k in range(n_components):
         log_constant = -0.5 * n_features * np.log(2.0 * np.pi)
         for i in range(n_features):
@@ -43,7 +44,7 @@ def natural_full(means, roots, log_weights, center, scale, theta, whitener, peak
             y[i] = (means[k, i] - center[i]) * scale[i]
             whitener[k, n_features, i] = y[i]
             for j in range(n_features):
-                w[i, j] = roots[k, j, i] / scale[j] if j <= i else 0.0
+                w[i, j] = roots[k, j, i] * unit[j] if j <= i else 0.0
                 whitener[k, i, j] = w[i, j]
         peaks[k] = log_constant + log_weights[k]
         square = 0.0
@@ -72,17 +73,38 @@ def natural_full(means, roots, log_weights, center, scale, theta, whitener, peak
 def moments_full(sums, center, scale, smallest, counts, means, covariances):
     """Weight (K,), mean (K, D) and covariance (K, D, D) of components from their sums (K, P) in the frame."""
     n_components, n_features = means.shape
+    mean = np.empty(n_features)
+    unit = 1.0 / scale  # exact: the scales are powers of two
     for k in range(n_components):
         counts[k] = sums[k, 0]
-        weight = max(counts[k], smallest)
+        per_row = 1.0 / max(counts[k], smallest)
         p = 1 + n_features
         for i in range(n_features):
-            mean = sums[k, 1 + i] / weight
-            means[k, i] = center[i] + mean / scale[i]
+            mean[i] = sums[k, 1 + i] * per_row
+            means[k, i] = center[i] + mean[i] * unit[i]
             for j in range(i + 1):
-                second = sums[k, p] / weight - mean * (sums[k, 1 + j] / weight)
-                covariances[k, i, j] = covariances[k, j, i] = second / (scale[i] * scale[j])
+                second = sums[k, p] * per_row - mean[i] * mean[j]
+                covariances[k, i, j] = covariances[k, j, i] = second * (unit[i] * unit[j])
                 p += 1
+
+
+@kernel
+def blend_full(one, two, share, smallest, blended):
+    """(1 - share) of the moments of one and share of those of two; each is counts (K,), means (K, D), covariances."""
+    counts, means, covariances = blended
+    n_components, n_features = means.shape
+    gap = np.empty(n_features)
+    for k in range(n_components):
+        added = share * two[0][k]
+        counts[k] = (1.0 - share) * one[0][k] + added
+        part = added / max(counts[k], smallest)
+        for i in range(n_features):
+            gap[i] = two[1][k, i] - one[1][k, i]
+            means[k, i] = one[1][k, i] + part * gap[i]
+        for i in range(n_features):
+            for j in range(n_features):
+                change = two[2][k, i, j] - one[2][k, i, j] + (1.0 - part) * (gap[i] * gap[j])
+                covariances[k, i, j] = one[2][k, i, j] + part * change
 
 
 @kernel
@@ -94,6 +116,7 @@ def invert_roots(covariances, smallest, dependent, roots):
     """
     n_components, n_features = covariances.shape[:2]
     lower = np.empty((n_features, n_features))
+    inverse = np.empty(n_features)  # of the diagonal: divisions took two thirds of the time
     for k in range(n_components):
         for i in range(n_features):
             for j in range(i + 1):
@@ -101,11 +124,12 @@ def invert_roots(covariances, smallest, dependent, roots):
                 for m in range(j):
                     total -= lower[i, m] * lower[j, m]
                 if j < i:
-                    lower[i, j] = total / lower[j, j]
+                    lower[i, j] = total * inverse[j]
                     continue
                 if not total > 0.0 or not np.sqrt(total) > smallest[i]:
                     return k
                 lower[i, i] = np.sqrt(total)
+                inverse[i] = 1.0 / lower[i, i]
         for j in range(n_features):
             for i in range(n_features):  # U' = L^-1, a column at a time
                 if i < j:
@@ -114,7 +138,7 @@ def invert_roots(covariances, smallest, dependent, roots):
                 total = 1.0 if i == j else 0.0
                 for m in range(j, i):
                     total -= lower[i, m] * roots[k, j, m]
-                roots[k, j, i] = total / lower[i, i]
+                roots[k, j, i] = total * inverse[i]
         for i in range(n_features):
             precision = 0.0
             for j in range(i, n_features):

@@ -380,6 +380,21 @@ def _first_row(lane, n_lanes, n_rows, width):
 
 
 @kernel
+def _add_lanes(lanes):
+    """lanes[0] = sum over axis 0, pairwise in a fixed order; overwrites the others."""
+    n_lanes = lanes.shape[0]
+    while n_lanes > 1:
+        half = n_lanes // 2
+        for lane in range(half):
+            for i in range(lanes.shape[1]):
+                for j in range(lanes.shape[2]):
+                    lanes[lane, i, j] += lanes[half + lane, i, j]
+        if n_lanes > 2 * half:
+            lanes[half] = lanes[2 * half]
+        n_lanes -= half
+
+
+@kernel
 def _sweep_serial(lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
     n_lanes, n_rows = sums.shape[0], X.shape[0]
     theta = states[1]
@@ -388,8 +403,10 @@ def _sweep_serial(lane_kernel, products, X, weight, frame, states, posterior, sk
         first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
         call_at(
             lane_kernel,
-            (products, X, weight, frame, states, posterior, skip, first, last, sums[lane], totals[lane]),
+            (products, X, weight, frame, states, posterior, skip, first, last, sums[lane], totals[lane, 0]),
         )
+    _add_lanes(sums)
+    _add_lanes(totals)
 
 
 @parallel
@@ -401,8 +418,10 @@ def _sweep_parallel(lane_kernel, products, X, weight, frame, states, posterior, 
         first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
         call_at(
             lane_kernel,
-            (products, X, weight, frame, states, posterior, skip, first, last, sums[lane], totals[lane]),
+            (products, X, weight, frame, states, posterior, skip, first, last, sums[lane], totals[lane, 0]),
         )
+    _add_lanes(sums)
+    _add_lanes(totals)
 
 
 def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
@@ -433,14 +452,14 @@ def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
     n_columns = int(padded(n_fast, theta.itemsize)) + n_thin
     n_lanes = _n_lanes(len(X), n_columns, n_stats, X.shape[1], theta)
     sums = np.zeros((n_lanes, n_stats, n_columns))
-    totals = np.zeros((n_lanes, 3))
+    totals = np.zeros((n_lanes, 1, 3))
     arguments = (product_addresses(theta, sums[0]), X, weight, frame, tuple(states), posterior, tuple(skip))
     assert all(
         a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, *skip)
     )  # the lane sees no types
-    lane = address(_sweep_lane, (*arguments, 0, 0, sums[0], totals[0]), (X.dtype, theta.dtype))
+    lane = address(_sweep_lane, (*arguments, 0, 0, sums[0], totals[0, 0]), (X.dtype, theta.dtype))
     _run(_sweep_serial, _sweep_parallel, (lane, *arguments, sums, totals), len(X) * theta.size, n_lanes, n_threads)
-    sums, totals = _add_lanes(sums), _add_lanes(totals)
+    sums, totals = sums[0], totals[0, 0]
     if n_thin and n_columns > len(theta):  # columns of padding lie before those of the thin states
         sums = np.delete(sums, np.s_[n_fast : n_columns - n_thin], axis=1)
     sums = sums[:, : len(theta)]
@@ -462,14 +481,6 @@ def _n_lanes(n_rows, n_columns, n_stats, n_features, theta):
     n_blocks = -(-n_rows // block_rows(n_rows, n_features, len(theta), n_stats, theta.itemsize))
     wanted = min(_MAX_LANES, n_blocks // _LANE_BLOCKS, _LANE_BYTES // (8 * n_stats * n_columns))
     return min(n_blocks, max(_MIN_LANES, wanted))
-
-
-def _add_lanes(lanes):
-    """Sum over axis 0, pairwise in a fixed order."""
-    while len(lanes) > 1:
-        half = len(lanes) // 2
-        lanes = np.concatenate([lanes[:half] + lanes[half : 2 * half], lanes[2 * half :]])
-    return lanes[0]
 
 
 def _run(serial, in_parallel, arguments, work, n_lanes, n_threads):

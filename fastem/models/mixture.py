@@ -22,7 +22,7 @@ from fastem.data import (
     is_real,
     weighted_sum,
 )
-from fastem.families.gaussian import Frame, Gaussian, GaussianParams, Layout, Moments
+from fastem.families.gaussian import SLACK, Frame, Gaussian, GaussianParams, Layout, Moments
 from fastem.initialize import STARTS, TURNS, centers, check_resp, given_blocks, random_blocks, require_distinct
 from fastem.kernels._jit import one_blas_thread, use_threads
 from fastem.kernels.features import FULL, LINEAR, n_statistics
@@ -35,7 +35,7 @@ from fastem.protocol import DegenerateError
 _FLAT = 1e-12  # part of the largest variance within components that a direction has at least, to cut along it
 _MERGES, _SPLITS = 3, 3  # pairs that may merge, and components that may be split for each
 _START_ROWS, _START_ROWS_PER_NUMBER = 1000, 10  # of a stream
-_BATCH_ROWS, _BATCH_ROWS_PER_NUMBER = 1024, 16  # of a step: with fewer, what is learned is no better, and slower
+_BATCH_ROWS, _BATCH_ROWS_PER_NUMBER = 1024, 32  # of a step: with fewer, what is learned is no better, and slower
 _RACE_ROWS, _RACE_ROWS_PER_NUMBER = 5000, 10  # of the first heat: at least, and for each value of a mean
 
 
@@ -300,9 +300,12 @@ class Mixture:
 
     def framed(self, expected: Moments, block: Block) -> "Mixture":
         """The model with a frame that suits the next block of rows that move."""
-        mean, variance = self.family.spread(expected)
         low, high = column_extremes(block.X if len(block.weight) == 0 else block.X[block.weight[:, 0] > 0])
-        summary = Summary(block.total_weight, mean, variance, np.minimum(low, mean), np.maximum(high, mean))
+        if self.family.fits(self.bound, low, high):
+            return self
+        mean, variance = self.family.spread(expected)
+        low, high = mean - SLACK * np.maximum(mean - low, 0.0), mean + SLACK * np.maximum(high - mean, 0.0)
+        summary = Summary(block.total_weight, mean, variance, low, high)
         return replace(self, frame=self.family.frame(summary, self.bound.dtype))
 
     @_same_bits
