@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Blocks": "fastem.sources",
     "DegenerateError": "fastem.protocol",
+    "DriftWarning": "fastem.drift",
     "Gaussian": "fastem.families.gaussian",
     "GaussianMixture": "fastem.estimators.gaussian_mixture",
     "Iteration": "fastem.protocol",

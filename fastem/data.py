@@ -299,7 +299,7 @@ def as_rows(data: Any, name: str = "X", first_row: int = 0) -> np.ndarray:
 
 
 def _check_finite(X: np.ndarray, name: str, first_row: int) -> None:
-    if X.min() >= -LARGEST and X.max() <= LARGEST:  # not with a NaN
+    if float(X.min()) >= -LARGEST and float(X.max()) <= LARGEST:  # not with a NaN
         return
     low, high = column_extremes(X)
     bad = ~((low >= -LARGEST) & (high <= LARGEST))

@@ -8,8 +8,13 @@ from scipy.spatial.distance import cdist
 
 _RECENT, _PAST = 1 / 4, 1 / 64  # weights of a batch in the two running means
 _FAR = 3.0  # standard deviations that a batch moves the past by, at most
-_FEWEST = 16  # batches before there is a score
+_ALARM, _MANY = 20.0, 100
+_FEWEST = 8  # batches before there is a score
 _SIZE, _SIZE_PER_COLUMN = 256, 8  # rows of a reservoir
+
+
+class DriftWarning(UserWarning):
+    """Rows of a stream are not what they were, though nothing is to be forgotten."""
 
 
 class Drift(NamedTuple):
@@ -24,7 +29,10 @@ class Drift(NamedTuple):
     n_batches : int
     score : float
         By how many standard deviations the recent lies below the past: within 3 or so while nothing changes, far
-        above when rows come that the parameters did not expect; NaN for the first 16 batches.
+        above when rows come that the parameters did not expect; NaN for the first 8 batches.
+    n_alarms : int
+        Batches so far that were no chance: of a score above 20, or of 100 rows and less likely than the past by
+        `2 + n_features` nats a row (single rows of a normal deviate by `sqrt(n_features / 2)`).
     """
 
     recent: float = 0.0
@@ -32,18 +40,21 @@ class Drift(NamedTuple):
     variance: float = 0.0
     n_batches: int = 0
     score: float = math.nan
+    n_alarms: int = 0
 
-    def after(self, log_density: float) -> "Drift":
+    def after(self, log_density: float, n_rows: int, n_features: int) -> "Drift":
         """After one more batch."""
         n_batches, score = self.n_batches + 1, math.nan
         recent = self.recent + max(1 / n_batches, _RECENT) * (log_density - self.recent)
         share, gap = max(1 / n_batches, _PAST), log_density - self.past
+        alarm = n_batches > 1 and n_rows >= _MANY and -gap > 2 + n_features
         if n_batches > _FEWEST and self.variance > 0:
             deviation = math.sqrt(self.variance)
             score = (self.past - recent) / (deviation * math.sqrt(_RECENT / (2 - _RECENT)))
+            alarm |= score > _ALARM
             gap = max(-_FAR * deviation, min(_FAR * deviation, gap))  # else the past would soon expect what is new
         variance = (1 - share) * (self.variance + share * gap**2)
-        return Drift(recent, self.past + share * gap, variance, n_batches, score)
+        return Drift(recent, self.past + share * gap, variance, n_batches, score, self.n_alarms + alarm)
 
 
 class Reservoir(NamedTuple):

@@ -189,8 +189,15 @@ def begin(block: Block, start: Start) -> Stream:
     weight = block.total_weight
     check_total_weight(weight)
     model, params = start(Data([block]))
-    expected = model.condense(model.e_step(params, block), params)
-    return Stream(model=model, params=params, expected=expected, weight=weight, seen=weight)
+    stats = model.e_step(params, block)
+    return Stream(
+        model=model,
+        params=params,
+        expected=model.condense(stats, params),
+        weight=weight,
+        seen=weight,
+        drift=Drift().after(stats.log_likelihood / weight, *block.X.shape),
+    )
 
 
 def resume(model: Any, params: Any, weight: float, dtype: np.dtype) -> Stream:
@@ -244,7 +251,7 @@ def advance(stream: Stream, block: Block, online: Online, batch_size: int) -> St
         n_batches=stream.n_batches + 1,
         means=_averaged(model, means, expected) if online.averages else (),
         log_density=log_density,
-        drift=stream.drift.after(log_density),
+        drift=stream.drift.after(log_density, *block.X.shape),
         reservoir=reservoir,
         tried=tried,
     )

@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import re
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -601,10 +603,12 @@ def test_the_drift_score_tells_what_is_new():
     for _ in range(200):
         gm.partial_fit(two_clusters(rng, 250))
         scores.append(getattr(gm, "drift_score_", np.nan))
-    assert np.isnan(scores[:16]).all()
+    assert np.isnan(scores[:8]).all()
     assert np.nanmax(scores) < 4.5
     assert np.nanstd(scores) == pytest.approx(1.0, abs=0.35)
-    assert gm.partial_fit(shift + two_clusters(rng, 250)).drift_score_ > 10
+    with pytest.warns(fastem.DriftWarning):
+        gm.partial_fit(shift + two_clusters(rng, 250))
+    assert gm.drift_score_ > 10
     for _ in range(300):
         gm.partial_fit(shift + two_clusters(rng, 250))
     assert abs(gm.drift_score_) < 4.5  # it is the new habit
@@ -634,3 +638,30 @@ def test_a_crafted_stream_is_refused(spoil, rng, tmp_path):
     gm.stream_ = spoil(gm.stream_)
     with pytest.raises(fastem.ModelFileError, match="stream_"):
         fastem.save(gm, tmp_path / "model.fastem")
+
+
+@pytest.mark.parametrize("n_calls", [1, 50])
+def test_sorted_rows_give_a_warning_that_names_the_cure(n_calls, rng):
+    X = simulate(rng, 60_000, 4, 4, separation=4.0)
+    shuffled = GaussianMixture(4, random_state=0).partial_fit(X)  # no warning
+    X = X[np.argsort(shuffled.predict(X), kind="stable")]
+    best = GaussianMixture(4, random_state=0).fit(X).score(X)
+    assert shuffled.score(X) == pytest.approx(best, rel=0.01)
+    gm = GaussianMixture(4, random_state=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for rows in np.array_split(X, n_calls):
+            gm.partial_fit(rows)
+    [warning] = caught
+    assert warning.category is fastem.DriftWarning
+    assert warning.filename == __file__
+    assert re.search("algorithm='minibatch'.*half_life", str(warning.message))
+    assert gm.score(X) < best - 0.1 * abs(best)
+    cured = GaussianMixture(4, random_state=0, algorithm="minibatch", n_epochs=1).fit(X)
+    assert cured.score(X) == pytest.approx(best, rel=0.01)
+
+
+def test_forgetting_gives_no_warning(rng):
+    X = simulate(rng, 40_000, 4, 4, separation=4.0)
+    gm = GaussianMixture(4, random_state=0, online=Online(half_life=2000.0)).partial_fit(X).partial_fit(X + 20.0)
+    assert gm.stream_.drift.n_alarms > 0

@@ -140,7 +140,7 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
     drift_score_ : float
         Of `partial_fit`: by how many standard deviations the mean log-density of the last batches, each under the
         parameters that had not seen it, lies below that of those before. Within 3 or so while nothing changes; NaN for
-        the first 16 batches.
+        the first 8 batches.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Only if X had string column names.

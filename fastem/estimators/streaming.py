@@ -3,6 +3,7 @@
 import contextlib
 import math
 import operator
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastem.data import Data, as_part_of_weight, as_rows
+from fastem.drift import DriftWarning
 from fastem.em import fit
 from fastem.online import Online, Stream, estimate, feed, resume
 from fastem.protocol import Status
@@ -216,6 +218,15 @@ class Streaming:
                 f"{error}. {stream.n_waiting} rows of earlier calls are among those that were tried; discard_waiting() "
                 "drops them"
             ) from error
+        online = self.online or Online()
+        if after.drift.n_alarms and not stream.drift.n_alarms and online.half_life is None and online.step_size is None:
+            warnings.warn(
+                "rows came that are far less likely than those before. If all rows are alike but come sorted, shuffle "
+                "them, or fit with algorithm='minibatch', which does so; if they drift, forget the old with "
+                "online=fastem.Online(half_life=...), and see drift_score_; or drop outliers.",
+                DriftWarning,
+                stacklevel=3,
+            )
         learned = {**known, "stream_": after, "n_samples_seen_": seen, "_checked": arguments}
         if after.seen != stream.seen or (after.model is not None and stream.model is None):
             for name in self._LEARNED:
