@@ -11,7 +11,8 @@ from fastem.persistence import atomic_writer
 _RADII = {1.0: "solid", 2.0: "dashed"}  # ellipses in standard deviations, and their lines
 
 
-def _new_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """A figure to draw on, in inches."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -45,7 +46,7 @@ def ellipse(mean: np.ndarray, covariance: np.ndarray, radius: float, n_points: i
 
 def density(mixture: Any, X: np.ndarray, names: tuple[str, str], title: str) -> Any:
     """Figure of rows (n, 2) coloured by component over the log-density, ellipses at 1 and 2 standard deviations."""
-    figure = _new_figure(7.5, 6.0)
+    figure = new_figure(7.5, 6.0)
     axes = figure.add_subplot()
     low, high = X.min(axis=0), X.max(axis=0)
     margin = 0.12 * (high - low)
@@ -69,7 +70,7 @@ def segmentation(mixture: Any, image: np.ndarray, title: str) -> Any:
     """Figure of a photograph (height, width, 3) in 0..1, the same in mean colours of components, and their weights."""
     labels = mixture.predict(image.reshape(-1, 3))
     colours = np.clip(mixture.means_, 0.0, 1.0)
-    figure = _new_figure(12.0, 5.2)
+    figure = new_figure(12.0, 5.2)
     figure.suptitle(title)
     grid = figure.add_gridspec(2, 2, height_ratios=[8, 1])
     for column, (picture, name) in enumerate(
@@ -93,7 +94,7 @@ def segmentation(mixture: Any, image: np.ndarray, title: str) -> Any:
 def selection(chosen: Any, title: str) -> Any:
     """Figure of the criterion of all candidates of a `fastem.Selection`, a line a structure; the best is ringed."""
     name = chosen.criterion.replace("-", "_")
-    figure = _new_figure(7.5, 5.0)
+    figure = new_figure(7.5, 5.0)
     axes = figure.add_subplot()
     for structure in dict.fromkeys(row.covariance_type for row in chosen.table):
         rows = sorted(row for row in chosen.table if row.covariance_type == structure)

@@ -299,7 +299,7 @@ def test_the_same_bits_on_any_number_of_threads(rng):
 
 
 def test_predictions_beside_learning_see_one_state(rng):
-    X = two_clusters(rng, 40_000)
+    X = two_clusters(rng, 12_000)
     gm = learned(X[:1200], batch_size=100)
     states, seen, done = [], [], threading.Event()
 
