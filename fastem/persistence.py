@@ -96,8 +96,10 @@ def _check_mixture(estimator: Any) -> None:
 def _check_stream(stream: Any, estimator: Any) -> None:
     """Whether a stream can go on."""
     from fastem.drift import Drift, Reservoir
-    from fastem.families.gaussian import Gaussian, GaussianParams, Moments
-    from fastem.models.mixture import Mixture, MixtureParams
+    from fastem.families.gaussian import Gaussian
+    from fastem.families.gaussian_records import GaussianParams, Moments
+    from fastem.models.mixture import Mixture
+    from fastem.models.mixture_records import MixtureParams
     from fastem.online import Stream
 
     def are(*values: Any, of: tuple[int, ...], dtype: Any = np.float64, least: float = -np.inf) -> bool:
@@ -157,13 +159,13 @@ LOADABLE = {
 # Records of fastem's own that attributes and parameters may hold, and where they are.
 RECORDS = {
     "Drift": "fastem.drift",
-    "Frame": "fastem.families.gaussian",
+    "Frame": "fastem.families.gaussian_records",
     "Gaussian": "fastem.families.gaussian",
-    "GaussianParams": "fastem.families.gaussian",
+    "GaussianParams": "fastem.families.gaussian_records",
     "Mean": "fastem.online",
     "Mixture": "fastem.models.mixture",
-    "MixtureParams": "fastem.models.mixture",
-    "Moments": "fastem.families.gaussian",
+    "MixtureParams": "fastem.models.mixture_records",
+    "Moments": "fastem.families.gaussian_records",
     "NormalInverseWishart": "fastem.families.normal_inverse_wishart",
     "Online": "fastem.online",
     "Reservoir": "fastem.drift",

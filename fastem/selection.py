@@ -17,7 +17,8 @@ from fastem.em import fit
 from fastem.estimators.gaussian_mixture import GaussianMixture
 from fastem.families.gaussian import COVARIANCE_TYPES
 from fastem.kernels._jit import use_threads
-from fastem.models.mixture import Mixture, MixtureParams
+from fastem.models.mixture import Mixture
+from fastem.models.mixture_records import MixtureParams
 from fastem.protocol import DegenerateError, Status
 
 _DEFAULTS = {"stopping": "aitken", "tol": 1e-6, "max_iter": 1000}

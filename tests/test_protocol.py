@@ -10,9 +10,11 @@ from conftest import simulate
 import fastem
 from fastem.data import as_data
 from fastem.families import gaussian
-from fastem.families.gaussian import Gaussian, GaussianParams
+from fastem.families.gaussian import Gaussian
+from fastem.families.gaussian_records import GaussianParams
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
-from fastem.models.mixture import Mixture, MixtureParams
+from fastem.models.mixture import Mixture
+from fastem.models.mixture_records import MixtureParams
 from fastem.protocol import DegenerateError, add_stats
 
 MAP = NormalInverseWishart(mean_precision=0.5, degrees_of_freedom=7.0)

@@ -10,7 +10,7 @@ import fastem
 from fastem.data import as_data
 from fastem.kernels.pruning import WINDOW
 from fastem.models import skipping
-from fastem.models.mixture import MixtureParams
+from fastem.models.mixture_records import MixtureParams
 
 TYPES = ("full", "diag", "spherical")
 

@@ -20,11 +20,13 @@ from fastem.climb import STOPPING
 from fastem.data import Data, as_data, as_numbers, as_rows, as_weight, is_integer
 from fastem.em import fit
 from fastem.estimators.streaming import Streaming, unchanged_on_error
-from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian, GaussianParams
+from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian
+from fastem.families.gaussian_records import GaussianParams
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
 from fastem.inference import Uncertainty, bootstrap, information
 from fastem.initialize import STARTS
-from fastem.models.mixture import Mixture, MixtureParams, check_weights, finite_array
+from fastem.models.mixture import Mixture, check_weights, finite_array
+from fastem.models.mixture_records import MixtureParams
 from fastem.online import Online
 from fastem.protocol import Iteration, Status
 from fastem.sources import Blocks, is_source, open_data

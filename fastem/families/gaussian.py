@@ -9,16 +9,18 @@ VVV, EEE, VVI and VII of Celeux & Govaert (1995), Pattern Recognition 28, 781-79
 import functools
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 from scipy.linalg.lapack import dtrtri
 
 from fastem.data import SMALLEST, Summary, as_numbers, is_real
+from fastem.families.gaussian_coordinates import Coordinates
+from fastem.families.gaussian_moments import MomentAlgebra
+from fastem.families.gaussian_records import Frame, GaussianParams, Layout, Moments
 from fastem.families.matrices import apply, double_double_whiteners, first_singular, is_positive_definite
 from fastem.families.normal_inverse_wishart import NO_PRIOR, NormalInverseWishart, ResolvedPrior
-from fastem.kernels.components import blend_full, cancellation, invert_roots, moments_full, natural_full
+from fastem.kernels.components import cancellation, invert_roots, moments_full, natural_full
 from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, n_statistics
 from fastem.kernels.sweep import States
 from fastem.protocol import DegenerateError
@@ -42,64 +44,15 @@ _INFLATED = 1e3
 _TINY = np.finfo(np.float64).tiny
 _EXACT = np.dtype(np.float64)
 _LOOSE, SLACK = 8.0, 1.5  # a frame's reach over that of the rows: at most, and when it is new
-_HALVES = 0.8  # standard deviations from the mean to those of its halves: less than 1, the longest
 _GUARD_ROWS = 0.01  # that the prior of a race is worth
-_FAR = 100.0  # logarithms of standard deviations, in the frame, that are no longer taken seriously
 _EPS = {np.dtype(dtype): float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
 # Full covariances of at most so many columns are encoded and decoded by kernels: below, NumPy's calls take longer than
 # the work (150 rows, 4 columns: 5 times as long), above, LAPACK is faster.
 _FEW_COLUMNS = 32
 
 
-class GaussianParams(NamedTuple):
-    """Parameters of K normal components, in the units of the data.
-
-    Attributes
-    ----------
-    means : ndarray of shape (K, D)
-    covariances : ndarray of shape (K, D, D) full, (D, D) tied, (K, D) diag or (K,) spherical
-    precisions_cholesky : ndarray of the same shape
-        Upper triangular U with U U' the precision (full, tied), or reciprocal standard deviations.
-    """
-
-    means: np.ndarray
-    covariances: np.ndarray
-    precisions_cholesky: np.ndarray
-
-
-class Frame(NamedTuple):
-    """Where the kernels see the data: (x - center) * scale; the scales are powers of two, so that undoing is exact."""
-
-    center: np.ndarray  # (D,)
-    scale: np.ndarray  # (D,)
-    reach: np.ndarray  # (D,) largest |coordinate|, in the frame
-    deviation: np.ndarray  # (D,) of all rows, in the frame
-    granule: np.ndarray  # (D,) rounding of the data, in their own units
-    rows: np.ndarray  # (2, D) center and scale, as kernels take them
-    dtype: np.dtype  # of the data, and of the products if they can bear it
-
-
-class Layout(NamedTuple):
-    """Which components a sweep takes by features and which by whitening; the thin components come last.
-
-    The dtype of the whitener is that of the products.
-    """
-
-    feature_map: int
-    order: np.ndarray  # (K,) component of each row of theta
-    whitener: np.ndarray  # (n_thin, D + 1 or 2, D)
-
-
-class Moments(NamedTuple):
-    """Weight, mean and covariance about the mean of each component, in the units of the data."""
-
-    counts: np.ndarray  # (K,)
-    means: np.ndarray  # (K, D)
-    covariances: np.ndarray  # (K, D, D) full, (D, D) tied: pooled, (K, D) diag, (K,) spherical: mean over columns
-
-
 @dataclass(frozen=True, eq=False)
-class Gaussian:
+class Gaussian(MomentAlgebra, Coordinates):
     """Normal components.
 
     Parameters
@@ -135,10 +88,6 @@ class Gaussian:
     def _in_kernels(self, n_features: int) -> bool:
         """Whether encoding and decoding are kernels."""
         return self.covariance_type == "full" and n_features <= _FEW_COLUMNS
-
-    @property
-    def _is_matrix(self) -> bool:
-        return self.covariance_type in ("full", "tied")
 
     def frame(self, summary: Summary, dtype: np.dtype) -> Frame:
         """Centre and scale that suit the data; one scale for all columns if the structure is spherical."""
@@ -407,129 +356,6 @@ class Gaussian:
                 covariances[few] = old.covariances[few]
         return GaussianParams(means, covariances, self.precisions_cholesky(covariances, granule))
 
-    def blend(self, one: Moments, two: Moments, share: float) -> Moments:
-        """Moments of a mixture of both, of which the second makes up a share.
-
-        Chan, Golub & LeVeque (1983), Amer. Statist. 37, 242-247, equation 2.1: means and covariances, never sums, so
-        that nothing cancels however far means are from the origin, or move.
-        """
-        n_components, n_features = one.means.shape
-        if self._in_kernels(n_features):
-            form = (n_components, n_features)
-            blended = Moments(np.empty(n_components), np.empty(form), np.empty((*form, n_features)))
-            blend_full(tuple(one), tuple(two), share, _TINY, tuple(blended))
-            return blended
-        before, added = (1.0 - share) * one.counts, share * two.counts
-        counts = before + added
-        part = added / np.maximum(counts, _TINY)
-        gaps = two.means - one.means
-        means = one.means + part[:, None] * gaps
-        between = before * part
-        if self.covariance_type == "tied":
-            within = before.sum() * one.covariances + added.sum() * two.covariances
-            return Moments(counts, means, (within + np.einsum("k,ki,kj->ij", between, gaps, gaps)) / counts.sum())
-        squares = gaps[:, :, None] * gaps[:, None, :] if self.covariance_type == "full" else gaps**2
-        if self.covariance_type == "spherical":
-            squares = squares.mean(axis=1)
-        form = (-1,) + (1,) * (squares.ndim - 1)
-        part = part.reshape(form)
-        covariances = one.covariances + part * (two.covariances - one.covariances + (1.0 - part) * squares)
-        return Moments(counts, means, covariances)
-
-    def expected_log_densities(self, moments: Moments, params: GaussianParams) -> np.ndarray:
-        """Mean log-density (K,) under each component of rows of its moments: the traces tr(W C W') + |W gap|^2."""
-        roots, gaps = params.precisions_cholesky, moments.means - params.means
-        if self._is_matrix:
-            roots = np.swapaxes(roots, -1, -2)
-            distances = ((roots @ moments.covariances) * roots).sum(axis=(-2, -1)) + (apply(roots, gaps) ** 2).sum(1)
-        else:
-            variances, roots = np.atleast_2d(moments.covariances.T).T, np.atleast_2d(roots.T).T
-            distances = ((variances + gaps**2) * roots**2).sum(axis=1)
-        return self._log_constants(params) - 0.5 * distances
-
-    def recall(self, counts: np.ndarray, params: GaussianParams, weight: float) -> Moments:
-        """Moments, of rows of some weight, whose maximum are the parameters."""
-        means, covariances = params.means, self._regularized(params.covariances, -1.0)
-        if self.prior is None or weight == 0:
-            return Moments(counts, means, covariances)
-        rows = weight * counts
-        kept = np.maximum(1.0 - self._pull(rows), _TINY)[:, None]
-        means = np.where(rows[:, None] > 0, self.resolved.mean + (means - self.resolved.mean) / kept, means)
-        mass, total, scatter = self._prior_terms(rows, means)
-        covariances = (covariances * total - scatter - self.resolved.scale) / np.maximum(mass, _TINY)
-        return Moments(counts, means, covariances)
-
-    def reseeded(self, moments: Moments, weight: float, component: int, reservoir: Any) -> Moments:
-        """Moments with a component moved to where the rows of a reservoir are densest.
-
-        Distances are those of the mean covariance, which counts as many rows as it takes to tell one. `weight` is what
-        the moments are worth in rows.
-        """
-        n_features = moments.means.shape[1]
-        mean = self._mean_covariance(moments)
-        rows = reservoir.rows[reservoir.densest(np.linalg.inv(np.linalg.cholesky(mean)).T)]
-        few = n_features + 1
-        spread = (len(rows) * np.cov(rows.T, bias=True).reshape(mean.shape) + few * mean) / (len(rows) + few)
-        counts, means = moments.counts.copy(), moments.means.copy()
-        counts[component], means[component] = len(rows) / weight, rows.mean(axis=0)
-        covariances = moments.covariances.copy()
-        if self.covariance_type != "tied":
-            variances = np.diagonal(spread)
-            covariances[component] = {"full": spread, "diag": variances}.get(self.covariance_type, variances.mean())
-        return Moments(counts / counts.sum(), means, covariances)
-
-    def longest_axes(self, moments: Moments) -> np.ndarray:
-        """Axis (K, D) of one standard deviation on which each component is longest, compared to the mean covariance."""
-        if self.covariance_type != "full":
-            variances = np.broadcast_to(self._variances(moments), moments.means.shape)
-            axes = np.zeros(moments.means.shape)
-            longest = np.argmax(variances / np.diagonal(self._mean_covariance(moments)), axis=1)
-            axes[np.arange(len(axes)), longest] = np.sqrt(np.take_along_axis(variances, longest[:, None], 1))[:, 0]
-            return axes
-        lower = np.linalg.cholesky(self._mean_covariance(moments))
-        whitener = np.linalg.inv(lower)
-        values, vectors = np.linalg.eigh(whitener @ moments.covariances @ whitener.T)
-        return np.sqrt(np.maximum(values[:, -1:], 0.0)) * (vectors[:, :, -1] @ lower.T)
-
-    def halved(self, moments: Moments, component: int, k: int, axis: np.ndarray) -> Moments:
-        """Moments with half of component k given to another, which loses its own; those of both together stay."""
-        counts, means = moments.counts.copy(), moments.means.copy()
-        counts[component] = counts[k] = 0.5 * counts[k]
-        gap = _HALVES * axis
-        means[component], means[k] = moments.means[k] + gap, moments.means[k] - gap
-        covariances = moments.covariances.copy()
-        if self.covariance_type == "tied":
-            covariances -= 2.0 * counts[k] * gap[:, None] * gap
-        else:
-            squares = {"full": gap[:, None] * gap, "diag": gap**2}.get(self.covariance_type, np.mean(gap**2))
-            covariances[component] = covariances[k] = covariances[k] - squares
-        return Moments(counts / counts.sum(), means, covariances)
-
-    def spread(self, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (D,) and variances (D,) of all rows of the moments."""
-        shares = moments.counts / moments.counts.sum()
-        mean = np.einsum("k,kd->d", shares, moments.means)
-        return mean, np.einsum("k,kd->d", shares, self._variances(moments) + (moments.means - mean) ** 2)
-
-    def _variances(self, moments: Moments) -> np.ndarray:
-        """Variances of the columns in each component: (K, D), or a shape that broadcasts to it."""
-        if self._is_matrix:
-            return np.diagonal(moments.covariances, axis1=-2, axis2=-1)
-        return np.atleast_2d(moments.covariances.T).T
-
-    def overall_covariance(self, moments: Moments) -> np.ndarray:
-        """Covariance (D, D) of all rows of the moments."""
-        shares = moments.counts / moments.counts.sum()
-        gaps = moments.means - np.einsum("k,kd->d", shares, moments.means)
-        return self._mean_covariance(moments) + np.einsum("k,ki,kj->ij", shares, gaps, gaps)
-
-    def _mean_covariance(self, moments: Moments) -> np.ndarray:
-        """Mean (D, D) of the covariances, weighted by the counts."""
-        mean = moments.covariances
-        if self.covariance_type != "tied":
-            mean = np.einsum("k,k...->...", moments.counts, mean) / moments.counts.sum()
-        return mean if self._is_matrix else np.diag(np.broadcast_to(mean, moments.means.shape[1]))
-
     def _with_prior(self, counts, means, covariances) -> tuple[np.ndarray, np.ndarray]:
         """Posterior modes of means and covariances (Fraley & Raftery 2007, table 2 and section 3)."""
         mass, total, scatter = self._prior_terms(counts, means)
@@ -636,92 +462,6 @@ class Gaussian:
         lower = np.stack([dtrtri(root.T, lower=1)[0] for root in stack])
         covariances = lower @ np.swapaxes(lower, 1, 2)
         return GaussianParams(means, covariances if roots.ndim == 3 else covariances[0], roots)
-
-    # coordinates
-
-    def pack(self, params: GaussianParams, frame: Frame) -> np.ndarray:
-        """Means, and roots of the precisions with logarithms of their diagonals, in the frame."""
-        means = (params.means - frame.center) * frame.scale
-        roots = params.precisions_cholesky
-        if not self._is_matrix:
-            roots = np.log(roots / (frame.scale if roots.ndim == 2 else frame.scale[0]))
-            return np.concatenate([means.ravel(), roots.ravel()])
-        rows, columns = np.triu_indices(len(frame.scale))
-        packed = (roots / frame.scale[:, None])[..., rows, columns]
-        diagonal = rows == columns
-        packed[..., diagonal] = np.log(packed[..., diagonal])
-        return np.concatenate([means.ravel(), packed.ravel()])
-
-    def unpack(self, vector: np.ndarray, n_components: int, frame: Frame) -> GaussianParams:
-        """Parameters at the coordinates of `pack`.
-
-        Raises
-        ------
-        DegenerateError
-            If they overflow.
-        """
-        n_features = len(frame.scale)
-        size = n_components * n_features
-        means = frame.center + vector[:size].reshape(n_components, n_features) / frame.scale
-        packed = vector[size:]
-        shape = self.shape(n_components, n_features)
-        if self._is_matrix:
-            rows, columns = np.triu_indices(n_features)
-            packed = packed.reshape(*shape[:-2], len(rows)).copy()
-            diagonal = rows == columns
-            logs = packed[..., diagonal]
-        else:
-            logs = packed
-        if not (np.abs(logs) < _FAR).all():
-            raise DegenerateError("the coordinates overflow")
-        if not self._is_matrix:
-            scale = frame.scale if len(shape) == 2 else frame.scale[0]
-            return self.from_roots(means, np.exp(packed).reshape(shape) * scale)
-        packed[..., diagonal] = np.exp(logs)
-        roots = np.zeros(shape)
-        roots[..., rows, columns] = packed
-        return self.from_roots(means, roots * frame.scale[:, None])
-
-    def score(self, params: GaussianParams, moments: Moments, frame: Frame) -> np.ndarray:
-        """Gradient of the expected log-likelihood in the coordinates of `pack`, at the parameters of the moments.
-
-        With n, S the weight and the scatter about the mean: n S^-1-weighted gaps for the means; from
-        n log|U| - tr(U' S U) / 2, the derivative n / U_jj - (S U)_ij for the roots.
-        """
-        counts, gaps, roots = moments.counts, moments.means - params.means, params.precisions_cholesky
-        n_features = gaps.shape[1]
-        if not self._is_matrix:
-            spread = np.atleast_2d(roots.T).T  # (K, D) or (K, 1)
-            means = spread**2 * gaps * counts[:, None] / frame.scale
-            if roots.ndim == 2:
-                logs = counts[:, None] * (1.0 - roots**2 * (moments.covariances + gaps**2))
-            else:
-                logs = counts * (n_features - roots**2 * (n_features * moments.covariances + (gaps**2).sum(axis=1)))
-            return np.concatenate([means.ravel(), logs.ravel()])
-        means = apply(roots @ np.swapaxes(roots, -1, -2), gaps) * counts[:, None] / frame.scale
-        scatter = counts[:, None, None] * gaps[:, :, None] * gaps[:, None, :]
-        if self.covariance_type == "tied":
-            counts = counts.sum()
-            scatter = scatter.sum(axis=0) + counts * moments.covariances
-        else:
-            counts = counts[:, None]
-            scatter = scatter + counts[:, :, None] * moments.covariances
-        rows, columns = np.triu_indices(n_features)
-        slopes = -(scatter @ roots)[..., rows, columns]
-        diagonal = rows == columns
-        pivots = np.diagonal(roots, axis1=-2, axis2=-1)
-        slopes[..., ~diagonal] *= frame.scale[rows[~diagonal]]
-        slopes[..., diagonal] = slopes[..., diagonal] * pivots + counts
-        return np.concatenate([means.ravel(), slopes.ravel()])
-
-    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
-        """Shape of covariances, precisions and their roots."""
-        return {
-            "full": (n_components, n_features, n_features),
-            "tied": (n_features, n_features),
-            "diag": (n_components, n_features),
-            "spherical": (n_components,),
-        }[self.covariance_type]
 
     def check_shape(self, name: str, array: np.ndarray, n_components: int, n_features: int) -> np.ndarray:
         """Return covariances or precisions as float64 after checking shape, finiteness, symmetry and sign."""

@@ -1,11 +1,9 @@
 """Finite mixtures of a family: the model that the fused sweep was made for."""
 
-import contextlib
-import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,79 +15,28 @@ from fastem.data import (
     as_numbers,
     as_rows,
     as_writable,
-    column_extremes,
     is_integer,
     is_real,
-    weighted_sum,
 )
-from fastem.families.gaussian import SLACK, Frame, Gaussian, GaussianParams, Layout, Moments
+from fastem.families.gaussian import Gaussian
+from fastem.families.gaussian_records import Frame, GaussianParams, Layout, Moments
 from fastem.initialize import STARTS, TURNS, centers, check_resp, given_blocks, random_blocks, require_distinct
 from fastem.kernels._jit import one_blas_thread, use_threads
 from fastem.kernels.features import FULL, LINEAR, n_statistics
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
 from fastem.kernels.pruning import NOTHING, Skip
 from fastem.kernels.sweep import LABEL, LOG_DENSITY, POSTERIOR, States, block_rows, by_features, score, statistics
+from fastem.models.mixture_moves import Moves
+from fastem.models.mixture_records import MixtureParams, MixtureStats, log_of, same_bits
+from fastem.models.mixture_streams import Streams
 from fastem.models.skipping import Skipping, has_lost, may_skip
 from fastem.protocol import DegenerateError
 
-_FLAT = 1e-12  # part of the largest variance within components that a direction has at least, to cut along it
-_MERGES, _SPLITS = 3, 3  # pairs that may merge, and components that may be split for each
-_START_ROWS, _START_ROWS_PER_NUMBER = 1000, 10  # of a stream
-_BATCH_ROWS, _BATCH_ROWS_PER_NUMBER = 1024, 32  # of a step: with fewer, what is learned is no better, and slower
 _RACE_ROWS, _RACE_ROWS_PER_NUMBER = 5000, 10  # of the first heat: at least, and for each value of a mean
 
 
-class MixtureParams(NamedTuple):
-    """Weights (K,) of the components and the parameters of the family."""
-
-    weights: np.ndarray
-    components: GaussianParams
-
-
-class Anatomy(NamedTuple):
-    """Rows of a sample, and who is responsible for them."""
-
-    block: Block
-    rows: np.ndarray  # (N, D), in units of the covariance within components
-    posterior: np.ndarray  # (N, K)
-    resp: np.ndarray  # (N, K), the same times the weights of the rows
-    worst_first: np.ndarray  # (K,) components by how badly they fit their rows
-
-
-class MixtureStats(NamedTuple):
-    """Additive statistics of rows under some parameters.
-
-    Attributes
-    ----------
-    weight : float
-        Total weight of the rows.
-    log_likelihood : float
-        Of the parameters that went in.
-    sums : ndarray of shape (K, P)
-        Expected statistics, in the order of the encoding of those parameters.
-    scatter : ndarray of shape (D, D) or (0, 0)
-        Second moment of all rows in the frame, where the family's features lack it (tied covariances).
-    """
-
-    weight: float
-    log_likelihood: float
-    sums: np.ndarray
-    scatter: np.ndarray
-
-
-def _same_bits(method):
-    """Run a method that calls BLAS so that its bits do not depend on the threads of BLAS."""
-
-    @functools.wraps(method)
-    def limited(self, *arguments, **options):
-        with one_blas_thread(self._blas_work(arguments[0])):
-            return method(self, *arguments, **options)
-
-    return limited
-
-
 @dataclass(frozen=True, eq=False)
-class Mixture:
+class Mixture(Streams, Moves):
     """Mixture of K components of one family.
 
     Parameters
@@ -157,7 +104,7 @@ class Mixture:
 
     # the protocol
 
-    @_same_bits
+    @same_bits
     def prepare(self, data: Data) -> "Mixture":
         """Take the frame and the defaults of the prior from the data; check the start against them."""
         if data.n_samples < self.n_components:
@@ -194,7 +141,7 @@ class Mixture:
         components = GaussianParams(means, covariances, self.family.precisions_cholesky(covariances))
         return MixtureParams(weights, components)
 
-    @_same_bits
+    @same_bits
     def initialize(self, data: Data, rng: np.random.Generator) -> MixtureParams:
         """Start parameters: an M-step on the first responsibilities, then whatever was given explicitly."""
         weights, means, precisions = self.weights_init, self.means_init, self.precisions_init
@@ -210,11 +157,11 @@ class Mixture:
         components = self.family.maximize(moments, None, self.bound.granule)
         return MixtureParams(weights, components if means is None else components._replace(means=means))
 
-    @_same_bits
+    @same_bits
     def e_step(self, params: MixtureParams, block: Block) -> MixtureStats:
         """One fused sweep over a block."""
         layout = self.family.layout(params.components, self.bound)
-        log_weights = _log(params.weights)
+        log_weights = log_of(params.weights)
         states = self.family.natural(params.components, log_weights, layout, self.bound)
         sums, log_likelihood = self._soft_sweep(block, params, log_weights, states, layout)
         scatter = np.empty((0, 0))
@@ -224,96 +171,17 @@ class Mixture:
             log_likelihood -= 0.5 * float((root * (scatter @ root)).sum())
         return MixtureStats(block.total_weight, log_likelihood, sums, scatter)
 
-    @_same_bits
+    @same_bits
     def m_step(self, stats: MixtureStats, params: MixtureParams) -> MixtureParams:
         """Posterior mode given the statistics of `params`."""
         return self._maximized(self._moments(stats, params), stats.weight, params)
 
-    def condense(self, stats: MixtureStats, params: MixtureParams) -> Moments:
-        """Moments of the components, per unit of weight: they do not depend on the parameters they were found under."""
-        moments = self._moments(stats, params)
-        return moments._replace(counts=moments.counts / stats.weight)
-
-    @_same_bits
-    def blend(self, one: Moments, two: Moments, share: float) -> Moments:
-        """(1 - share) times the one and share times the other, as sums."""
-        return self.family.blend(one, two, share)
-
-    @_same_bits
-    def maximize(self, expected: Moments, weight: float, params: MixtureParams) -> MixtureParams:
-        """M-step for statistics that are worth so much weight of rows."""
-        moments = expected._replace(counts=weight * expected.counts)
-        return self._maximized(moments, weight, params, self.family.fewest_rows(moments.means.shape[1]))
-
-    @_same_bits
-    def expected_log_likelihood(self, expected: Moments, params: MixtureParams) -> float:
-        """Expected log-likelihood of rows and components, per unit of weight."""
-        counts = expected.counts
-        log_densities = self.family.expected_log_densities(expected, params.components)
-        some = counts > 0
-        return float((counts * (log_densities + np.where(some, _log(params.weights), 0.0)))[some].sum())
-
-    def recall(self, params: MixtureParams, weight: float) -> Moments:
-        """Moments of rows of some weight, of which the parameters are the maximum."""
-        extra = self.weight_concentration - 1.0
-        counts = params.weights
-        if extra > 0 and weight > 0:
-            counts = np.maximum(counts * (weight + len(counts) * extra) - extra, 0.0) / weight
-        return self.family.recall(counts, params.components, weight)
-
-    @_same_bits
-    def resumed(self, params: MixtureParams, weight: float, dtype: np.dtype) -> "Mixture":
-        """The model with the frame and the prior that follow from the moments of the parameters."""
-        moments = Moments(params.weights, *params.components[:2])
-        mean, variance = self.family.spread(moments)
-        family = self.family.resolve_prior(mean, self.family.overall_covariance(moments), self.n_components)
-        frame = family.frame(Summary(weight, mean, variance, mean, mean), dtype)
-        return replace(self, family=family, frame=frame, start="kmeans")
-
-    def short_of_rows(self, expected: Moments, weight: float) -> np.ndarray:
-        """Numbers of components that count fewer rows than tell their covariance."""
-        return np.flatnonzero(weight * expected.counts < self.family.fewest_rows(expected.means.shape[1]))
-
-    def without(
-        self, expected: Moments, params: MixtureParams, lost: np.ndarray
-    ) -> tuple["Mixture", Moments, MixtureParams]:
-        """Model, moments and parameters without some components, but for the heaviest."""
-        kept = np.setdiff1d(np.arange(self.n_components), lost)
-        if len(kept) == 0:
-            kept = np.argmax(expected.counts, keepdims=True)
-        model, params = self.keep(params, kept)
-        counts = expected.counts[kept]
-        moments = expected._replace(counts=counts / counts.sum(), means=expected.means[kept])
-        if self.family.covariance_type != "tied":
-            moments = moments._replace(covariances=expected.covariances[kept])
-        return model, moments, params
-
-    @_same_bits
-    def births(self, expected: Moments, weight: float, component: int, reservoir: Any) -> list[Moments]:
-        """Moments with a component moved to where a reservoir is densest, or with half of one of the longest."""
-        family = self.family
-        born = [family.reseeded(expected, weight, component, reservoir)]
-        axes = family.longest_axes(expected)
-        longest = np.argsort(-(axes**2).sum(axis=1), kind="stable")
-        halved = [k for k in longest if k != component][:_SPLITS]
-        return born + [family.halved(expected, component, k, axes[k]) for k in halved]
-
-    def framed(self, expected: Moments, block: Block) -> "Mixture":
-        """The model with a frame that suits the next block of rows that move."""
-        low, high = column_extremes(block.X if len(block.weight) == 0 else block.X[block.weight[:, 0] > 0])
-        if self.family.fits(self.bound, low, high):
-            return self
-        mean, variance = self.family.spread(expected)
-        low, high = mean - SLACK * np.maximum(mean - low, 0.0), mean + SLACK * np.maximum(high - mean, 0.0)
-        summary = Summary(block.total_weight, mean, variance, low, high)
-        return replace(self, frame=self.family.frame(summary, self.bound.dtype))
-
-    @_same_bits
+    @same_bits
     def log_prior(self, params: MixtureParams) -> float:
         """Log-density of the prior, up to a constant."""
         total = self.family.log_prior(params.components)
         if self.weight_concentration > 1.0:
-            total += (self.weight_concentration - 1.0) * float(_log(params.weights).sum())
+            total += (self.weight_concentration - 1.0) * float(log_of(params.weights).sum())
         if self.weight_cost > 0.0:
             total -= self.weight_cost * float(np.log(params.weights[params.weights > 0]).sum())
         return total
@@ -324,19 +192,11 @@ class Mixture:
             raise ValueError("start gives one start for all rows, so that none can race; use n_race=0")
         return replace(self, start=TURNS[number % len(TURNS)]) if self.start == "kmeans" else self
 
-    def start_rows(self, n_features: int) -> int:
-        """Rows that the start of a stream takes."""
-        return max(_START_ROWS, _START_ROWS_PER_NUMBER * self.n_components * (n_features + 1))
-
-    def batch_rows(self, n_features: int) -> int:
-        """Rows that make a step."""
-        return max(_BATCH_ROWS, _BATCH_ROWS_PER_NUMBER * self.n_components * n_features)
-
     def sample_size(self, data: Data) -> int:
         """Rows that tell starts apart."""
         return max(_RACE_ROWS, _RACE_ROWS_PER_NUMBER * self.n_components * data.n_features)
 
-    @_same_bits
+    @same_bits
     def guarded(self, sample: Data) -> "Mixture":
         """Return the model under a weak prior of the covariances, unless it has one."""
         unit = sample.total_weight / sample.n_counting  # weights may be on any scale
@@ -346,32 +206,6 @@ class Mixture:
         """Return whether a component counts fewer rows than it takes to estimate its own covariance."""
         least = self.family.fewest_rows(self.bound.center.size)
         return bool((params.weights * n_rows < least).any())
-
-    def moves(self, params: MixtureParams, sample: Data) -> Iterator[MixtureParams]:
-        """Parameters with two components merged and a third split, the most promising first.
-
-        Ueda et al. (2000), Neural Computation 12, 2109-2128, equation 3.1: those merge whose responsibilities are most
-        alike.
-        """
-        anatomy = self._anatomy(params, sample)
-        resp = anatomy.resp
-        overlap = np.einsum("nk,nl->kl", anatomy.posterior, resp)
-        size = np.sqrt(np.maximum(np.diagonal(overlap), SMALLEST))
-        pairs = [(overlap[i, j] / (size[i] * size[j]), i, j) for j in range(len(size)) for i in range(j)]
-        for _, i, j in sorted(pairs, reverse=True)[:_MERGES]:
-            merged = resp.copy()
-            merged[:, i] += merged[:, j]
-            for k in [k for k in anatomy.worst_first if k not in (i, j)][:_SPLITS]:
-                with contextlib.suppress(DegenerateError):
-                    yield self._split(anatomy, merged, k, j)
-
-    def grown(self, params: MixtureParams, sample: Data) -> Iterator[MixtureParams]:
-        """Parameters of this model from those of one component less, by splitting one, the most promising first."""
-        anatomy = self._anatomy(params, sample)
-        more = np.concatenate([anatomy.resp, np.zeros((len(anatomy.resp), 1))], axis=1)
-        for k in anatomy.worst_first[:_SPLITS]:
-            with contextlib.suppress(DegenerateError):
-                yield self._split(anatomy, more, k, self.n_components - 1)
 
     def keep(self, params: MixtureParams, kept: np.ndarray) -> tuple["Mixture", MixtureParams]:
         """Model and parameters with some of the components (k,) int."""
@@ -386,7 +220,7 @@ class Mixture:
         log_weights = np.log(params.weights)
         return np.concatenate([log_weights - log_weights.mean(), self.family.pack(params.components, self.bound)])
 
-    @_same_bits
+    @same_bits
     def unpack(self, vector: np.ndarray) -> MixtureParams:
         """Parameters at these coordinates."""
         if not np.isfinite(vector).all():
@@ -398,7 +232,7 @@ class Mixture:
             raise DegenerateError("the coordinates overflow")
         return MixtureParams(weights / weights.sum(), components)
 
-    @_same_bits
+    @same_bits
     def score(self, stats: MixtureStats, params: MixtureParams) -> np.ndarray:
         """Gradient of the log-likelihood of the rows in the coordinates of `pack`, at the parameters of the stats."""
         moments = self._moments(stats, params)
@@ -428,12 +262,12 @@ class Mixture:
         """Probability (N, K) of each component given each row."""
         return self._score(params, X, POSTERIOR)
 
-    @_same_bits
+    @same_bits
     def marginal(self, params: MixtureParams, columns: np.ndarray) -> MixtureParams:
         """Parameters of the mixture of some of the columns (m,) int."""
         return MixtureParams(params.weights, self.family.marginal(params.components, columns))
 
-    @_same_bits
+    @same_bits
     def condition(
         self, params: MixtureParams, given: np.ndarray, wanted: np.ndarray, values: np.ndarray
     ) -> MixtureParams:
@@ -470,12 +304,12 @@ class Mixture:
 
     # inside
 
-    @_same_bits
+    @same_bits
     def _score(self, params: MixtureParams, X: np.ndarray, wanted: int) -> np.ndarray:
         X = _as_kernel_rows(X)
         if X.shape[1] != params.components.means.shape[1]:
             raise ValueError(f"X has {X.shape[1]} columns; the means have {params.components.means.shape[1]}")
-        frame, constants, whiteners = self.family.exact(params.components, _log(params.weights))
+        frame, constants, whiteners = self.family.exact(params.components, log_of(params.weights))
         return score(as_writable(X), frame, constants, whiteners, use_threads(self.n_threads), wanted)
 
     def _maximized(self, moments: Moments, weight: float, params: MixtureParams, fewest: float = 0.0) -> MixtureParams:
@@ -588,46 +422,6 @@ class Mixture:
         feature_map = FULL if self.family.covariance_type == "tied" else self.family.feature_map
         return feature_map, np.zeros((self.n_components, n_statistics(feature_map, n_features)))
 
-    @_same_bits
-    def _anatomy(self, params: MixtureParams, sample: Data) -> Anatomy:
-        """What moves need to know of the components.
-
-        Ueda et al. (2000), equation 3.5: a component fits its rows the worse, the further their distribution, weighted
-        by its responsibilities, is from its density.
-        """
-        block = sample.whole().blocks[0]
-        posterior = self.posteriors(params, block.X)
-        resp = posterior * block.counts[:, None]
-        counts = np.maximum(resp.sum(axis=0), SMALLEST)
-        # share * log(share / density of the component), where that density is posterior * density of the row / weight
-        log_ratio = _log(params.weights / counts) - self.log_densities(params, block.X)[:, None]
-        misfit = (resp / counts * np.where(resp > 0, log_ratio, 0.0)).sum(axis=0)
-        rows = (block.X - self.bound.center) * self.bound.scale
-        means = np.einsum("nk,nd->kd", resp, rows) / counts[:, None]
-        within = np.einsum("n,nd,ne->de", block.counts, rows, rows) - np.einsum("k,kd,ke->de", counts, means, means)
-        values, axes = np.linalg.eigh(within / block.total_weight)
-        rows = np.einsum("nd,de->ne", rows, axes / np.sqrt(np.maximum(values, _FLAT * values[-1])))
-        return Anatomy(block, rows, posterior, resp, np.argsort(-misfit, kind="stable"))
-
-    @_same_bits
-    def _split(self, anatomy: Anatomy, resp: np.ndarray, k: int, j: int) -> MixtureParams:
-        """Parameters under responsibilities (N, K) where component k shares its own with j, which loses what it has.
-
-        It is cut at its mean, along the axis on which it is longest in comparison to the covariance within components.
-        """
-        block, resp = anatomy.block, resp.copy()
-        if resp[:, k].sum() < SMALLEST:
-            raise DegenerateError(f"component {k} has no rows to share")
-        share = resp[:, k] / resp[:, k].sum()
-        rows = anatomy.rows - weighted_sum(share, anatomy.rows)
-        axis = np.linalg.eigh(np.einsum("n,nd,ne->de", share, rows, rows))[1][:, -1]
-        resp[:, j] = np.where(np.einsum("nd,d->n", rows, axis) > 0, resp[:, k], 0.0)
-        resp[:, k] -= resp[:, j]
-        feature_map, theta = self._first_states(block.X.shape[1])
-        moments = self._moments_under(lambda: [Block(block.X, resp)], theta, feature_map, GIVEN)
-        components = self.family.maximize(moments, None, self.bound.granule)
-        return MixtureParams(self._weights(moments.counts, block.total_weight), components)
-
     def _moments_under(
         self, blocks: Callable[[], Iterable[Block]], theta: np.ndarray, feature_map: int, posterior: int
     ) -> Moments:
@@ -659,13 +453,6 @@ def _as_kernel_rows(X: np.ndarray) -> np.ndarray:
     if isinstance(X, np.ndarray) and X.ndim == 2 and X.flags.c_contiguous and X.dtype in (np.float32, np.float64):
         return X
     return as_rows(X)
-
-
-def _log(weights: np.ndarray) -> np.ndarray:
-    if weights.all():
-        return np.log(weights)
-    with np.errstate(divide="ignore"):
-        return np.log(weights)
 
 
 def _check_scale(summary: Summary) -> None:

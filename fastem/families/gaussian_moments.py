@@ -1,0 +1,147 @@
+"""Moments of normal components: mixed, recalled from parameters, and moved, for streams and passes of many M-steps."""
+
+from typing import Any
+
+import numpy as np
+
+from fastem.families.gaussian_records import GaussianParams, Moments, Structure
+from fastem.families.matrices import apply
+from fastem.kernels.components import blend_full
+
+_HALVES = 0.8  # standard deviations from the mean to those of its halves: less than 1, the longest
+_TINY = np.finfo(np.float64).tiny
+
+
+class MomentAlgebra(Structure):
+    """What `Gaussian` does with moments alone."""
+
+    prior: Any
+    resolved: Any
+    _in_kernels: Any
+    _log_constants: Any
+    _prior_terms: Any
+    _pull: Any
+    _regularized: Any
+
+    def blend(self, one: Moments, two: Moments, share: float) -> Moments:
+        """Moments of a mixture of both, of which the second makes up a share.
+
+        Chan, Golub & LeVeque (1983), Amer. Statist. 37, 242-247, equation 2.1: means and covariances, never sums, so
+        that nothing cancels however far means are from the origin, or move.
+        """
+        n_components, n_features = one.means.shape
+        if self._in_kernels(n_features):
+            form = (n_components, n_features)
+            blended = Moments(np.empty(n_components), np.empty(form), np.empty((*form, n_features)))
+            blend_full(tuple(one), tuple(two), share, _TINY, tuple(blended))
+            return blended
+        before, added = (1.0 - share) * one.counts, share * two.counts
+        counts = before + added
+        part = added / np.maximum(counts, _TINY)
+        gaps = two.means - one.means
+        means = one.means + part[:, None] * gaps
+        between = before * part
+        if self.covariance_type == "tied":
+            within = before.sum() * one.covariances + added.sum() * two.covariances
+            return Moments(counts, means, (within + np.einsum("k,ki,kj->ij", between, gaps, gaps)) / counts.sum())
+        squares = gaps[:, :, None] * gaps[:, None, :] if self.covariance_type == "full" else gaps**2
+        if self.covariance_type == "spherical":
+            squares = squares.mean(axis=1)
+        form = (-1,) + (1,) * (squares.ndim - 1)
+        part = part.reshape(form)
+        covariances = one.covariances + part * (two.covariances - one.covariances + (1.0 - part) * squares)
+        return Moments(counts, means, covariances)
+
+    def expected_log_densities(self, moments: Moments, params: GaussianParams) -> np.ndarray:
+        """Mean log-density (K,) under each component of rows of its moments: the traces tr(W C W') + |W gap|^2."""
+        roots, gaps = params.precisions_cholesky, moments.means - params.means
+        if self._is_matrix:
+            roots = np.swapaxes(roots, -1, -2)
+            distances = ((roots @ moments.covariances) * roots).sum(axis=(-2, -1)) + (apply(roots, gaps) ** 2).sum(1)
+        else:
+            variances, roots = np.atleast_2d(moments.covariances.T).T, np.atleast_2d(roots.T).T
+            distances = ((variances + gaps**2) * roots**2).sum(axis=1)
+        return self._log_constants(params) - 0.5 * distances
+
+    def recall(self, counts: np.ndarray, params: GaussianParams, weight: float) -> Moments:
+        """Moments, of rows of some weight, whose maximum are the parameters."""
+        means, covariances = params.means, self._regularized(params.covariances, -1.0)
+        if self.prior is None or weight == 0:
+            return Moments(counts, means, covariances)
+        rows = weight * counts
+        kept = np.maximum(1.0 - self._pull(rows), _TINY)[:, None]
+        means = np.where(rows[:, None] > 0, self.resolved.mean + (means - self.resolved.mean) / kept, means)
+        mass, total, scatter = self._prior_terms(rows, means)
+        covariances = (covariances * total - scatter - self.resolved.scale) / np.maximum(mass, _TINY)
+        return Moments(counts, means, covariances)
+
+    def reseeded(self, moments: Moments, weight: float, component: int, reservoir: Any) -> Moments:
+        """Moments with a component moved to where the rows of a reservoir are densest.
+
+        Distances are those of the mean covariance, which counts as many rows as it takes to tell one. `weight` is what
+        the moments are worth in rows.
+        """
+        n_features = moments.means.shape[1]
+        mean = self._mean_covariance(moments)
+        rows = reservoir.rows[reservoir.densest(np.linalg.inv(np.linalg.cholesky(mean)).T)]
+        few = n_features + 1
+        spread = (len(rows) * np.cov(rows.T, bias=True).reshape(mean.shape) + few * mean) / (len(rows) + few)
+        counts, means = moments.counts.copy(), moments.means.copy()
+        counts[component], means[component] = len(rows) / weight, rows.mean(axis=0)
+        covariances = moments.covariances.copy()
+        if self.covariance_type != "tied":
+            variances = np.diagonal(spread)
+            covariances[component] = {"full": spread, "diag": variances}.get(self.covariance_type, variances.mean())
+        return Moments(counts / counts.sum(), means, covariances)
+
+    def longest_axes(self, moments: Moments) -> np.ndarray:
+        """Axis (K, D) of one standard deviation on which each component is longest, compared to the mean covariance."""
+        if self.covariance_type != "full":
+            variances = np.broadcast_to(self._variances(moments), moments.means.shape)
+            axes = np.zeros(moments.means.shape)
+            longest = np.argmax(variances / np.diagonal(self._mean_covariance(moments)), axis=1)
+            axes[np.arange(len(axes)), longest] = np.sqrt(np.take_along_axis(variances, longest[:, None], 1))[:, 0]
+            return axes
+        lower = np.linalg.cholesky(self._mean_covariance(moments))
+        whitener = np.linalg.inv(lower)
+        values, vectors = np.linalg.eigh(whitener @ moments.covariances @ whitener.T)
+        return np.sqrt(np.maximum(values[:, -1:], 0.0)) * (vectors[:, :, -1] @ lower.T)
+
+    def halved(self, moments: Moments, component: int, k: int, axis: np.ndarray) -> Moments:
+        """Moments with half of component k given to another, which loses its own; those of both together stay."""
+        counts, means = moments.counts.copy(), moments.means.copy()
+        counts[component] = counts[k] = 0.5 * counts[k]
+        gap = _HALVES * axis
+        means[component], means[k] = moments.means[k] + gap, moments.means[k] - gap
+        covariances = moments.covariances.copy()
+        if self.covariance_type == "tied":
+            covariances -= 2.0 * counts[k] * gap[:, None] * gap
+        else:
+            squares = {"full": gap[:, None] * gap, "diag": gap**2}.get(self.covariance_type, np.mean(gap**2))
+            covariances[component] = covariances[k] = covariances[k] - squares
+        return Moments(counts / counts.sum(), means, covariances)
+
+    def spread(self, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (D,) and variances (D,) of all rows of the moments."""
+        shares = moments.counts / moments.counts.sum()
+        mean = np.einsum("k,kd->d", shares, moments.means)
+        return mean, np.einsum("k,kd->d", shares, self._variances(moments) + (moments.means - mean) ** 2)
+
+    def _variances(self, moments: Moments) -> np.ndarray:
+        """Variances of the columns in each component: (K, D), or a shape that broadcasts to it."""
+        if self._is_matrix:
+            return np.diagonal(moments.covariances, axis1=-2, axis2=-1)
+        return np.atleast_2d(moments.covariances.T).T
+
+    def overall_covariance(self, moments: Moments) -> np.ndarray:
+        """Covariance (D, D) of all rows of the moments."""
+        shares = moments.counts / moments.counts.sum()
+        gaps = moments.means - np.einsum("k,kd->d", shares, moments.means)
+        return self._mean_covariance(moments) + np.einsum("k,ki,kj->ij", shares, gaps, gaps)
+
+    def _mean_covariance(self, moments: Moments) -> np.ndarray:
+        """Mean (D, D) of the covariances, weighted by the counts."""
+        mean = moments.covariances
+        if self.covariance_type != "tied":
+            mean = np.einsum("k,k...->...", moments.counts, mean) / moments.counts.sum()
+        return mean if self._is_matrix else np.diag(np.broadcast_to(mean, moments.means.shape[1]))

@@ -1,0 +1,114 @@
+"""How a mixture learns from a stream: `protocol.Renewed`."""
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastem.data import Block, Summary, column_extremes
+from fastem.families.gaussian import SLACK, Gaussian
+from fastem.families.gaussian_records import Moments
+from fastem.models.mixture_records import MixtureParams, MixtureStats, log_of, same_bits
+
+_START_ROWS, _START_ROWS_PER_NUMBER = 1000, 10  # of a stream
+_BATCH_ROWS, _BATCH_ROWS_PER_NUMBER = 1024, 32  # of a step: with fewer, what is learned is no better, and slower
+_SPLITS = 3  # components that may be halved
+
+
+class Streams:
+    """What `Mixture` does for streams, and for passes of many M-steps."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    family: Gaussian
+    n_components: int
+    weight_concentration: float
+    bound: Any
+    keep: Any
+    _moments: Any
+    _maximized: Any
+    _blas_work: Any
+
+    def condense(self, stats: MixtureStats, params: MixtureParams) -> Moments:
+        """Moments of the components, per unit of weight: they do not depend on the parameters they were found under."""
+        moments = self._moments(stats, params)
+        return moments._replace(counts=moments.counts / stats.weight)
+
+    @same_bits
+    def blend(self, one: Moments, two: Moments, share: float) -> Moments:
+        """(1 - share) times the one and share times the other, as sums."""
+        return self.family.blend(one, two, share)
+
+    @same_bits
+    def maximize(self, expected: Moments, weight: float, params: MixtureParams) -> MixtureParams:
+        """M-step for statistics that are worth so much weight of rows."""
+        moments = expected._replace(counts=weight * expected.counts)
+        return self._maximized(moments, weight, params, self.family.fewest_rows(moments.means.shape[1]))
+
+    @same_bits
+    def expected_log_likelihood(self, expected: Moments, params: MixtureParams) -> float:
+        """Expected log-likelihood of rows and components, per unit of weight."""
+        counts = expected.counts
+        log_densities = self.family.expected_log_densities(expected, params.components)
+        some = counts > 0
+        return float((counts * (log_densities + np.where(some, log_of(params.weights), 0.0)))[some].sum())
+
+    def recall(self, params: MixtureParams, weight: float) -> Moments:
+        """Moments of rows of some weight, of which the parameters are the maximum."""
+        extra = self.weight_concentration - 1.0
+        counts = params.weights
+        if extra > 0 and weight > 0:
+            counts = np.maximum(counts * (weight + len(counts) * extra) - extra, 0.0) / weight
+        return self.family.recall(counts, params.components, weight)
+
+    @same_bits
+    def resumed(self, params: MixtureParams, weight: float, dtype: np.dtype) -> Any:
+        """The model with the frame and the prior that follow from the moments of the parameters."""
+        moments = Moments(params.weights, *params.components[:2])
+        mean, variance = self.family.spread(moments)
+        family = self.family.resolve_prior(mean, self.family.overall_covariance(moments), self.n_components)
+        frame = family.frame(Summary(weight, mean, variance, mean, mean), dtype)
+        return replace(self, family=family, frame=frame, start="kmeans")
+
+    def short_of_rows(self, expected: Moments, weight: float) -> np.ndarray:
+        """Numbers of components that count fewer rows than tell their covariance."""
+        return np.flatnonzero(weight * expected.counts < self.family.fewest_rows(expected.means.shape[1]))
+
+    def without(self, expected: Moments, params: MixtureParams, lost: np.ndarray) -> tuple[Any, Moments, MixtureParams]:
+        """Model, moments and parameters without some components, but for the heaviest."""
+        kept = np.setdiff1d(np.arange(self.n_components), lost)
+        if len(kept) == 0:
+            kept = np.argmax(expected.counts, keepdims=True)
+        model, params = self.keep(params, kept)
+        counts = expected.counts[kept]
+        moments = expected._replace(counts=counts / counts.sum(), means=expected.means[kept])
+        if self.family.covariance_type != "tied":
+            moments = moments._replace(covariances=expected.covariances[kept])
+        return model, moments, params
+
+    @same_bits
+    def births(self, expected: Moments, weight: float, component: int, reservoir: Any) -> list[Moments]:
+        """Moments with a component moved to where a reservoir is densest, or with half of one of the longest."""
+        family = self.family
+        born = [family.reseeded(expected, weight, component, reservoir)]
+        axes = family.longest_axes(expected)
+        longest = np.argsort(-(axes**2).sum(axis=1), kind="stable")
+        halved = [k for k in longest if k != component][:_SPLITS]
+        return born + [family.halved(expected, component, k, axes[k]) for k in halved]
+
+    def framed(self, expected: Moments, block: Block) -> Any:
+        """The model with a frame that suits the next block of rows that move."""
+        low, high = column_extremes(block.X if len(block.weight) == 0 else block.X[block.weight[:, 0] > 0])
+        if self.family.fits(self.bound, low, high):
+            return self
+        mean, variance = self.family.spread(expected)
+        low, high = mean - SLACK * np.maximum(mean - low, 0.0), mean + SLACK * np.maximum(high - mean, 0.0)
+        summary = Summary(block.total_weight, mean, variance, low, high)
+        return replace(self, frame=self.family.frame(summary, self.bound.dtype))
+
+    def start_rows(self, n_features: int) -> int:
+        """Rows that the start of a stream takes."""
+        return max(_START_ROWS, _START_ROWS_PER_NUMBER * self.n_components * (n_features + 1))
+
+    def batch_rows(self, n_features: int) -> int:
+        """Rows that make a step."""
+        return max(_BATCH_ROWS, _BATCH_ROWS_PER_NUMBER * self.n_components * n_features)
