@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 
-from . import datasets
+from . import datasets, out_of_core
 from .common import setup_cache, start  # noqa: F401
 
 timeout = 300
@@ -100,3 +100,51 @@ class OnePass:
         return (batch - _streamed(self.X).score(self.held)) / abs(batch)
 
     track_log_likelihood_lost.unit = "1"
+
+
+class Epochs:
+    """Ten epochs of mini-batches, and incremental EM, beside batch EM from the same starts."""
+
+    params = ("minibatch", "incremental")
+    param_names = ("algorithm",)
+
+    def setup(self, algorithm):
+        self.X = datasets.mixture(200_000, _N_FEATURES, _N_COMPONENTS)
+
+    def _fitted(self, algorithm):
+        from fastem import GaussianMixture
+
+        begin = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gm = GaussianMixture(_N_COMPONENTS, random_state=0, algorithm=algorithm).fit(self.X)
+        return gm, time.perf_counter() - begin
+
+    def track_log_likelihood_lost(self, algorithm):
+        (batch, _), (gm, _) = self._fitted("batch"), self._fitted(algorithm)
+        return (batch.lower_bound_ - gm.lower_bound_) / abs(batch.lower_bound_)
+
+    track_log_likelihood_lost.unit = "1"
+
+    def track_time_over_that_of_the_batch(self, algorithm):
+        self._fitted(algorithm)
+        (_, batch), (_, seconds) = self._fitted("batch"), self._fitted(algorithm)
+        return seconds / batch
+
+    track_time_over_that_of_the_batch.unit = "1"
+
+
+class OnDisk:
+    """Exact EM over a file beside the disk's own rate and the rate in memory."""
+
+    gigabytes = 4.0
+
+    def measure(self):
+        """Share of the lesser rate, and MiB of memory."""
+        found = out_of_core.measure(self.gigabytes)
+        return found.share, found.mebibytes
+
+    def track_rate_over_the_lesser(self):
+        return self.measure()[0]
+
+    track_rate_over_the_lesser.unit = "1"

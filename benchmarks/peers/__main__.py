@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.peers import alone, answers, harness, report
+from benchmarks.peers import alone, answers, harness, report, streams
 from benchmarks.peers.workloads import WORKLOADS, Workload
 
 _QUICK_ROWS, _QUICK_FEATURES = 10_000, 16
@@ -153,6 +153,9 @@ def _checks(arguments, results, say):
     if wanted("memory") and Path("/proc/self/clear_refs").exists():
         memory = alone.memory_above_data(5_000_000, 16, 32)
         check("memory above the data, 5000000 x 16, K=32", f"{memory:.1f} MiB", "32 MiB", memory <= 32)
+    if wanted("streams"):
+        for found in streams.checks():
+            check(*found.values())
     if wanted("import"):
         seconds = alone.import_seconds()
         check("import fastem above numpy", f"{seconds:.3f} s", "0.1 s", seconds <= 0.1)

@@ -101,6 +101,27 @@ def address(kernel, arguments, dtypes):
     return _addresses[key]
 
 
+@intrinsic
+def _take_number_compiled(typingctx, counter):
+    """Return counter[0] and add 1 to it, in one atomic step."""
+    signature = types.intp(counter)
+
+    def codegen(context, builder, signature, values):
+        data = make_array(signature.args[0])(context, builder, values[0]).data
+        return builder.atomic_rmw("add", data, context.get_constant(types.intp, 1), "monotonic")
+
+    return signature, codegen
+
+
+def _take_number_plain(counter):
+    counter[0] += 1
+    return counter[0] - 1
+
+
+# Threads take lanes as they come to it, not by equal shares: one that is disturbed leaves the rest to the others.
+take_number = _take_number_plain if config.DISABLE_JIT else _take_number_compiled
+
+
 @contextlib.contextmanager
 def _no_collection():
     """Keep the garbage collector away: it would walk the millions of objects of a compilation, for an eighth of it."""

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from fastem.kernels import _jit
-from fastem.kernels._jit import VECTOR_BYTES, address, aligned_empty, call_at, kernel, parallel, piece
+from fastem.kernels._jit import VECTOR_BYTES, address, aligned_empty, call_at, kernel, parallel, piece, take_number
 from fastem.kernels.double_double import whiten_exactly
 from fastem.kernels.features import FULL, build_features, squared_norm
 from fastem.kernels.layout import clear, fetch_rows, load_columns, tile_columns, turn
@@ -410,16 +410,19 @@ def _sweep_serial(lane_kernel, products, X, weight, frame, states, posterior, sk
 
 
 @parallel
-def _sweep_parallel(lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
+def _sweep_parallel(n_threads, counter, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
     n_lanes, n_rows = sums.shape[0], X.shape[0]
     theta = states[1]
     width = block_rows(X.shape[0], X.shape[1], theta.shape[0], theta.shape[1], theta.itemsize)
-    for lane in numba.prange(n_lanes):
-        first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
-        call_at(
-            lane_kernel,
-            (products, X, weight, frame, states, posterior, skip, first, last, sums[lane], totals[lane, 0]),
-        )
+    for _ in numba.prange(n_threads):
+        lane = take_number(counter)
+        while lane < n_lanes:
+            first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
+            call_at(
+                lane_kernel,
+                (products, X, weight, frame, states, posterior, skip, first, last, sums[lane], totals[lane, 0]),
+            )
+            lane = take_number(counter)
     _add_lanes(sums)
     _add_lanes(totals)
 
@@ -489,7 +492,7 @@ def _run(serial, in_parallel, arguments, work, n_lanes, n_threads):
         serial(*arguments)
     else:
         with _jit.parallel_region(n_threads):
-            in_parallel(*arguments)
+            in_parallel(n_threads, np.zeros(1, np.int64), *arguments)
 
 
 @kernel
@@ -547,13 +550,16 @@ def _score_serial(lane_kernel, X, frame, constant, whitener, log_prob, labels, r
 
 
 @parallel
-def _score_parallel(lane_kernel, X, frame, constant, whitener, log_prob, labels, resp):
+def _score_parallel(n_threads, counter, lane_kernel, X, frame, constant, whitener, log_prob, labels, resp):
     n_rows = X.shape[0]
     width = block_rows(X.shape[0], X.shape[1], constant.shape[0], 0, constant.itemsize)
     n_lanes = min(_MAX_LANES, -(-n_rows // width))
-    for lane in numba.prange(n_lanes):
-        first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
-        call_at(lane_kernel, (X, frame, constant, whitener, first, last, log_prob, labels, resp))
+    for _ in numba.prange(n_threads):
+        lane = take_number(counter)
+        while lane < n_lanes:
+            first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
+            call_at(lane_kernel, (X, frame, constant, whitener, first, last, log_prob, labels, resp))
+            lane = take_number(counter)
 
 
 def score(X, frame, constant, whitener, n_threads, wanted=LOG_DENSITY):
