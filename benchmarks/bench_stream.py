@@ -6,10 +6,11 @@ import warnings
 import numpy as np
 
 from . import datasets, out_of_core
-from .common import setup_cache, start  # noqa: F401
+from .common import setup_cache  # noqa: F401
 
 timeout = 300
 _N_FEATURES, _N_COMPONENTS = 16, 16
+_CALLED = 98_304  # rows in calls of 1024: six steps
 
 
 def _streamed(X, **params):
@@ -29,10 +30,11 @@ class PartialFit:
         self.gm.partial_fit(self.X[:1024])
 
     def _batches(self):
+        """Seconds a row, of whole steps."""
         begin = time.perf_counter()
-        for first in range(0, 102_400, 1024):
+        for first in range(0, _CALLED, 1024):
             self.gm.partial_fit(self.X[first : first + 1024])
-        return (time.perf_counter() - begin) / 102_400
+        return (time.perf_counter() - begin) / _CALLED
 
     def track_batches_of_1024_over_the_fused_pass(self):
         """Time of a row in batches over its time in a pass over many."""
@@ -58,46 +60,59 @@ class PartialFit:
         times = []
         for _ in range(3):
             begin = time.perf_counter()
-            for row in self.X[: 3 * 1024]:
+            for row in self.X[:16384]:
                 self.gm.partial_fit(row[None])
-            times.append((time.perf_counter() - begin) / (3 * 1024))
+            times.append((time.perf_counter() - begin) / 16384)
         return 1e6 * np.median(times)
 
     track_microseconds_of_a_single_row.unit = "us"
 
 
 class OnePass:
-    """One pass over 2000000 rows beside batch EM: time in its iterations, and the held-out log-likelihood lost."""
+    """One pass over 2000000 rows beside batch EM from the start of the stream: time, held-out log-likelihood lost."""
 
     def setup(self):
         X = datasets.mixture(2_100_000, _N_FEATURES, _N_COMPONENTS)
         self.X, self.held = X[:2_000_000], X[2_000_000:]
-        self.start = start(self.X, _N_COMPONENTS, "full")
 
-    def _batch(self, max_iter, **params):
+    def _pass(self, seed=0):
+        """The stream, and the seconds after its start."""
         from fastem import GaussianMixture
 
+        gm = GaussianMixture(_N_COMPONENTS, random_state=seed)
+        n_start = gm._model().start_rows(_N_FEATURES)
+        gm.partial_fit(self.X[:n_start])
         begin = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            gm = GaussianMixture(_N_COMPONENTS, random_state=0, max_iter=max_iter, **params).fit(self.X)
+        gm.partial_fit(self.X[n_start:])
         return gm, time.perf_counter() - begin
 
-    def track_time_in_batch_iterations(self):
-        _streamed(self.X[:10_000])
-        begin = time.perf_counter()
-        self.gm = _streamed(self.X)
-        took = time.perf_counter() - begin
-        long, short = (
-            self._batch(n, tol=0.0, **{k: v for k, v in self.start.items() if k != "n_components"})[1] for n in (6, 1)
-        )
-        return took / ((long - short) / 5)
+    def track_time_over_two_batch_iterations(self):
+        """Those of a fit to the same rows, from what the stream has learned from the rows of its start."""
+        from fastem import GaussianMixture
 
-    track_time_in_batch_iterations.unit = "1"
+        n_start = GaussianMixture(_N_COMPONENTS)._model().start_rows(_N_FEATURES)
+        gm = GaussianMixture(_N_COMPONENTS, random_state=0).partial_fit(self.X[:n_start])
+        begin = {"weights_init": gm.weights_, "means_init": gm.means_, "precisions_init": gm.precisions_}
+        ratios = []
+        for _ in range(5):
+            times = []
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for n_iter in (0, 2):
+                    before = time.perf_counter()
+                    GaussianMixture(_N_COMPONENTS, max_iter=n_iter, tol=0.0, **begin).fit(self.X)
+                    times.append(time.perf_counter() - before)
+            ratios.append(self._pass()[1] / (times[1] - times[0]))
+        return np.median(ratios)
+
+    track_time_over_two_batch_iterations.unit = "1"
 
     def track_log_likelihood_lost(self):
-        batch = self._batch(500)[0].score(self.held)
-        return (batch - _streamed(self.X).score(self.held)) / abs(batch)
+        """The most of five seeds, over that of batch EM by its defaults."""
+        from fastem import GaussianMixture
+
+        batch = GaussianMixture(_N_COMPONENTS, random_state=0, max_iter=500).fit(self.X).score(self.held)
+        return max((batch - self._pass(seed)[0].score(self.held)) / abs(batch) for seed in range(5))
 
     track_log_likelihood_lost.unit = "1"
 

@@ -51,7 +51,7 @@ def _is_near(history: Sequence[float], tol: float) -> bool:
 
 def _is_flat(history: Sequence[float]) -> bool:
     """Whether three values differ by rounding only: there is nothing to leap over."""
-    return len(history) == 3 and max(history) - min(history) <= _NOISE * abs(history[-1])
+    return len(history) == 3 and bool(max(history) - min(history) <= _NOISE * abs(history[-1]))
 
 
 STOPPING: dict[str, StoppingRule] = {"change": change, "aitken": aitken}

@@ -60,8 +60,8 @@ def fit(
         after each block of rows, whose statistics replace the last ones of that block; its objective is a lower bound
         of that of EM, which never falls either and meets it in the end (Neal & Hinton 1998).
     batch_size : int, default=None
-        Rows of a batch or block. None: what the model says for 'minibatch' (a mixture: 32 for each value of a mean, or
-        1024); a hundredth of the rows, or 256, for 'incremental'.
+        Rows of a batch or block. None: what the model says for 'minibatch' (a mixture: 64 for each value of a mean, but
+        1024 to 16384); a hundredth of the rows, or 256, for 'incremental'.
     n_epochs : int, default=10
         Passes of 'minibatch'; the others make at most `max_iter`.
     online : Online, default=None

@@ -15,6 +15,7 @@ from fastem.data import Block, Data, Part, check_total_weight, cut, is_real
 from fastem.drift import Drift, Reservoir, empty
 from fastem.protocol import DegenerateError
 
+_SMALL = 256  # rows of a part that is joined to others
 _TRIAL = 10  # steps that a birth is judged by
 STARVED = ("freeze", "reseed", "remove")
 
@@ -161,6 +162,8 @@ def feed(stream: Stream, part: Part, online: Online, batch_size: int | None, sta
     """
     X, weight = part
     waiting = [*stream.waiting, (X, weight)]
+    if len(waiting) > 1 and len(waiting[-2][0]) <= len(X) < _SMALL:
+        waiting = _gathered(waiting)
     n_waiting, n_rows = stream.n_waiting + len(X), stream.n_rows + len(X)
     n_counting = stream.n_counting + _n_counting(part)
     taken = 0
@@ -315,6 +318,14 @@ def _averaged(model: Any, means: tuple[Mean, ...], expected: Any) -> tuple[Mean,
 def _block(part: Part) -> Block:
     X, weight = part
     return Block(np.ascontiguousarray(X), np.empty((0, 1)) if weight is None else np.ascontiguousarray(weight)[:, None])
+
+
+def _gathered(parts: list[Part]) -> list[Part]:
+    """The same rows in fewer parts, none small and no larger than the next: so a row a call copies no long lists."""
+    while len(parts) > 1 and len(parts[-2][0]) <= len(parts[-1][0]) < _SMALL:
+        last = len(parts[-2][0]) + len(parts[-1][0])
+        parts = [*parts[:-2], cut(parts[-2:], last)[0]]
+    return parts
 
 
 def _n_counting(part: Part) -> int:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-_ONE_PASS_ITERATIONS = 2.0
 _LOST = 1e-3
 _FUSED = 0.6
 _A_ROW = 30.0
@@ -43,15 +42,20 @@ def _measure() -> list[dict]:
     ]
     once = OnePass()
     once.setup()
-    iterations, lost = once.track_time_in_batch_iterations(), once.track_log_likelihood_lost()
+    passes, lost = once.track_time_over_two_batch_iterations(), once.track_log_likelihood_lost()
     found += [
         _check(
-            "one pass over 2000000 x 16, K=16, in batch iterations",
-            f"{iterations:.2f}",
-            "2",
-            iterations < _ONE_PASS_ITERATIONS,
+            "one pass over 2000000 x 16, K=16, over the first two batch iterations",
+            f"{passes:.2f}",
+            "1",
+            passes < 1.0,
         ),
-        _check("held-out log-likelihood lost to batch EM by that pass", f"{lost:.3%}", "0.1%", lost <= _LOST),
+        _check(
+            "held-out log-likelihood lost by it to batch EM, most of 5 seeds",
+            f"{lost:.3%}",
+            "0.1%",
+            lost <= _LOST,
+        ),
     ]
     disk = OnDisk()
     share, memory = disk.measure()

@@ -113,8 +113,9 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
     n_threads : int, default=None
         Threads of the kernels; None or -1: all that numba may use. The bits of a fit do not depend on it.
     batch_size : int, default=None
-        Rows that make a step: of `partial_fit` and of 'minibatch' (None: 32 n_components n_features, 1024 at
-        least, and a quarter of a half-life at most), or of 'incremental' (None: a hundredth of all, or 256).
+        Rows that make a step: of `partial_fit` and of 'minibatch' (None: 64 n_components n_features, but 1024 at least,
+        16384 at most, and no more than a quarter of a half-life), or of 'incremental' (None: a hundredth of all, or
+        256).
     online : fastem.Online, default=None
         How `partial_fit` and 'minibatch' forget. None: `fastem.Online()`.
 

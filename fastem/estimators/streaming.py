@@ -20,6 +20,7 @@ from fastem.em import fit
 from fastem.online import Online, Stream, estimate, feed, resume
 from fastem.protocol import Status
 
+_ONLINE = Online()
 _START_STEPS = 20  # of EM on the rows of the start
 
 
@@ -61,7 +62,6 @@ class Streaming:
     batch_size: int | None
     n_threads: Any
     n_init: int
-    split_merge: bool
     random_state: Any
     n_features_in_: int
     _model: Any
@@ -92,7 +92,8 @@ class Streaming:
         """Learn from more rows of a stream, each once.
 
         The first rows make the start: 1000, or ten for each component and each of its `n_features + 1` means and
-        weight if these are more. Until there are so many, nothing can be predicted. After a fit there is no start.
+        weight if these are more, through a race and moves that split and merge. Until there are so many, nothing can be
+        predicted. After a fit there is no start.
         Then each `batch_size` rows make a step of stepwise EM; rows wait until there are so many. It makes no
         difference how rows are split into calls. `fit` begins anew; `partial_fit` never does.
 
@@ -167,7 +168,7 @@ class Streaming:
 
     def _batch_rows(self, n_features: int) -> int:
         model = (self.__dict__.get("stream_") or Stream()).model or self._model()
-        return self.batch_size or (self.online or Online()).most_rows(model.batch_rows(n_features))
+        return self.batch_size or (self.online or _ONLINE).most_rows(model.batch_rows(n_features))
 
     def _check_fitted(self) -> None:
         stream = self.__dict__.get("stream_")
@@ -209,8 +210,9 @@ class Streaming:
             start_rows = self._model().start_rows(rows.shape[1])
         elif stream.model.n_threads != self.n_threads:
             stream = stream._replace(model=replace(stream.model, n_threads=self.n_threads))
+        online = self.online or _ONLINE
         try:
-            after = feed(stream, (rows, weight), self.online or Online(), self.batch_size, start_rows, self._start)
+            after = feed(stream, (rows, weight), online, self.batch_size, start_rows, self._start)
         except ValueError as error:
             if stream.n_waiting == 0:
                 raise
@@ -218,7 +220,6 @@ class Streaming:
                 f"{error}. {stream.n_waiting} rows of earlier calls are among those that were tried; discard_waiting() "
                 "drops them"
             ) from error
-        online = self.online or Online()
         if after.drift.n_alarms and not stream.drift.n_alarms and online.half_life is None and online.step_size is None:
             warnings.warn(
                 "rows came that are far less likely than those before. If all rows are alike but come sorted, shuffle "
@@ -258,8 +259,9 @@ class Streaming:
     def _start(self, data: Data) -> tuple[Any, Any]:
         """Model and parameters from the first rows."""
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        options = {"n_init": self.n_init, "split_merge": self.split_merge, **self._resolved(warm=False)}
-        result = fit(self._model(), data, random_state=seed, max_iter=_START_STEPS, **options)
+        options = {"n_init": self.n_init, **self._resolved(warm=False)}
+        # A race among so few rows ends in a poor optimum every other time, which a stream cannot leave.
+        result = fit(self._model(), data, random_state=seed, max_iter=_START_STEPS, split_merge=True, **options)
         if result.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
         return result.model, result.params

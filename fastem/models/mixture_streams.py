@@ -11,7 +11,8 @@ from fastem.families.gaussian_records import Moments
 from fastem.models.mixture_records import MixtureParams, MixtureStats, log_of, same_bits
 
 _START_ROWS, _START_ROWS_PER_NUMBER = 1000, 10  # of a stream
-_BATCH_ROWS, _BATCH_ROWS_PER_NUMBER = 1024, 32  # of a step: with fewer, what is learned is no better, and slower
+# Of a step: with fewer, what is learned in one pass is no better, and the M-step takes its share of the time.
+_FEWEST, _MOST, _BATCH_ROWS_PER_NUMBER = 1024, 16384, 64
 _SPLITS = 3  # components that may be halved
 
 
@@ -111,4 +112,4 @@ class Streams:
 
     def batch_rows(self, n_features: int) -> int:
         """Rows that make a step."""
-        return max(_BATCH_ROWS, _BATCH_ROWS_PER_NUMBER * self.n_components * n_features)
+        return min(_MOST, max(_FEWEST, _BATCH_ROWS_PER_NUMBER * self.n_components * n_features))
