@@ -347,7 +347,7 @@ def as_part_of_weight(sample_weight: Any, n_samples: int, first_row: int = 0) ->
     if weight.shape != (n_samples,):
         raise ValueError(f"sample_weight has shape {weight.shape}; one weight per row is needed: ({n_samples},)")
     weight = np.ascontiguousarray(weight, dtype=np.float64)
-    if not np.isfinite(weight).all() or weight.min() < 0:
+    if not (np.isfinite(weight).all() and (weight >= 0).all()):
         row = int(np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))[0])
         raise ValueError(f"sample_weight[{first_row + row}] is {weight[row]}; weights must be finite and not negative")
     return weight.reshape(-1, 1)

@@ -115,9 +115,10 @@ def select(
     method : {'each', 'annihilation'}, default='each'
         'each': each number, from the smallest; the fit before it, with a component split, races among its starts.
         'annihilation': one run down from the largest, in which a component dies when it counts fewer rows than half
-        its parameters, and the weakest where none does (Figueiredo & Jain 2002); numbers that are passed over are not
-        in the table. The paper's criterion is 'mml', which takes small components sooner than 'bic'. The
-        climbs of the run are EM's own steps; `n_init` and `acceleration` serve the last fit of each number only.
+        its parameters, and the weakest where none does (Figueiredo & Jain 2002); numbers that are passed over are
+        lines of the table without a fit. The paper's criterion is 'mml', which takes small components sooner than
+        'bic'. The climbs of the run are EM's own steps; `n_init` and `acceleration` serve the last fit of each number
+        only.
     held_out : float, default=0.2
         Part of the rows, drawn at random, that 'held-out' keeps from the fits.
     sample_weight : array-like of shape (n_samples,), default=None

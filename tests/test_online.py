@@ -665,3 +665,55 @@ def test_forgetting_gives_no_warning(rng):
     X = simulate(rng, 40_000, 4, 4, separation=4.0)
     gm = GaussianMixture(4, random_state=0, online=Online(half_life=2000.0)).partial_fit(X).partial_fit(X + 20.0)
     assert gm.stream_.drift.n_alarms > 0
+
+
+CALLS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 1, 2, 30, 150, 700]),  # rows
+        st.sampled_from([None, "ones", "whole", "fractions", "zeros"]),  # weights
+        st.sampled_from(["sound", "sound", "NaN", "infinite", "negative weight", "too few weights"]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(calls=CALLS, constant=st.booleans(), batch_size=st.sampled_from([1, 50, 100]), seed=st.integers(0, 5))
+@settings(derandomize=True, deadline=None, max_examples=25)
+def test_any_sequence_of_calls(calls, constant, batch_size, seed):
+    """Refused calls change nothing, and the others do what one call with all their rows does."""
+    rng = np.random.default_rng(seed)
+    options = {"random_state": 0, "n_race": 2, "batch_size": batch_size if sum(n for n, *_ in calls) < 3000 else 100}
+    gm, taken, weights = GaussianMixture(2, **options), [], []
+    for n_rows, kind, state in calls:
+        X = two_clusters(rng, n_rows) if n_rows else np.empty((0, 2))
+        if constant:
+            X[:, 1] = 3.0
+        weight = {
+            None: None,
+            "ones": np.ones(n_rows),
+            "whole": rng.integers(0, 3, size=n_rows).astype(float),
+            "fractions": rng.exponential(size=n_rows),
+            "zeros": np.zeros(n_rows),
+        }[kind]
+        if state != "sound" and n_rows:
+            if state in ("NaN", "infinite"):
+                X[n_rows // 2, 0] = np.nan if state == "NaN" else np.inf
+            else:
+                weight = -np.ones(n_rows) if state == "negative weight" else np.ones(n_rows + 1)
+            before = dict(vars(gm))
+            with pytest.raises(ValueError, match=r"X contains|sample_weight"):
+                gm.partial_fit(X, sample_weight=weight)
+            assert vars(gm).keys() == before.keys()
+            assert all(vars(gm)[name] is value for name, value in before.items())
+            continue
+        gm.partial_fit(X, sample_weight=weight)
+        taken.append(X)
+        weights.append(np.ones(n_rows) if weight is None else weight)
+    if not sum(map(len, taken)):
+        return
+    whole = GaussianMixture(2, **options).partial_fit(np.concatenate(taken), sample_weight=np.concatenate(weights))
+    kept = {"waiting": ()}
+    assert same(gm.stream_._replace(model=None, **kept), whole.stream_._replace(model=None, **kept))
+    if gm.stream_.model is not None:
+        assert np.array_equal(gm.means_, whole.means_)
