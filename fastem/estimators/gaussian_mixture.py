@@ -19,6 +19,7 @@ from fastem.acceleration import ACCELERATIONS
 from fastem.climb import STOPPING
 from fastem.data import Data, as_data, as_numbers, as_rows, as_weight, is_integer
 from fastem.em import fit
+from fastem.estimators.conditionals import Conditionals
 from fastem.estimators.streaming import Streaming, unchanged_on_error
 from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian
 from fastem.families.gaussian_records import GaussianParams
@@ -36,7 +37,7 @@ _STRICTER = 1000  # what is left to gain is often so many times what a step gain
 _BOOTSTRAP_TOL, _MANY = 1e-6, 10_000  # nats per row and iterations of the fits of a bootstrap
 
 
-class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
+class GaussianMixture(Streaming, Conditionals, DensityMixin, BaseEstimator):
     """Gaussian mixture, a drop-in for `sklearn.mixture.GaussianMixture` with weights, priors and threads.
 
     Parameters
@@ -520,84 +521,6 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
         tol = min(self._resolved(warm=True)["tol"], _BOOTSTRAP_TOL)
         return bootstrap(self._fitted_model(), params, data, int(n_bootstrap), np.random.default_rng(seed), tol, _MANY)
 
-    def marginal(self, columns) -> "GaussianMixture":
-        """Mixture of some of the columns, by number or name.
-
-        Parameters
-        ----------
-        columns : array-like of int or str
-
-        Returns
-        -------
-        GaussianMixture
-            Fitted, with the columns in the order given.
-
-        Examples
-        --------
-        >>> from fastem import GaussianMixture
-        >>> gm = GaussianMixture.from_parameters([1.0], [[0.0, 5.0]], [[[1.0, 0.5], [0.5, 2.0]]])
-        >>> gm.marginal([1]).covariances_
-        array([[[2.]]])
-        """
-        columns = self._columns("columns", columns)
-        return self._of(self._model().marginal(self._params(), columns), columns)
-
-    def condition(self, columns, values) -> "GaussianMixture":
-        """Mixture of the other columns, given the values of some.
-
-        Parameters
-        ----------
-        columns : array-like of int or str
-            The known ones, by number or name.
-        values : array-like of shape (len(columns),)
-
-        Returns
-        -------
-        GaussianMixture
-            Fitted, over the columns that are left, in their order.
-
-        Examples
-        --------
-        >>> from fastem import GaussianMixture
-        >>> gm = GaussianMixture.from_parameters([1.0], [[0.0, 5.0]], [[[1.0, 0.5], [0.5, 2.0]]])
-        >>> given = gm.condition([0], [2.0])
-        >>> given.means_, given.covariances_
-        (array([[6.]]), array([[[1.75]]]))
-        """
-        columns, left = self._split(columns)
-        values = finite_array("values", values, 1)
-        if values.shape != columns.shape:
-            raise ValueError(f"values has shape {values.shape}; one for each of {len(columns)} columns is needed")
-        return self._of(self._model().condition(self._params(), columns, left, values), left)
-
-    def predict_conditional(self, X, columns):
-        """Expectation of the other columns given some: regression by mixture.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, len(columns))
-            The known columns.
-        columns : array-like of int or str
-            Which these are.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features - len(columns))
-
-        Examples
-        --------
-        >>> from fastem import GaussianMixture
-        >>> gm = GaussianMixture.from_parameters([1.0], [[0.0, 5.0]], [[[1.0, 0.5], [0.5, 2.0]]])
-        >>> gm.predict_conditional([[2.0], [-2.0]], [0])
-        array([[6.],
-               [4.]])
-        """
-        columns, left = self._split(columns)
-        X = as_rows(X).astype(np.float64, copy=False)
-        if X.shape[1] != len(columns):
-            raise ValueError(f"X has {X.shape[1]} columns; one for each of {len(columns)} known columns is needed")
-        return self._model().regress(self._params(), columns, left, X)
-
     # between estimator and model
 
     def _resolved(self, *, warm: bool) -> dict[str, Any]:
@@ -617,42 +540,6 @@ class GaussianMixture(Streaming, DensityMixin, BaseEstimator):
         if acceleration == "auto":
             acceleration = None if is_given else "anderson"
         return {"stopping": stopping, "tol": tol, "n_race": n_race, "acceleration": acceleration}
-
-    def _columns(self, name, columns) -> np.ndarray:
-        """Numbers of distinct columns, given by number or name."""
-        self._check_fitted()
-        known = list(getattr(self, "feature_names_in_", ()))
-        columns = list(np.atleast_1d(np.asarray(columns, dtype=object)))
-        n_features = self.means_.shape[1]
-        numbers = []
-        for column in columns:
-            if isinstance(column, str):
-                if column not in known:
-                    raise ValueError(f"{name} holds {column!r}, which is no column of the fit; these are {known}")
-                column = known.index(column)
-            if not is_integer(column, 0) or column >= n_features:
-                raise ValueError(f"{name} holds {column!r}; numbers from 0 to {n_features - 1} or names are needed")
-            numbers.append(int(column))
-        if not numbers or len(set(numbers)) < len(numbers):
-            raise ValueError(f"{name} must hold at least one column, and none twice; got {columns}")
-        return np.array(numbers)
-
-    def _split(self, columns) -> tuple[np.ndarray, np.ndarray]:
-        """Columns that are given, and the others, of which there must be one."""
-        columns = self._columns("columns", columns)
-        left = np.setdiff1d(np.arange(self.means_.shape[1]), columns)
-        if len(left) == 0:
-            raise ValueError("columns holds every column, so that none is left")
-        return columns, left
-
-    def _of(self, params, columns) -> "GaussianMixture":
-        """A fitted mixture of the same kind with other parameters, over some of the columns."""
-        other = GaussianMixture.from_parameters(
-            params.weights, params.components.means, params.components.covariances, covariance_type=self.covariance_type
-        )
-        if hasattr(self, "feature_names_in_"):
-            other.feature_names_in_ = self.feature_names_in_[columns]
-        return other
 
     def _check_rows(self, X, *, reset: bool) -> np.ndarray:
         rows = as_rows(X)
