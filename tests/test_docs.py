@@ -92,4 +92,4 @@ def test_pictures_without_matplotlib_name_the_cure(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match="fastem\\[plot\\]"):
-        pictures._new_figure(1.0, 1.0)
+        pictures.new_figure(1.0, 1.0)

@@ -410,19 +410,19 @@ def _sweep_serial(lane_kernel, products, X, weight, frame, states, posterior, sk
 
 
 @parallel
-def _sweep_parallel(n_threads, counter, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
+def _sweep_parallel(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
     n_lanes, n_rows = sums.shape[0], X.shape[0]
     theta = states[1]
     width = block_rows(X.shape[0], X.shape[1], theta.shape[0], theta.shape[1], theta.itemsize)
-    for _ in numba.prange(n_threads):
-        lane = take_number(counter)
+    for _ in numba.prange(turns.shape[0]):
+        lane = take_number(turns)
         while lane < n_lanes:
             first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
             call_at(
                 lane_kernel,
                 (products, X, weight, frame, states, posterior, skip, first, last, sums[lane], totals[lane, 0]),
             )
-            lane = take_number(counter)
+            lane = take_number(turns)
     _add_lanes(sums)
     _add_lanes(totals)
 
@@ -492,7 +492,7 @@ def _run(serial, in_parallel, arguments, work, n_lanes, n_threads):
         serial(*arguments)
     else:
         with _jit.parallel_region(n_threads):
-            in_parallel(n_threads, np.zeros(1, np.int64), *arguments)
+            in_parallel(np.zeros(n_threads, np.int64), *arguments)  # one turn a thread; the first counts lanes
 
 
 @kernel
@@ -550,16 +550,16 @@ def _score_serial(lane_kernel, X, frame, constant, whitener, log_prob, labels, r
 
 
 @parallel
-def _score_parallel(n_threads, counter, lane_kernel, X, frame, constant, whitener, log_prob, labels, resp):
+def _score_parallel(turns, lane_kernel, X, frame, constant, whitener, log_prob, labels, resp):
     n_rows = X.shape[0]
     width = block_rows(X.shape[0], X.shape[1], constant.shape[0], 0, constant.itemsize)
     n_lanes = min(_MAX_LANES, -(-n_rows // width))
-    for _ in numba.prange(n_threads):
-        lane = take_number(counter)
+    for _ in numba.prange(turns.shape[0]):
+        lane = take_number(turns)
         while lane < n_lanes:
             first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
             call_at(lane_kernel, (X, frame, constant, whitener, first, last, log_prob, labels, resp))
-            lane = take_number(counter)
+            lane = take_number(turns)
 
 
 def score(X, frame, constant, whitener, n_threads, wanted=LOG_DENSITY):
