@@ -8,6 +8,7 @@ from scipy.spatial.distance import cdist
 
 _RECENT, _PAST = 1 / 4, 1 / 64  # weights of a batch in the two running means
 _FAR = 3.0  # standard deviations that a batch moves the past by, at most
+_LARGEST = 1e150  # a fall whose square does not overflow
 _ALARM, _MANY = 20.0, 100
 _FEWEST = 8  # batches before there is a score
 _SIZE, _SIZE_PER_COLUMN = 256, 8  # rows of a reservoir
@@ -45,8 +46,8 @@ class Drift(NamedTuple):
     def after(self, log_density: float, n_rows: int, n_features: int) -> "Drift":
         """After one more batch."""
         n_batches, score = self.n_batches + 1, math.nan
-        recent = self.recent + max(1 / n_batches, _RECENT) * (log_density - self.recent)
-        share, gap = max(1 / n_batches, _PAST), log_density - self.past
+        recent = self.recent + max(1 / n_batches, _RECENT) * max(-_LARGEST, log_density - self.recent)
+        share, gap = max(1 / n_batches, _PAST), max(-_LARGEST, log_density - self.past)
         alarm = n_batches > 1 and n_rows >= _MANY and -gap > 2 + n_features
         if n_batches > _FEWEST and self.variance > 0:
             deviation = math.sqrt(self.variance)
@@ -73,10 +74,10 @@ class Reservoir(NamedTuple):
     log_densities: np.ndarray
     seen: np.ndarray
 
-    @property
-    def is_full(self) -> bool:
-        """Whether it has as many rows as it may."""
-        return len(self.rows) == _size(self.rows.shape[1])
+    def suffices(self, memory: float) -> bool:
+        """Whether a component can be born of it, where so many rows are remembered."""
+        n_features = self.rows.shape[1]
+        return len(self.rows) >= max(4 * (n_features + 1), min(_size(n_features), memory / 2))
 
     def after(self, rows: np.ndarray, log_densities: np.ndarray, seen: float, memory: float) -> "Reservoir":
         """With the lowest of more rows, and without those that came before a weight of `memory`."""

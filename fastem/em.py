@@ -63,7 +63,7 @@ def fit(
         Rows of a batch or block. None: what the model says for 'minibatch' (a mixture: 64 for each value of a mean, but
         1024 to 16384); a hundredth of the rows, or 256, for 'incremental'.
     n_epochs : int, default=10
-        Passes of 'minibatch'; the others make at most `max_iter`.
+        Passes of 'minibatch', whatever `tol`, `stopping` and `max_iter`, which serve its race alone.
     online : Online, default=None
         Step sizes of 'minibatch'. None: `Online()`.
     tol : float, default=1e-3
@@ -75,7 +75,8 @@ def fit(
     acceleration : {None, 'anderson', 'squarem'}, default=None
         None: EM itself. 'squarem': extrapolate along every two steps. 'anderson': along the last five after every step,
         and by 'squarem' for a while where that leads downhill. A leap downhill is taken back and the plain step made,
-        so that the objective still never falls; it counts as an iteration.
+        so that the objective still never falls; it counts as an iteration. With another `algorithm` than 'batch' it
+        serves the race alone.
     max_time : float, default=None
         Seconds after which no further iteration begins.
     n_init : int, default=1

@@ -39,6 +39,7 @@ def minibatch(
     """
     history: list[float] = []
     batch_size = batch_size or online.most_rows(model.batch_rows(data.n_features))
+    batch_weight = batch_size * data.total_weight / data.n_counting  # weights may be on any scale
     worth = data.total_weight * min(1.0, model.start_rows(data.n_features) / data.n_counting)
     expected = model.recall(params, worth)
     stream = Stream(model=model, params=params, expected=expected, weight=worth, seen=worth)
@@ -47,7 +48,7 @@ def minibatch(
         while len(history) < n_epochs and status is Status.EPOCHS:
             total = 0.0
             for block in _counting(data.shuffled(batch_size, rng)):
-                stream = advance(stream, block, online, batch_size)
+                stream = advance(stream, block, online, batch_weight)
                 total += stream.log_density * block.total_weight
                 if time.monotonic() > options.deadline:
                     status = Status.MAX_TIME
@@ -83,11 +84,13 @@ def incremental(
     """
     if batch_size is None:
         batch_size = max(_FEWEST_ROWS, -(-data.n_samples // _MOST_BLOCKS))
+    if options.max_iter == 1:
+        return climb(model, data, params, number, options)
     blocks = data.recut(batch_size).with_notes()
     merge = functools.partial(_merged, model)
     terms = [_term(model, block, params) for block in _counting(blocks)]
     total = functools.reduce(merge, terms)
-    params = model.maximize(total.expected, total.weight, params)
+    params = model.maximize(total.expected, total.weight, params, 0.0)
     history: list[float] = []
     status = Status.MAX_ITER
     try:
@@ -98,7 +101,7 @@ def incremental(
                 status = Status.CONVERGED
             elif stop:
                 status = Status.CALLBACK
-            if len(history) == options.max_iter or status is not Status.MAX_ITER:
+            if len(history) == options.max_iter - 1 or status is not Status.MAX_ITER:  # and the last, below
                 break
             later: list[Any] = [*terms[1:], None]
             for i in range(len(terms) - 3, -1, -1):
@@ -111,7 +114,7 @@ def incremental(
                 terms[i] = _term(model, block, params)
                 before = terms[i] if before is None else merge(before, terms[i])
                 total = before if later[i] is None else merge(before, later[i])
-                params = model.maximize(total.expected, total.weight, params)
+                params = model.maximize(total.expected, total.weight, params, 0.0)
             if status is Status.MAX_TIME:
                 break
     except KeyboardInterrupt:

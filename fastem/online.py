@@ -60,10 +60,12 @@ class Online:
             raise ValueError(f"step_size must be None or lie in (0, 1); got {self.step_size!r}")
         if self.half_life is not None and self.step_size is not None:
             raise ValueError("half_life and step_size are two ways to forget; give one of them")
+        if self.average is not None and not isinstance(self.average, bool | np.bool_):
+            raise ValueError(f"average must be None, True or False; got {self.average!r}")
         if self.starved not in STARVED:
             raise ValueError(f"starved must be one of {list(STARVED)}; got {self.starved!r}")
 
-    def share(self, seen: float, weight: float, batch_size: int) -> float:
+    def share(self, seen: float, weight: float, batch_size: float) -> float:
         """Share of the rows of some weight in all statistics, when they come after rows of the weight seen."""
         if self.half_life is not None:
             return -math.expm1(-math.log(2.0) * weight / self.half_life)
@@ -114,6 +116,8 @@ class Stream(NamedTuple):
         Weight of rows that the statistics are worth.
     seen : float
         Weight of all rows that were taken: the clock of what is forgotten.
+    unit : float
+        Mean weight of a row of the last batch, of those that have any.
     n_rows : int
         Number of rows that came, with those that wait.
     n_batches : int
@@ -140,6 +144,7 @@ class Stream(NamedTuple):
     expected: Any = None
     weight: float = 0.0
     seen: float = 0.0
+    unit: float = 1.0
     n_rows: int = 0
     n_batches: int = 0
     means: tuple[Mean, ...] = ()
@@ -172,8 +177,7 @@ def feed(stream: Stream, part: Part, online: Online, batch_size: int | None, sta
         first, waiting = cut(waiting, taken)
         stream = begin(_block(first), start)
     if stream.model is not None:
-        n_batch = batch_size or online.most_rows(stream.model.batch_rows(X.shape[1]))
-        while n_waiting - taken >= n_batch:
+        while n_waiting - taken >= (n_batch := _batch_rows(stream.model, online, batch_size, X.shape[1])):
             batch, waiting = cut(waiting, n_batch)
             stream = _follow(stream, _block(batch), online, n_batch)
             taken += n_batch
@@ -199,6 +203,7 @@ def begin(block: Block, start: Start) -> Stream:
         expected=model.condense(stats, params),
         weight=weight,
         seen=weight,
+        unit=weight / block.n_counting,
         drift=Drift().after(stats.log_likelihood / weight, *block.X.shape),
     )
 
@@ -218,7 +223,7 @@ def _follow(stream: Stream, block: Block, online: Online, batch_size: int) -> St
     return advance(stream._replace(model=model), block, online, batch_size)
 
 
-def advance(stream: Stream, block: Block, online: Online, batch_size: int) -> Stream:
+def advance(stream: Stream, block: Block, online: Online, batch_size: float) -> Stream:
     """Return the stream after one batch, some row of which counts: E-step, mixing, M-step."""
     model, params = stream.model, stream.params
     stats = model.e_step(params, block)
@@ -231,26 +236,27 @@ def advance(stream: Stream, block: Block, online: Online, batch_size: int) -> St
     if share == 0:  # too little to tell
         return stream
     expected = model.blend(stream.expected, model.condense(stats, params), share)
-    weight, seen = stats.weight / share, stream.seen + stats.weight
+    weight, seen, unit = stats.weight / share, stream.seen + stats.weight, stats.weight / block.n_counting
     means, reservoir, tried = stream.means, stream.reservoir, stream.tried
     if online.starved != "freeze":
-        short = model.short_of_rows(expected, weight)
+        short = model.short_of_rows(expected, weight, unit)
         if online.starved == "reseed":
             reservoir = _lowest(reservoir, model, params, block, seen, weight)
         if len(short) and online.starved == "remove":
             model, expected, params = model.without(expected, params, short)
             means = ()
-        elif len(short) and reservoir is not None and reservoir.is_full and seen - tried > weight / 4:
-            born, tried = _born(model, params, expected, weight, int(short[0]), reservoir, block), seen
+        elif len(short) and reservoir is not None and reservoir.suffices(weight / unit) and seen - tried > weight / 4:
+            born, tried = _born(model, params, expected, weight, unit, int(short[0]), reservoir, block), seen
             if born is not expected:
                 expected, means, reservoir = born, (), empty(block.X.shape[1])
     log_density = stats.log_likelihood / stats.weight
     return stream._replace(
         model=model,
-        params=model.maximize(expected, weight, params),
+        params=model.maximize(expected, weight, params, unit),
         expected=expected,
         weight=weight,
         seen=seen,
+        unit=unit,
         n_batches=stream.n_batches + 1,
         means=_averaged(model, means, expected) if online.averages else (),
         log_density=log_density,
@@ -261,22 +267,33 @@ def advance(stream: Stream, block: Block, online: Online, batch_size: int) -> St
 
 
 def _born(
-    model: Any, params: Any, expected: Any, weight: float, component: int, reservoir: Reservoir, block: Block
+    model: Any,
+    params: Any,
+    expected: Any,
+    weight: float,
+    unit: float,
+    component: int,
+    reservoir: Reservoir,
+    block: Block,
 ) -> Any:
     """Of the statistics and those with the component born again the ones that the batch soon is likeliest under."""
-    best, highest = expected, _promise(model, params, expected, weight, block)
-    for born in model.births(expected, weight, component, reservoir):
-        value = _promise(model, params, born, weight, block)
+    best, highest = expected, _promise(model, params, expected, weight, unit, block)
+    try:
+        births = model.births(expected, weight, component, reservoir)
+    except np.linalg.LinAlgError:  # dependent columns leave no distances
+        return expected
+    for born in births:
+        value = _promise(model, params, born, weight, unit, block)
         if value > highest:
             best, highest = born, value
     return best
 
 
-def _promise(model: Any, params: Any, expected: Any, weight: float, block: Block) -> float:
+def _promise(model: Any, params: Any, expected: Any, weight: float, unit: float, block: Block) -> float:
     """Log-likelihood of a batch after some steps in which it counts half."""
     try:
         for _ in range(_TRIAL):
-            params = model.maximize(expected, weight, params)
+            params = model.maximize(expected, weight, params, unit)
             stats = model.e_step(params, block)
             expected = model.blend(expected, model.condense(stats, params), 0.5)
     except DegenerateError:
@@ -303,7 +320,10 @@ def estimate(stream: Stream) -> Any:
         n_batches += mean.n_batches
         expected = stream.model.blend(expected, mean.expected, mean.n_batches / n_batches)
     weight = max(stream.weight, stream.seen * n_batches / stream.n_batches)
-    return stream.model.maximize(expected, weight, stream.params)
+    try:
+        return stream.model.maximize(expected, weight, stream.params, stream.unit)
+    except DegenerateError:  # of a component that has hardly any rows, and kept its covariance in the last step
+        return stream.params
 
 
 def _averaged(model: Any, means: tuple[Mean, ...], expected: Any) -> tuple[Mean, ...]:
@@ -318,6 +338,11 @@ def _averaged(model: Any, means: tuple[Mean, ...], expected: Any) -> tuple[Mean,
 def _block(part: Part) -> Block:
     X, weight = part
     return Block(np.ascontiguousarray(X), np.empty((0, 1)) if weight is None else np.ascontiguousarray(weight)[:, None])
+
+
+def _batch_rows(model: Any, online: Online, batch_size: int | None, n_features: int) -> int:
+    """Rows of the next step; a model that has lost components may say less."""
+    return int(batch_size or online.most_rows(model.batch_rows(n_features)))
 
 
 def _gathered(parts: list[Part]) -> list[Part]:

@@ -116,8 +116,11 @@ class Streamed(Model, Protocol):
     def blend(self, one: Any, two: Any, share: float) -> Any:
         """Return (1 - share) times the one and share times the other, as sums."""
 
-    def maximize(self, expected: Any, weight: float, params: Params) -> Params:
-        """Return the M-step for statistics that are worth so much weight of rows."""
+    def maximize(self, expected: Any, weight: float, params: Params, unit: float) -> Params:
+        """Return the M-step for statistics that are worth so much weight of rows.
+
+        What too few rows tell stays as it is in the params; a row weighs `unit`, or nothing stays if that is 0.
+        """
 
     def expected_log_likelihood(self, expected: Any, params: Params) -> float:
         """Return the expected log-likelihood of rows and what is hidden, per unit of weight: what `maximize` raises."""
@@ -144,8 +147,8 @@ class Renewed(Streamed, Protocol):
     def log_densities(self, params: Params, X: np.ndarray) -> np.ndarray:
         """Return the log-density (n,) of each row."""
 
-    def short_of_rows(self, expected: Any, weight: float) -> np.ndarray:
-        """Return the numbers of components that count too few rows to be estimated."""
+    def short_of_rows(self, expected: Any, weight: float, unit: float) -> np.ndarray:
+        """Return the numbers of components that count too few rows, which weigh `unit`, to be estimated."""
 
     def without(self, expected: Any, params: Params, lost: np.ndarray) -> tuple["Renewed", Any, Params]:
         """Return model, statistics and parameters without some components; the last one stays."""

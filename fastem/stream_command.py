@@ -49,6 +49,11 @@ def add_options(parser: arguments.Parser) -> None:
         help="ROWS are the same from their beginning: pass over those that MODEL has taken",
     )
     add(
+        "--discard-waiting",
+        action="store_true",
+        help="first drop the rows of MODEL that no step has taken yet: the cure if one of them makes a step impossible",
+    )
+    add(
         "--output",
         choices=("labels", "scores", "none"),
         default="none",
@@ -140,6 +145,8 @@ def _estimator(args: argparse.Namespace) -> Any:
             )
     if args.threads is not None:
         estimator.set_params(n_threads=args.threads)
+    if args.discard_waiting:
+        estimator.discard_waiting()
     return estimator
 
 
@@ -208,7 +215,7 @@ class _Learner:
         self.rows = CsvRows(self.label, "\t" if args.data.lower().endswith(".tsv") else ",", args.header, self._choose)
         stream = getattr(estimator, "stream_", None)
         self.n_passed_over = stream.n_rows if args.resume and stream is not None else 0
-        self.n_unsaved = 0
+        self.n_unsaved = int(args.discard_waiting)
         self._next_checkpoint()
 
     def run(self) -> int:
@@ -285,7 +292,13 @@ class _Learner:
             n_run = min(len(rows), max(1, self.estimator._rows_to_step(rows.shape[1])), self.n_to_checkpoint)
             run, rows = rows[:n_run], rows[n_run:]
             self._write(run)
-            self.estimator.partial_fit(run)
+            try:
+                self.estimator.partial_fit(run)
+            except fastem.DegenerateError as error:
+                raise ValueError(
+                    f"{self.label}: no step could be made with these rows and those that wait: {error}; here that is "
+                    "--discard-waiting"
+                ) from error
             self.n_unsaved += n_run
             self.n_to_checkpoint -= n_run
             if self.n_to_checkpoint == 0 or time.monotonic() >= self.deadline:

@@ -1,8 +1,10 @@
 """EM over streams: steps, statistics that mix, splits that make no difference, refusals, serving, saving."""
 
+import contextlib
 import dataclasses
 import itertools
 import re
+import sys
 import threading
 import warnings
 
@@ -92,7 +94,7 @@ def test_blended_statistics_are_those_of_all_rows(covariance_type, far, rng):
     for mine, theirs in zip(model.blend(one, two, 1.0), two, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-10, atol=1e-10)
     found, wanted = (
-        model.maximize(both, blocks[2].total_weight, params),
+        model.maximize(both, blocks[2].total_weight, params, 1.0),
         model.m_step(model.e_step(params, blocks[2]), params),
     )
     np.testing.assert_allclose(found.components.covariances, wanted.components.covariances, rtol=1e-12)
@@ -101,7 +103,7 @@ def test_blended_statistics_are_those_of_all_rows(covariance_type, far, rng):
 class Frozen(Mixture):
     """Parameters that never change."""
 
-    def maximize(self, expected, weight, params):
+    def maximize(self, expected, weight, params, unit):
         return params
 
 
@@ -404,7 +406,7 @@ def test_what_overflows_later_is_refused_at_once(rng):
         ({"n_components": 5}, "n_components was 2 when the stream began and is 5"),
         ({"covariance_type": "diag"}, "covariance_type was 'full'"),
         ({"reg_covar": 5.0}, "reg_covar was"),
-        ({"covariance_prior": "auto"}, "covariance_prior was"),
+        ({"covariance_prior": "auto"}, "the prior of means and covariances was"),
     ],
 )
 def test_changed_parameters_are_checked(changed, message, rng, tmp_path):
@@ -415,6 +417,10 @@ def test_changed_parameters_are_checked(changed, message, rng, tmp_path):
     with pytest.raises(ValueError, match=message):
         gm.partial_fit(X[:5])
     gm.set_params(**before).partial_fit(X[:5])
+    fastem.save(gm, tmp_path / "stream.fastem")
+    again = fastem.load(tmp_path / "stream.fastem").set_params(**changed)
+    with pytest.raises(ValueError, match=message.replace("covariance_prior", "prior")):
+        again.partial_fit(X[:5])
     gm.set_params(batch_size=50, n_threads=1, online=Online(half_life=50.0)).partial_fit(X[:100])
     assert gm.stream_.n_waiting == 5
     assert gm.stream_.model.n_threads == 1
@@ -454,7 +460,7 @@ def test_statistics_recalled_under_a_prior(covariance_type, rng):
     model = Mixture(Gaussian(covariance_type, 1e-3, prior), 3, weight_concentration=30.0)
     result = fastem.fit(model, X, random_state=0)
     model, params = result.model, result.params
-    again = model.maximize(model.recall(params, 800.0), 800.0, params)
+    again = model.maximize(model.recall(params, 800.0), 800.0, params, 1.0)
     for mine, theirs in zip([again.weights, *again.components], [params.weights, *params.components], strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
 
@@ -717,3 +723,157 @@ def test_any_sequence_of_calls(calls, constant, batch_size, seed):
     assert same(gm.stream_._replace(model=None, **kept), whole.stream_._replace(model=None, **kept))
     if gm.stream_.model is not None:
         assert np.array_equal(gm.means_, whole.means_)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+@pytest.mark.parametrize("starved", ["freeze", "remove"])
+def test_weights_may_be_on_any_scale(scale, starved, rng):
+    X = two_clusters(rng, 6000)
+    online = Online(half_life=1000.0, starved=starved)
+    scaled = Online(half_life=1000.0 * scale, starved=starved)
+    one = GaussianMixture(2, random_state=0, batch_size=100, reg_covar=0.0, online=online).partial_fit(X)
+    two = GaussianMixture(2, random_state=0, batch_size=100, reg_covar=0.0, online=scaled)
+    two.partial_fit(X, sample_weight=np.full(6000, scale))
+    np.testing.assert_allclose(one.covariances_, two.covariances_, rtol=1e-6)
+    two = GaussianMixture(2, random_state=0, batch_size=100, reg_covar=0.0)
+    two.partial_fit(X, sample_weight=np.full(6000, scale))
+    np.testing.assert_allclose(
+        np.sort(np.linalg.det(two.covariances_)), np.sort(np.linalg.det(one.covariances_)), rtol=0.3
+    )
+
+
+def test_steps_that_depend_on_the_components_left_do_not_depend_on_splits():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30_000, 2)) + 12.0 * rng.integers(4, size=(30_000, 2))
+    X[10_000:] = X[10_000:] % 6.0
+    online = Online(half_life=16_000.0, starved="remove")
+    found = []
+    for n_calls in (1, 40):
+        gm = GaussianMixture(20, random_state=0, n_race=2, online=online)
+        for rows in np.array_split(X, n_calls):
+            gm.partial_fit(rows)
+        found.append(gm)
+    assert len(found[0].means_) <= 20
+    assert np.array_equal(found[0].means_, found[1].means_)
+    assert found[0].stream_.n_waiting == found[1].stream_.n_waiting
+
+
+def test_bits_do_not_depend_on_threads_of_blas(rng):
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    X = rng.normal(size=(2600, 200)) + 1e7 * np.repeat([[1.0], [2.0]], 1300, axis=0)
+    found = []
+    for n_threads in (1, 2):
+        with threadpoolctl.threadpool_limits(n_threads):
+            gm = GaussianMixture(2, random_state=0, n_race=0, batch_size=500, covariance_prior="auto")
+            gm.set_params(weights_init=[0.5, 0.5], means_init=[X[0], X[-1]], precisions_init=[np.eye(200)] * 2)
+            found.append(gm.fit(X).partial_fit(X[:500]).covariances_)
+    assert np.array_equal(*found)
+
+
+def test_components_other_than_those_of_the_fit_are_refused(rng):
+    X = two_clusters(rng, 2000)
+    gm = GaussianMixture(2, random_state=0).fit(X).set_params(n_components=5)
+    with pytest.raises(ValueError, match="n_components"):
+        gm.partial_fit(X)
+    with pytest.raises(ValueError, match="resp_init is for fit"):
+        GaussianMixture(2, resp_init=np.arange(1000) % 2).partial_fit(X)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_reseeding_beside_a_constant_column(covariance_type, rng):
+    X = np.column_stack([two_clusters(rng, 4000), np.ones(4000)])
+    online = Online(half_life=100.0, starved="reseed")
+    gm = GaussianMixture(2, random_state=0, batch_size=25, covariance_type=covariance_type, online=online).partial_fit(
+        X
+    )
+    gm.partial_fit(np.tile(X[X[:, 0] < 2.0], (3, 1)))
+    assert np.isfinite(gm.score(X))
+
+
+def test_reseeding_with_a_short_memory(rng):
+    online = Online(half_life=100.0, starved="reseed")
+    gm = GaussianMixture(4, random_state=0, batch_size=32, online=online)
+    gm.partial_fit(squares(rng, 10_000, CORNERS))
+    gm.partial_fit(squares(rng, 20_000, [*CORNERS[:3], [8, -8]]))
+    assert gm.stream_.tried > 0
+
+
+def test_a_row_beyond_all_sense_is_an_error_with_a_cure(rng):
+    X = rng.normal(size=(1200, 2))
+    gm = GaussianMixture(1, batch_size=100).partial_fit(X[:1050])
+    X[1070, 0] = 1e80
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fastem.DriftWarning)
+        with contextlib.suppress(ValueError):
+            gm.partial_fit(X[1050:])
+
+
+def test_going_on_from_covariances_below_reg_covar(rng, tmp_path):
+    gm = GaussianMixture.from_parameters([1.0], [[0.0]], [[[1e-8]]], online=Online(half_life=1e5), batch_size=1000)
+    X = 1e-4 * rng.normal(size=(3000, 1))
+    gm.partial_fit(X)
+    assert np.isfinite(gm.stream_.model.bound.deviation).all()
+    assert gm.covariances_[0, 0, 0] == pytest.approx(1e-6 + 1e-8, rel=0.2)
+    fastem.save(gm, tmp_path / "model.fastem")
+
+
+def test_averages_that_collapse_give_the_last_step(rng):
+    gm = GaussianMixture(2, random_state=0, reg_covar=0.0, batch_size=50, online=Online(half_life=200.0, average=True))
+    X = two_clusters(rng, 3000)
+    gm.partial_fit(X[:1100])
+    for first in range(1100, 3000, 50):
+        rows = X[first : first + 50].copy()
+        rows[X[first : first + 50, 0] > 2.5] = [50.0, 50.0]
+        with warnings.catch_warnings(), contextlib.suppress(ValueError):
+            warnings.simplefilter("ignore")
+            gm.partial_fit(rows[:49]).partial_fit(rows[49:])
+        assert hasattr(gm, "means_")
+
+
+def test_batch_sizes_of_numpy(rng, tmp_path):
+    gm = GaussianMixture(2, random_state=0, batch_size=np.int64(100)).partial_fit(two_clusters(rng, 1550))
+    fastem.save(gm, tmp_path / "model.fastem")
+    assert fastem.load(tmp_path / "model.fastem").stream_.n_waiting == 50
+
+
+def test_what_is_dropped_was_never_seen(rng):
+    gm = GaussianMixture(2, random_state=0, batch_size=100).partial_fit(two_clusters(rng, 1000))
+    gm.partial_fit(np.ones((1, 2)), sample_weight=[1e20]).discard_waiting()
+    assert gm.n_samples_seen_ == 1000
+    state = np.random.RandomState(3)
+    before = state.get_state()[2]
+    with pytest.raises(ValueError, match="distinct"):
+        GaussianMixture(2, random_state=state).partial_fit(np.ones((1000, 1)))
+    assert state.get_state()[2] == before
+    with pytest.raises(ValueError, match="average must be"):
+        Online(average="no")
+
+
+def test_fitting_and_learning_beside_predicting(rng):
+    X = two_clusters(rng, 3000)
+    gm = learned(X[:1500], batch_size=100)
+    done, torn = threading.Event(), []
+
+    def read():
+        while not done.is_set():
+            try:
+                gm.predict(X[:5])
+                assert gm.means_.shape == (2, 2)
+            except Exception as error:
+                torn.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            gm.set_params(n_race=0).fit(X)
+            gm.partial_fit(X[:500])
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+    assert torn == []

@@ -715,3 +715,18 @@ def test_memory_does_not_grow_with_the_stream(tmp_path):
         assert child.wait() == (0, "", "")
         peaks.append(int(peak.read_text()))
     assert peaks[1] < peaks[0] + 8192  # KiB; the rows are 80 MB
+
+
+def test_a_row_that_no_step_can_take_can_be_dropped(tmp_path, run):
+    path, part = tmp_path / "m.fastem", tmp_path / "part.csv"
+    rows = X[:1080].copy()
+    rows[1050, 0] = 1e140
+    part.write_text(csv_of(rows))
+    options = ["--components", "2", "--seed", "0", "--batch-size", "100"]
+    assert run(path, part, *options) == (0, "", "")  # 80 rows wait
+    part.write_text(csv_of(X[1080:2000]))
+    status, _, err = run(path, part)
+    assert status == 1
+    assert "--discard-waiting" in err
+    assert run(path, part, "--discard-waiting") == (0, "", "")
+    assert fastem.load(path).stream_.n_waiting == 20

@@ -86,14 +86,16 @@ class GaussianMixture(Streaming, Conditionals, DensityMixin, BaseEstimator):
         'anderson' extrapolates along the last steps and keeps what leads uphill: four times fewer iterations or less
         where EM is slow, as with overlapping or surplus components. 'squarem' does so along every two: three times
         fewer. None: EM itself. 'auto': 'anderson', or EM itself if the start is given, with weights, means and
-        precisions or with `resp_init`: the steps are then scikit-learn's.
+        precisions or with `resp_init`: the steps are then scikit-learn's. For
+        the other algorithms it serves the race alone.
     algorithm : {'batch', 'minibatch', 'incremental'}, default='batch'
         How a start is followed on all rows. 'minibatch': a step of stepwise EM after each `batch_size` rows, in random
         order, `n_epochs` times over, then one iteration of EM; for data so large that few passes can be made.
         'incremental': an M-step after each block of rows, whose statistics replace those it had in the pass before;
         `lower_bounds_` then bound the log-likelihood from below. See `fastem.fit`.
     n_epochs : int, default=10
-        Passes over the rows of 'minibatch'; the other algorithms make at most `max_iter`.
+        Passes over the rows of 'minibatch', whatever `tol`, `stopping` and `max_iter`; these serve its race alone. The
+        other algorithms make at most `max_iter`.
     max_time : float, default=None
         Seconds after which no further iteration begins.
     resp_init : array-like of shape (n_samples,) or (n_samples, n_components), default=None
@@ -176,16 +178,6 @@ class GaussianMixture(Streaming, Conditionals, DensityMixin, BaseEstimator):
     """
 
     _LEARNED = ("weights_", "means_", "covariances_", "precisions_cholesky_", "precisions_")
-    _OF_THE_MODEL = (
-        "n_components",
-        "covariance_type",
-        "reg_covar",
-        "weight_concentration_prior",
-        "mean_prior",
-        "mean_precision_prior",
-        "degrees_of_freedom_prior",
-        "covariance_prior",
-    )
     _parameter_constraints: ClassVar[dict] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
@@ -376,16 +368,7 @@ class GaussianMixture(Streaming, Conditionals, DensityMixin, BaseEstimator):
         data = self._check_data(X, sample_weight)
         start = None
         if self.warm_start and self.__sklearn_is_fitted__():
-            last = np.shape(self.means_), np.shape(self.covariances_)
-            wanted = (
-                (self.n_components, data.n_features),
-                Gaussian(self.covariance_type).shape(self.n_components, data.n_features),
-            )
-            if last != wanted:
-                raise ValueError(
-                    f"warm_start: means and covariances of the last fit have shapes {last}, this one needs {wanted}; "
-                    "set warm_start=False"
-                )
+            self._check_start(data.n_features)
             start = self._params()
         self._fit_data(data, start, callbacks)
 
@@ -599,9 +582,9 @@ class GaussianMixture(Streaming, Conditionals, DensityMixin, BaseEstimator):
         family = Gaussian(self.covariance_type)
         known = self.__dict__  # another one after each `partial_fit`, which may go on in another thread
         given = [name for name in self._LEARNED if name in known]
-        if not given and (found := self._estimated()) is not None:
+        if not given and (found := self._estimated(known)) is not None:
             return found.params
-        if "stream_" in known and len(given) < len(self._LEARNED) and (found := self._estimated()) is not None:
+        if len(given) < len(self._LEARNED) and (found := self._estimated(known)) is not None:
             known = {**found.attributes(self._attributes), **known}
         means = finite_array("means_", known["means_"], 2)
         weights = finite_array("weights_", known["weights_"], 1)
@@ -633,6 +616,35 @@ class GaussianMixture(Streaming, Conditionals, DensityMixin, BaseEstimator):
             "precisions_": precisions,
         }
 
+    def _check_start(self, n_features: int | None = None) -> None:
+        """Refuse to go on from parameters that are not those of the model."""
+        last = np.shape(self.means_), np.shape(self.covariances_)
+        n_features = last[0][1] if n_features is None else n_features
+        shape = Gaussian(self.covariance_type).shape(self.n_components, n_features)
+        if last != ((self.n_components, n_features), shape):
+            wanted = (self.n_components, n_features), shape
+            raise ValueError(
+                f"means and covariances of the last fit have shapes {last}, but {wanted} are needed to go on; set "
+                "n_components and covariance_type back, or begin anew with warm_start=False and fit"
+            )
+
+    def _check_model(self, model: Mixture) -> None:
+        """Refuse parameters that are not those that a stream began with."""
+        mine = self._model()
+        lost = self.online is not None and self.online.starved == "remove" and model.n_components < mine.n_components
+        for name, now, before in (
+            ("n_components", model.n_components if lost else mine.n_components, model.n_components),
+            ("covariance_type", mine.family.covariance_type, model.family.covariance_type),
+            ("reg_covar", mine.family.reg_covar, model.family.reg_covar),
+            ("weight_concentration_prior", mine.weight_concentration, model.weight_concentration),
+            ("the prior of means and covariances", mine.family.prior, model.family.prior),
+        ):
+            if not _is_same(now, before):
+                raise ValueError(
+                    f"{name} was {before!r} when the stream began and is {now!r} now; set it back, or begin anew with "
+                    "sklearn.base.clone or fit"
+                )
+
     def _fitted_model(self) -> Mixture:
         """The model with as many components as were kept."""
         return replace(self._model(), n_components=len(self.means_), start="kmeans")
@@ -653,3 +665,10 @@ class GaussianMixture(Streaming, Conditionals, DensityMixin, BaseEstimator):
                 print(f"  Iteration {step.n_iter}\t objective {step.objective:.8g}{detail if self.verbose > 1 else ''}")
 
         return [report]
+
+
+def _is_same(one: Any, two: Any) -> bool:
+    """Whether two parameters are equal, arrays and records of them too."""
+    if isinstance(one, tuple) and isinstance(two, tuple):
+        return all(map(_is_same, one, two))
+    return one is two or np.array_equal(one, two)

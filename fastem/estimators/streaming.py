@@ -56,12 +56,14 @@ class Streaming:
     """
 
     _LEARNED: ClassVar[tuple[str, ...]]  # attributes that are parameters
-    _OF_THE_MODEL: ClassVar[tuple[str, ...]]  # constructor parameters that a stream cannot change
     _parameter_constraints: ClassVar[dict]
     online: Online | None
     batch_size: int | None
     n_threads: Any
     n_init: int
+    resp_init: Any
+    _check_model: Any
+    _check_start: Any
     random_state: Any
     n_features_in_: int
     _model: Any
@@ -71,16 +73,20 @@ class Streaming:
     _validate_params: Any
 
     def __getattr__(self, name: str) -> Any:
-        if name in type(self)._LEARNED and (found := self._estimated()) is not None:
+        known = self.__dict__
+        if name in type(self)._LEARNED and (found := self._estimated(known)) is not None:
             return found.attributes(self._attributes)[name]
+        if name in known:  # by now: another thread has fitted
+            return known[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __sklearn_is_fitted__(self) -> bool:
-        return "means_" in self.__dict__ or self._estimated() is not None
-
-    def _estimated(self) -> Estimate | None:
-        """What the stream has come to, or None before its start."""
         known = self.__dict__
+        return "means_" in known or self._estimated(known) is not None
+
+    @staticmethod
+    def _estimated(known: dict[str, Any]) -> Estimate | None:
+        """What the stream of an instance's dictionary has come to, or None before its start."""
         stream, found = known.get("stream_"), known.get("_estimate")
         if stream is None or stream.model is None:
             return None
@@ -95,7 +101,8 @@ class Streaming:
         weight if these are more, through a race and moves that split and merge. Until there are so many, nothing can be
         predicted. After a fit there is no start.
         Then each `batch_size` rows make a step of stepwise EM; rows wait until there are so many. It makes no
-        difference how rows are split into calls. `fit` begins anew; `partial_fit` never does.
+        difference how rows are split into calls. `fit` begins anew; `partial_fit` never does. `max_iter`, `max_time`,
+        `resp_init`, `split_merge`, `verbose`, `warm_start` and `algorithm` are for `fit` alone.
 
         Parameters
         ----------
@@ -154,9 +161,8 @@ class Streaming:
         known = self.__dict__
         stream = known.get("stream_")
         if stream is not None:
-            weight = sum(len(rows) if w is None else float(w.sum()) for rows, w in stream.waiting)
             emptied = stream._replace(waiting=(), n_waiting=0, n_counting=0)
-            known.update(stream_=emptied, n_samples_seen_=known["n_samples_seen_"] - weight)
+            self.__dict__ = {**known, "stream_": emptied, "n_samples_seen_": stream.seen}
         return self
 
     def _rows_to_step(self, n_features: int) -> int:
@@ -186,7 +192,9 @@ class Streaming:
         arguments = operator.itemgetter(*self._parameter_constraints)(known)
         checked = known.get("_checked")
         if checked is None or not all(map(operator.is_, arguments, checked)):
-            self._check_arguments(stream, checked)
+            self._validate_params()
+            if stream.model is not None:
+                self._check_model(stream.model)
         is_empty = isinstance(X, np.ndarray) and X.ndim == 2 and len(X) == 0 and X.shape[1] > 0
         rows = X if is_empty else as_rows(X)
         if stream.dtype is not None and rows.dtype != stream.dtype:
@@ -205,15 +213,24 @@ class Streaming:
             raise ValueError("sample_weight sums to infinity with those of earlier calls; divide all by a constant")
         start_rows = 0
         if stream.model is None and self.__sklearn_is_fitted__():
+            self._check_start()
             stream = resume(self._model(), self._params(), known.get("n_samples_seen_", 0.0), rows.dtype)
         elif stream.model is None:
+            if self.resp_init is not None:
+                raise ValueError("resp_init is for fit: it cannot belong to the first rows of a stream; use None")
             start_rows = self._model().start_rows(rows.shape[1])
         elif stream.model.n_threads != self.n_threads:
             stream = stream._replace(model=replace(stream.model, n_threads=self.n_threads))
         online = self.online or _ONLINE
+        generator = self.random_state if isinstance(self.random_state, np.random.RandomState) else None
+        state = generator.get_state() if generator is not None and stream.model is None else None
         try:
             after = feed(stream, (rows, weight), online, self.batch_size, start_rows, self._start)
-        except ValueError as error:
+        except BaseException as error:
+            if generator is not None and state is not None:
+                generator.set_state(state)
+            if not isinstance(error, ValueError):
+                raise
             if stream.n_waiting == 0:
                 raise
             raise type(error)(
@@ -242,19 +259,6 @@ class Streaming:
                 "drift_score_": after.drift.score,
             }
         self.__dict__ = learned  # at once, for those who predict meanwhile
-
-    def _check_arguments(self, stream: Stream, checked: tuple[Any, ...] | None) -> None:
-        """Refuse constructor parameters that are bad, or that a stream cannot change."""
-        self._validate_params()
-        if stream.model is None or checked is None:
-            return
-        for name, before in zip(self._parameter_constraints, checked, strict=True):
-            now = self.__dict__[name]
-            if name in self._OF_THE_MODEL and now is not before and not np.array_equal(now, before):
-                raise ValueError(
-                    f"{name} was {before!r} when the stream began and is {now!r} now; set it back, or begin anew with "
-                    "sklearn.base.clone or fit"
-                )
 
     def _start(self, data: Data) -> tuple[Any, Any]:
         """Model and parameters from the first rows."""

@@ -16,6 +16,7 @@ class MomentAlgebra(Structure):
     """What `Gaussian` does with moments alone."""
 
     prior: Any
+    reg_covar: float
     resolved: Any
     _in_kernels: Any
     _log_constants: Any
@@ -65,7 +66,7 @@ class MomentAlgebra(Structure):
 
     def recall(self, counts: np.ndarray, params: GaussianParams, weight: float) -> Moments:
         """Moments, of rows of some weight, whose maximum are the parameters."""
-        means, covariances = params.means, self._regularized(params.covariances, -1.0)
+        means, covariances = params.means, self._less_regularized(params.covariances)
         if self.prior is None or weight == 0:
             return Moments(counts, means, covariances)
         rows = weight * counts
@@ -82,7 +83,7 @@ class MomentAlgebra(Structure):
         the moments are worth in rows.
         """
         n_features = moments.means.shape[1]
-        mean = self._mean_covariance(moments)
+        mean = self._regularized_mean(moments)
         rows = reservoir.rows[reservoir.densest(np.linalg.inv(np.linalg.cholesky(mean)).T)]
         few = n_features + 1
         spread = (len(rows) * np.cov(rows.T, bias=True).reshape(mean.shape) + few * mean) / (len(rows) + few)
@@ -99,10 +100,11 @@ class MomentAlgebra(Structure):
         if self.covariance_type != "full":
             variances = np.broadcast_to(self._variances(moments), moments.means.shape)
             axes = np.zeros(moments.means.shape)
-            longest = np.argmax(variances / np.diagonal(self._mean_covariance(moments)), axis=1)
+            unit = np.maximum(np.diagonal(self._regularized_mean(moments)), _TINY)
+            longest = np.argmax(variances / unit, axis=1)
             axes[np.arange(len(axes)), longest] = np.sqrt(np.take_along_axis(variances, longest[:, None], 1))[:, 0]
             return axes
-        lower = np.linalg.cholesky(self._mean_covariance(moments))
+        lower = np.linalg.cholesky(self._regularized_mean(moments))
         whitener = np.linalg.inv(lower)
         values, vectors = np.linalg.eigh(whitener @ moments.covariances @ whitener.T)
         return np.sqrt(np.maximum(values[:, -1:], 0.0)) * (vectors[:, :, -1] @ lower.T)
@@ -138,6 +140,19 @@ class MomentAlgebra(Structure):
         shares = moments.counts / moments.counts.sum()
         gaps = moments.means - np.einsum("k,kd->d", shares, moments.means)
         return self._mean_covariance(moments) + np.einsum("k,ki,kj->ij", shares, gaps, gaps)
+
+    def _less_regularized(self, covariances: np.ndarray) -> np.ndarray:
+        """Covariances with reg_covar taken away again, where they hold it."""
+        less = self._regularized(covariances, -1.0)
+        lowest = np.linalg.eigvalsh(covariances)[..., 0] if self._is_matrix else covariances
+        holds = lowest >= self.reg_covar
+        if self._is_matrix:
+            holds = holds[..., None, None]
+        return np.where(holds, less, covariances)
+
+    def _regularized_mean(self, moments: Moments) -> np.ndarray:
+        """Mean covariance (D, D) with reg_covar, so that it has a factor."""
+        return self._mean_covariance(moments) + self.reg_covar * np.eye(moments.means.shape[1])
 
     def _mean_covariance(self, moments: Moments) -> np.ndarray:
         """Mean (D, D) of the covariances, weighted by the counts."""

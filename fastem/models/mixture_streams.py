@@ -29,6 +29,7 @@ class Streams:
     _maximized: Any
     _blas_work: Any
 
+    @same_bits
     def condense(self, stats: MixtureStats, params: MixtureParams) -> Moments:
         """Moments of the components, per unit of weight: they do not depend on the parameters they were found under."""
         moments = self._moments(stats, params)
@@ -40,10 +41,10 @@ class Streams:
         return self.family.blend(one, two, share)
 
     @same_bits
-    def maximize(self, expected: Moments, weight: float, params: MixtureParams) -> MixtureParams:
+    def maximize(self, expected: Moments, weight: float, params: MixtureParams, unit: float) -> MixtureParams:
         """M-step for statistics that are worth so much weight of rows."""
         moments = expected._replace(counts=weight * expected.counts)
-        return self._maximized(moments, weight, params, self.family.fewest_rows(moments.means.shape[1]))
+        return self._maximized(moments, weight, params, unit * self.family.fewest_rows(moments.means.shape[1]))
 
     @same_bits
     def expected_log_likelihood(self, expected: Moments, params: MixtureParams) -> float:
@@ -70,9 +71,9 @@ class Streams:
         frame = family.frame(Summary(weight, mean, variance, mean, mean), dtype)
         return replace(self, family=family, frame=frame, start="kmeans")
 
-    def short_of_rows(self, expected: Moments, weight: float) -> np.ndarray:
+    def short_of_rows(self, expected: Moments, weight: float, unit: float) -> np.ndarray:
         """Numbers of components that count fewer rows than tell their covariance."""
-        return np.flatnonzero(weight * expected.counts < self.family.fewest_rows(expected.means.shape[1]))
+        return np.flatnonzero(weight * expected.counts < unit * self.family.fewest_rows(expected.means.shape[1]))
 
     def without(self, expected: Moments, params: MixtureParams, lost: np.ndarray) -> tuple[Any, Moments, MixtureParams]:
         """Model, moments and parameters without some components, but for the heaviest."""
