@@ -4,7 +4,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 _RECENT, _PAST = 1 / 4, 1 / 64  # weights of a batch in the two running means
 _FAR = 3.0  # standard deviations that a batch moves the past by, at most
@@ -89,6 +88,8 @@ class Reservoir(NamedTuple):
 
     def densest(self, inverse_root: np.ndarray) -> np.ndarray:
         """Numbers of the quarter of the rows that lie nearest to one of them, by the metric of a root (D, D)."""
+        from scipy.spatial.distance import cdist  # a tenth of a second that few need
+
         places = self.rows @ inverse_root
         squares = cdist(places, places, "sqeuclidean")
         n_near = max(1, len(places) // 4)

@@ -382,15 +382,17 @@ def _first_row(lane, n_lanes, n_rows, width):
 @kernel
 def _add_lanes(lanes):
     """lanes[0] = sum over axis 0, pairwise in a fixed order; overwrites the others."""
-    n_lanes = lanes.shape[0]
+    n_lanes, n_rows, n_columns = lanes.shape
     while n_lanes > 1:
         half = n_lanes // 2
         for lane in range(half):
-            for i in range(lanes.shape[1]):
-                for j in range(lanes.shape[2]):
+            for i in range(n_rows):
+                for j in range(n_columns):
                     lanes[lane, i, j] += lanes[half + lane, i, j]
-        if n_lanes > 2 * half:
-            lanes[half] = lanes[2 * half]
+        if n_lanes > 2 * half:  # the last, which has no other, goes on
+            for i in range(n_rows):
+                for j in range(n_columns):
+                    lanes[half, i, j] = lanes[2 * half, i, j]
         n_lanes -= half
 
 
