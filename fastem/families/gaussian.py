@@ -348,12 +348,11 @@ class Gaussian(MomentAlgebra, Coordinates):
         if self._is_matrix:  # symmetric to the last bit
             covariances = 0.5 * (covariances + np.swapaxes(covariances, -1, -2))
         covariances = self._regularized(covariances)
+        few = counts < fewest if fewest > 0 else empty
         has_scale = self.prior is not None and self.resolved.has_scale
-        if old is not None and not has_scale and self.covariance_type != "tied":
-            few = counts <= max(_TINY, np.nextafter(fewest, 0.0))
-            if few.any():
-                covariances = covariances.copy()
-                covariances[few] = old.covariances[few]
+        if old is not None and few.any() and not has_scale and self.covariance_type != "tied":
+            covariances = covariances.copy()
+            covariances[few] = old.covariances[few]
         return GaussianParams(means, covariances, self.precisions_cholesky(covariances, granule))
 
     def _with_prior(self, counts, means, covariances) -> tuple[np.ndarray, np.ndarray]:
