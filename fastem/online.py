@@ -36,13 +36,29 @@ class Online:
         Weight of rows after which the old counts half, for data that drift; replaces `exponent`.
     step_size : float, default=None
         Constant g of a batch of unit weights, in (0, 1); replaces `exponent`.
-    starved : {'freeze', 'reseed', 'remove'}, default='freeze'
-        What becomes of a component that counts fewer rows than tell its covariance. 'freeze': it keeps the covariance.
-        'reseed': it moves to where most of the rows of lowest density are, once there are enough; their densities,
-        which take the time of another E-step, are kept track of. 'remove': it is dropped, and there is one less.
     average : bool, default=None
         Whether parameters are those of the statistics' mean over the last half of the batches, at least (Polyak and
         Ruppert), which are less noisy. None: with `exponent` below 1, and neither of the two that replace it.
+    starved : {'freeze', 'reseed', 'remove'}, default='freeze'
+        What becomes of a component that counts fewer rows than tell its covariance. 'freeze': it keeps the covariance.
+        'reseed': it moves to where most of the rows of lowest density are, or takes half of another component,
+        whichever makes the next rows likelier, if either does; densities of all rows, which take the time of another
+        E-step, are kept track of for it. 'remove': it is dropped, and there is one less.
+
+    Raises
+    ------
+    ValueError
+        If an argument cannot be used.
+
+    References
+    ----------
+    Cappe & Moulines (2009), J. R. Statist. Soc. B 71, 593-613, equation 13 and section 2.
+
+    Examples
+    --------
+    >>> import fastem
+    >>> round(fastem.Online(half_life=2000.0).share(seen=10_000.0, weight=1000.0, batch_size=1000), 3)
+    0.293
     """
 
     exponent: float = 0.6
