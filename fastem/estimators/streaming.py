@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fastem.data import Data, as_part_of_weight, as_rows
+from fastem.data import Data, Part, as_part_of_weight, as_rows
 from fastem.drift import DriftWarning
 from fastem.em import fit
 from fastem.online import Online, Stream, estimate, feed, resume
@@ -189,62 +189,15 @@ class Streaming:
     def _learn(self, X, sample_weight) -> None:
         known = self.__dict__
         stream = known.get("stream_") or Stream()
-        arguments = operator.itemgetter(*self._parameter_constraints)(known)
-        checked = known.get("_checked")
-        if checked is None or not all(map(operator.is_, arguments, checked)):
-            self._validate_params()
-            if stream.model is not None:
-                self._check_model(stream.model)
-        is_empty = isinstance(X, np.ndarray) and X.ndim == 2 and len(X) == 0 and X.shape[1] > 0
-        rows = X if is_empty else as_rows(X)
-        if stream.dtype is not None and rows.dtype != stream.dtype:
-            with np.errstate(over="ignore"):  # becomes infinity, which is refused
-                rows = as_rows(rows.astype(stream.dtype)) if len(rows) else rows
-        first = "n_features_in_" not in known
-        named = hasattr(X, "columns")
-        if first or named or "feature_names_in_" in known or rows.shape[1] != known["n_features_in_"]:
-            validate_data(self, X if named else rows, reset=first, skip_check_array=True)
-        weight = None if sample_weight is None else as_part_of_weight(sample_weight, len(rows))[:, 0]
-        if is_empty:
+        arguments = self._checked_arguments(stream)
+        rows, weight = self._checked_rows(X, sample_weight, stream.dtype)
+        if len(rows) == 0:
             return
-        with np.errstate(over="ignore"):
-            seen = known.get("n_samples_seen_", 0.0) + (len(rows) if weight is None else float(weight.sum()))
+        seen = known.get("n_samples_seen_", 0.0) + (len(rows) if weight is None else _sum(weight))
         if seen == math.inf:
             raise ValueError("sample_weight sums to infinity with those of earlier calls; divide all by a constant")
-        start_rows = 0
-        if stream.model is None and self.__sklearn_is_fitted__():
-            self._check_start()
-            stream = resume(self._model(), self._params(), known.get("n_samples_seen_", 0.0), rows.dtype)
-        elif stream.model is None:
-            if self.resp_init is not None:
-                raise ValueError("resp_init is for fit: it cannot belong to the first rows of a stream; use None")
-            start_rows = self._model().start_rows(rows.shape[1])
-        elif stream.model.n_threads != self.n_threads:
-            stream = stream._replace(model=replace(stream.model, n_threads=self.n_threads))
-        online = self.online or _ONLINE
-        generator = self.random_state if isinstance(self.random_state, np.random.RandomState) else None
-        state = generator.get_state() if generator is not None and stream.model is None else None
-        try:
-            after = feed(stream, (rows, weight), online, self.batch_size, start_rows, self._start)
-        except BaseException as error:
-            if generator is not None and state is not None:
-                generator.set_state(state)
-            if not isinstance(error, ValueError):
-                raise
-            if stream.n_waiting == 0:
-                raise
-            raise type(error)(
-                f"{error}. {stream.n_waiting} rows of earlier calls are among those that were tried; discard_waiting() "
-                "drops them"
-            ) from error
-        if after.drift.n_alarms and not stream.drift.n_alarms and online.half_life is None and online.step_size is None:
-            warnings.warn(
-                "rows came that are far less likely than those before. If all rows are alike but come sorted, shuffle "
-                "them, or fit with algorithm='minibatch', which does so; if they drift, forget the old with "
-                "online=fastem.Online(half_life=...), and see drift_score_; or drop outliers.",
-                DriftWarning,
-                stacklevel=3,
-            )
+        stream, start_rows = self._begun(stream, rows)
+        after = self._fed(stream, (rows, weight), start_rows)
         learned = {**known, "stream_": after, "n_samples_seen_": seen, "_checked": arguments}
         if after.seen != stream.seen or (after.model is not None and stream.model is None):
             for name in self._LEARNED:
@@ -260,6 +213,70 @@ class Streaming:
             }
         self.__dict__ = learned  # at once, for those who predict meanwhile
 
+    def _checked_arguments(self, stream: Stream) -> tuple[Any, ...]:
+        """The constructor parameters, looked at again if one is not what it was in the last call."""
+        known = self.__dict__
+        arguments = operator.itemgetter(*self._parameter_constraints)(known)
+        checked = known.get("_checked")
+        if checked is None or not all(map(operator.is_, arguments, checked)):
+            self._validate_params()
+            if stream.model is not None:
+                self._check_model(stream.model)
+        return arguments
+
+    def _checked_rows(self, X, sample_weight, dtype: np.dtype | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Rows (n, D), of the dtype of the stream if it has one, and weights (n,) or None."""
+        known = self.__dict__
+        is_empty = isinstance(X, np.ndarray) and X.ndim == 2 and len(X) == 0 and X.shape[1] > 0
+        rows = X if is_empty else as_rows(X)
+        if dtype is not None and rows.dtype != dtype and not is_empty:
+            with np.errstate(over="ignore"):  # becomes infinity, which is refused
+                rows = as_rows(rows.astype(dtype))
+        first, named = "n_features_in_" not in known, hasattr(X, "columns")
+        if first or named or "feature_names_in_" in known or rows.shape[1] != known["n_features_in_"]:
+            validate_data(self, X if named else rows, reset=first, skip_check_array=True)
+        return rows, None if sample_weight is None else as_part_of_weight(sample_weight, len(rows))[:, 0]
+
+    def _begun(self, stream: Stream, rows: np.ndarray) -> tuple[Stream, int]:
+        """The stream, which goes on from a fit if there was one, and the rows that its start takes."""
+        if stream.model is not None:
+            if stream.model.n_threads != self.n_threads:
+                stream = stream._replace(model=replace(stream.model, n_threads=self.n_threads))
+            return stream, 0
+        if self.__sklearn_is_fitted__():
+            self._check_start()
+            fitted = self.__dict__.get("n_samples_seen_", 0.0)
+            return resume(self._model(), self._params(), fitted, rows.dtype), 0
+        if self.resp_init is not None:
+            raise ValueError("resp_init is for fit: it cannot belong to the first rows of a stream; use None")
+        return stream, self._model().start_rows(rows.shape[1])
+
+    def _fed(self, stream: Stream, part: Part, start_rows: int) -> Stream:
+        """The stream after more rows; a generator is where it was if they are refused."""
+        online = self.online or _ONLINE
+        begins = stream.model is None and isinstance(self.random_state, np.random.RandomState)
+        state = self.random_state.get_state() if begins else None
+        try:
+            after = feed(stream, part, online, self.batch_size, start_rows, self._start)
+        except BaseException as error:
+            if begins:
+                self.random_state.set_state(state)
+            if not isinstance(error, ValueError) or stream.n_waiting == 0:
+                raise
+            raise type(error)(
+                f"{error}. {stream.n_waiting} rows of earlier calls are among those that were tried; discard_waiting() "
+                "drops them"
+            ) from error
+        if after.drift.n_alarms and not stream.drift.n_alarms and online.half_life is None and online.step_size is None:
+            warnings.warn(
+                "rows came that are far less likely than those before. If all rows are alike but come sorted, shuffle "
+                "them, or fit with algorithm='minibatch', which does so; if they drift, forget the old with "
+                "online=fastem.Online(half_life=...), and see drift_score_; or drop outliers.",
+                DriftWarning,
+                stacklevel=4,  # the caller of partial_fit
+            )
+        return after
+
     def _start(self, data: Data) -> tuple[Any, Any]:
         """Model and parameters from the first rows."""
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
@@ -269,6 +286,11 @@ class Streaming:
         if result.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
         return result.model, result.params
+
+
+def _sum(weight: np.ndarray) -> float:
+    with np.errstate(over="ignore"):
+        return float(weight.sum())
 
 
 @contextlib.contextmanager
