@@ -146,9 +146,14 @@ def evaluate(model, data, params, n_iter=0):
     """Statistics and objective of parameters; refuses those under which the data are impossible."""
     stats = add_stats(model.e_step(params, block) for block in data)
     objective = stats.log_likelihood + model.log_prior(params)
-    if not math.isfinite(objective):
-        raise DegenerateError(
-            f"the log-likelihood became {objective} at iteration {n_iter}: some rows have no density under any "
-            "component. Check the start parameters, or rescale columns that differ by many orders of magnitude"
-        )
+    require_finite(objective, f"the log-likelihood became {objective} at iteration {n_iter}")
     return stats, objective
+
+
+def require_finite(value, what):
+    """Refuse parameters under which rows are impossible."""
+    if not math.isfinite(value):
+        raise DegenerateError(
+            f"{what}: some rows have no density under any component. Check the start parameters, or rescale columns "
+            "that differ by many orders of magnitude"
+        )

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem.acceleration import Plain
-from fastem.climb import Options, climb
+from fastem.climb import Options, climb, require_finite
 from fastem.data import Block, Data
 from fastem.online import Online, Stream, advance, estimate
-from fastem.protocol import DegenerateError, Iteration, Params, Result, Status
+from fastem.protocol import Iteration, Params, Result, Status
 
 _MOST_BLOCKS = 100  # of incremental EM: more gain little and cost their statistics' memory
 _FEWEST_ROWS = 256  # of a block: below, the M-step is most of the time
@@ -124,11 +124,7 @@ def incremental(
 
 def _term(model: Any, block: Block, params: Params) -> _Term:
     stats = model.e_step(params, block)
-    if not math.isfinite(stats.log_likelihood):
-        raise DegenerateError(
-            f"the log-likelihood of a block became {stats.log_likelihood}: some rows have no density under any "
-            "component. Check the start parameters, or rescale columns that differ by many orders of magnitude"
-        )
+    require_finite(stats.log_likelihood, f"the log-likelihood of a block became {stats.log_likelihood}")
     expected = model.condense(stats, params)
     entropy = stats.log_likelihood - stats.weight * model.expected_log_likelihood(expected, params)
     return _Term(expected, stats.weight, entropy)

@@ -134,7 +134,7 @@ class Stored(Data):
         self.n_samples = self.n_counting = 0
         self.total_weight = 0.0
         self.is_weighted = False
-        summary: Summary | None = None
+        summaries: list[Summary] = []
         for number, (X, weight) in enumerate(self._read()):
             first = self.n_samples
             if number == 0:
@@ -146,14 +146,18 @@ class Stored(Data):
             self.total_weight += block.total_weight
             self.is_weighted |= len(block.weight) > 0
             if block.n_counting:
-                one = summarize(block)
-                summary = one if summary is None else merge_summaries(summary, one)
+                summaries.append(summarize(block))
         if self.n_samples == 0:
             raise ValueError("X has 0 sample(s) while a minimum of 1 is required.")
         if self._weight is not None:
             as_part_of_weight(self._weight, self.n_samples)
         check_total_weight(self.total_weight)
-        self._summary = summary
+        self._summary = functools.reduce(merge_summaries, summaries)
+
+    @property
+    def names(self) -> list[str] | None:
+        """Names of the columns, if the source knows them."""
+        return self._source.names
 
     def __iter__(self) -> Iterator[Block]:
         n_rows = 0
@@ -207,10 +211,10 @@ class Stored(Data):
 
 
 def open_data(X: Any, sample_weight: Any = None) -> Data:
-    """Return rows as Data, wherever they are."""
-    if isinstance(X, Blocks):
-        return Stored(X, sample_weight)
-    return Stored(Blocks(X), sample_weight) if is_source(X) else as_data(X, sample_weight)
+    """Return rows as Data, wherever they are; `Stored` if X is a source."""
+    if not is_source(X):
+        return as_data(X, sample_weight)
+    return Stored(X if isinstance(X, Blocks) else Blocks(X), sample_weight)
 
 
 def is_source(X: Any) -> bool:

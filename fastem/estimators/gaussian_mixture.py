@@ -30,7 +30,7 @@ from fastem.models.mixture import Mixture, check_weights, finite_array
 from fastem.models.mixture_records import MixtureParams
 from fastem.online import Online
 from fastem.protocol import Iteration, Status
-from fastem.sources import Blocks, is_source, open_data
+from fastem.sources import Stored, is_source, open_data
 
 _RACE = 12  # starts, by default
 _STRICTER = 1000  # what is left to gain is often so many times what a step gains
@@ -86,8 +86,8 @@ class GaussianMixture(Streaming, Conditionals, DensityMixin, BaseEstimator):
         'anderson' extrapolates along the last steps and keeps what leads uphill: four times fewer iterations or less
         where EM is slow, as with overlapping or surplus components. 'squarem' does so along every two: three times
         fewer. None: EM itself. 'auto': 'anderson', or EM itself if the start is given, with weights, means and
-        precisions or with `resp_init`: the steps are then scikit-learn's. For
-        the other algorithms it serves the race alone.
+        precisions or with `resp_init`: the steps are then scikit-learn's. For the other algorithms it serves the race
+        alone.
     algorithm : {'batch', 'minibatch', 'incremental'}, default='batch'
         How a start is followed on all rows. 'minibatch': a step of stepwise EM after each `batch_size` rows, in random
         order, `n_epochs` times over, then one iteration of EM; for data so large that few passes can be made.
@@ -531,14 +531,11 @@ class GaussianMixture(Streaming, Conditionals, DensityMixin, BaseEstimator):
 
     def _check_data(self, X, sample_weight) -> Data:
         """Rows to fit to, in memory or not."""
-        if is_source(X):
-            source = X if isinstance(X, Blocks) else Blocks(X)
-            data = open_data(source, sample_weight)
+        data = open_data(X if is_source(X) else self._check_rows(X, reset=True), sample_weight)
+        if isinstance(data, Stored):
             validate_data(self, np.empty((0, data.n_features)), reset=True, skip_check_array=True)
-            if source.names is not None:
-                self.feature_names_in_ = np.array(source.names, dtype=object)
-        else:
-            data = as_data(self._check_rows(X, reset=True), sample_weight)
+            if data.names is not None:
+                self.feature_names_in_ = np.array(data.names, dtype=object)
         if data.n_samples < 2:
             raise ValueError("X has 1 sample; a fit needs at least 2 (n_samples=1)")
         return data
