@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Blocks": "fastem.sources",
+    "Conjugate": "fastem.families.exponential",
     "DegenerateError": "fastem.protocol",
     "DriftWarning": "fastem.drift",
     "Gaussian": "fastem.families.gaussian",
@@ -18,6 +19,7 @@ _HOMES = {
     "Mixture": "fastem.models.mixture",
     "NormalInverseWishart": "fastem.families.normal_inverse_wishart",
     "Online": "fastem.online",
+    "Poisson": "fastem.families.poisson",
     "Result": "fastem.protocol",
     "Status": "fastem.protocol",
     "Selection": "fastem.selection",

@@ -36,6 +36,7 @@ class Block:
         self.total_weight = float(weight.sum()) if len(weight) else float(len(X))
         self.notes: dict[Any, Any] | None = None
         self._constants: dict[Any, Any] = {}
+        self._derived: dict[Any, Block] = {}
 
     @property
     def n_counting(self) -> int:
@@ -68,6 +69,12 @@ class Block:
         """Return the same rows with constants and notes that outlive them."""
         self._constants, self.notes = constants, notes
         return self
+
+    def derived(self, key: Any, compute: Callable[["Block"], "Block"]) -> "Block":
+        """Return compute(self), rows made of these rows, from memory as long as these are there themselves."""
+        if key not in self._derived:
+            self._derived[key] = compute(self)
+        return self._derived[key]
 
     def constant(self, key: Any, compute: Callable[["Block"], Any]) -> Any:
         """Return compute(self), from memory if this key was asked for before."""
@@ -187,6 +194,21 @@ class Data:
         return Data([Block(np.concatenate([block.X for block in blocks]), np.concatenate(weights))])
 
 
+class Derived(Data):
+    """Rows made of those of other data, block by block."""
+
+    def __init__(self, data: Data, derive: Callable[[Block], Block]):
+        self._data, self._derive = data, derive
+        self.n_samples, self.n_counting = data.n_samples, data.n_counting
+        self.total_weight, self.is_weighted = data.total_weight, data.is_weighted
+        first = next(iter(self)).X
+        self.n_features, self.dtype = first.shape[1], first.dtype
+        self._summary = None
+
+    def __iter__(self) -> Iterator[Block]:
+        return map(self._derive, self._data)
+
+
 def draw_by_weight(weight: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """Indices drawn with probability proportional to the weight, again and again; never one of weight 0."""
     cumulative = np.cumsum(weight)
@@ -203,13 +225,13 @@ def _counts(block: Block) -> bool:
     return block.n_counting > 0
 
 
-def as_data(data: Any, sample_weight: Any = None) -> Data:
+def as_data(data: Any, sample_weight: Any = None, *, allow_nan: bool = False) -> Data:
     """Return rows as Data; arrays are checked (see `as_rows`, `as_weight`), Data passes through."""
     if isinstance(data, Data):
         if sample_weight is not None:
             raise ValueError("sample_weight: the weights are already in the Data object; give them once")
         return data
-    X = as_rows(data)
+    X = as_rows(data, allow_nan=allow_nan)
     return Data([Block(X, as_weight(sample_weight, len(X)))])
 
 
@@ -274,8 +296,20 @@ def as_numbers(name: str, values: Any) -> np.ndarray:
     return array
 
 
-def as_rows(data: Any, name: str = "X", first_row: int = 0) -> np.ndarray:
+def finite_array(name: str, values: Any, n_dimensions: int) -> np.ndarray:
+    """Return a float64 copy of an array of finite numbers."""
+    array = np.array(as_numbers(name, values), dtype=np.float64)
+    if array.ndim != n_dimensions or array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}; {n_dimensions} dimensions and no empty one are needed")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds NaN or infinity; every entry must be finite")
+    return array
+
+
+def as_rows(data: Any, name: str = "X", first_row: int = 0, *, allow_nan: bool = False) -> np.ndarray:
     """Return a C-ordered, native float32 or float64 array of shape (n_samples, n_features), copied only if needed.
+
+    With `allow_nan`, NaN is a value that is missing.
 
     Raises
     ------
@@ -294,15 +328,19 @@ def as_rows(data: Any, name: str = "X", first_row: int = 0) -> np.ndarray:
             raise ValueError(f"{name} has 0 {what} (shape={X.shape}) while a minimum of 1 is required.")
     dtype = np.float32 if X.dtype == np.float32 else np.float64
     X = np.ascontiguousarray(X, dtype=dtype)
-    _check_finite(X, name, first_row)
+    _check_finite(X, name, first_row, allow_nan)
     return X
 
 
-def _check_finite(X: np.ndarray, name: str, first_row: int) -> None:
+def _check_finite(X: np.ndarray, name: str, first_row: int, allow_nan: bool) -> None:
     if float(X.min()) >= -LARGEST and float(X.max()) <= LARGEST:  # not with a NaN
         return
+    if allow_nan:
+        X = np.where(np.isnan(X), 0.0, X)
     low, high = column_extremes(X)
     bad = ~((low >= -LARGEST) & (high <= LARGEST))
+    if not bad.any():
+        return
     column = int(np.flatnonzero(bad)[0])
     values = X[:, column].astype(np.float64)
     row = int(np.flatnonzero(~(np.abs(values) <= LARGEST))[0])

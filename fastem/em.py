@@ -132,7 +132,7 @@ def fit(
     )
     rng = _generator(random_state)
     ascend = _algorithm(algorithm, model, batch_size, n_epochs, online, rng) if max_iter else climb
-    data = open_data(data, sample_weight)
+    data = open_data(data, sample_weight, allow_nan=getattr(model, "takes_missing", False))
     model = model.prepare(data)
     if start is not None:
         start = model.check_params(start)

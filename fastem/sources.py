@@ -126,8 +126,8 @@ class Blocks:
 class Stored(Data):
     """Rows that are read from a source for each pass; they are checked in the first."""
 
-    def __init__(self, source: Blocks, sample_weight: Any = None):
-        self._source = source
+    def __init__(self, source: Blocks, sample_weight: Any = None, *, allow_nan: bool = False):
+        self._source, self._allow_nan = source, allow_nan
         self._weight = None if sample_weight is None else np.asarray(sample_weight)
         self._kept: list[dict[Any, Any]] = []  # constants of each block
         self._notes: list[dict[Any, Any]] | None = None
@@ -139,7 +139,8 @@ class Stored(Data):
             first = self.n_samples
             if number == 0:
                 self.n_features, self.dtype = X.shape[1], X.dtype
-            block = Block(as_rows(X, "X", first), self._weight_of(weight, first, len(X)))
+            rows = as_rows(X, "X", first, allow_nan=allow_nan)
+            block = Block(rows, self._weight_of(weight, first, len(X)))
             self._kept.append({})
             self.n_samples += len(X)
             self.n_counting += block.n_counting
@@ -194,7 +195,9 @@ class Stored(Data):
     def take(self, rows: np.ndarray) -> Data:
         """Return a copy of the rows of these numbers, in the order of the data, as one block without weights."""
         found = self._source.take(np.sort(rows))
-        return super().take(rows) if found is None else Data([Block(as_rows(found), np.empty((0, 1)))])
+        if found is None:
+            return super().take(rows)
+        return Data([Block(as_rows(found, allow_nan=self._allow_nan), np.empty((0, 1)))])
 
     def _read(self):
         return iter(self._source)
@@ -210,11 +213,11 @@ class Stored(Data):
         return as_part_of_weight(part, n_rows, first)
 
 
-def open_data(X: Any, sample_weight: Any = None) -> Data:
+def open_data(X: Any, sample_weight: Any = None, *, allow_nan: bool = False) -> Data:
     """Return rows as Data, wherever they are; `Stored` if X is a source."""
     if not is_source(X):
-        return as_data(X, sample_weight)
-    return Stored(X if isinstance(X, Blocks) else Blocks(X), sample_weight)
+        return as_data(X, sample_weight, allow_nan=allow_nan)
+    return Stored(X if isinstance(X, Blocks) else Blocks(X), sample_weight, allow_nan=allow_nan)
 
 
 def is_source(X: Any) -> bool:

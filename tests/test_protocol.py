@@ -405,7 +405,7 @@ def test_a_models_densities_take_any_numbers(form, rng):
     result = fastem.fit(Mixture(Gaussian()), X, random_state=0)
     want = result.model.log_densities(result.params, X)
     assert np.array_equal(result.model.log_densities(result.params, form(X)), want)
-    with pytest.raises(ValueError, match="X has 2 columns; the means have 3"):
+    with pytest.raises(ValueError, match="X has 2 columns; the parameters are for 3"):
         result.model.labels(result.params, np.zeros((4, 2)))
 
 

@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from fastem.data import as_rows, is_integer
-from fastem.models.mixture import finite_array
+from fastem.data import as_rows, finite_array, is_integer
 
 
 class Conditionals:

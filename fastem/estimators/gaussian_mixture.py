@@ -17,7 +17,7 @@ from sklearn.utils.validation import validate_data
 
 from fastem.acceleration import ACCELERATIONS
 from fastem.climb import STOPPING
-from fastem.data import Data, as_data, as_numbers, as_rows, as_weight, is_integer
+from fastem.data import Data, as_data, as_numbers, as_rows, as_weight, finite_array, is_integer
 from fastem.em import fit
 from fastem.estimators.conditionals import Conditionals
 from fastem.estimators.streaming import Streaming, unchanged_on_error
@@ -26,7 +26,7 @@ from fastem.families.gaussian_records import GaussianParams
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
 from fastem.inference import Uncertainty, bootstrap, information
 from fastem.initialize import STARTS
-from fastem.models.mixture import Mixture, check_weights, finite_array
+from fastem.models.mixture import Mixture, check_weights
 from fastem.models.mixture_records import MixtureParams
 from fastem.online import Online
 from fastem.protocol import Iteration, Status

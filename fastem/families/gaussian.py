@@ -8,13 +8,16 @@ VVV, EEE, VVI and VII of Celeux & Govaert (1995), Pattern Recognition 28, 781-79
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 from scipy.linalg.lapack import dtrtri
 
-from fastem.data import SMALLEST, Summary, as_numbers, is_real
+from fastem.data import SMALLEST, Summary, as_numbers, finite_array, is_real
+from fastem.families.family import GUARD_ROWS, Family
 from fastem.families.gaussian_coordinates import Coordinates
 from fastem.families.gaussian_moments import MomentAlgebra
 from fastem.families.gaussian_records import Frame, GaussianParams, Layout, Moments
@@ -43,8 +46,7 @@ _DEPENDENT = 1 / (16 * np.finfo(np.float64).eps)
 _INFLATED = 1e3
 _TINY = np.finfo(np.float64).tiny
 _EXACT = np.dtype(np.float64)
-_LOOSE, SLACK = 8.0, 1.5  # a frame's reach over that of the rows: at most, and when it is new
-_GUARD_ROWS = 0.01  # that the prior of a race is worth
+_LOOSE = 8.0  # a frame's reach over that of the rows, at most
 _EPS = {np.dtype(dtype): float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
 # Full covariances of at most so many columns are encoded and decoded by kernels: below, NumPy's calls take longer than
 # the work (150 rows, 4 columns: 5 times as long), above, LAPACK is faster.
@@ -52,7 +54,7 @@ _FEW_COLUMNS = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Gaussian(MomentAlgebra, Coordinates):
+class Gaussian(MomentAlgebra, Coordinates, Family):
     """Normal components.
 
     Parameters
@@ -69,6 +71,7 @@ class Gaussian(MomentAlgebra, Coordinates):
     reg_covar: float = 0.0
     prior: NormalInverseWishart | None = None
     resolved: ResolvedPrior = field(default=NO_PRIOR, repr=False)
+    has_moving_frame: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.covariance_type not in COVARIANCE_TYPES:
@@ -94,10 +97,7 @@ class Gaussian(MomentAlgebra, Coordinates):
         deviation = np.sqrt(summary.variance)
         if self.covariance_type == "spherical":
             deviation = np.full_like(deviation, deviation.max())
-        scale = np.exp2(-np.round(np.log2(np.where(deviation > _TINY, deviation, 1.0))))
-        granule = _EPS[np.dtype(dtype)] * summary.magnitude
-        reach, rows = summary.reach * scale, np.stack([summary.mean, scale])
-        return Frame(summary.mean, scale, reach, np.sqrt(summary.variance) * scale, granule, rows, dtype)
+        return Frame.around(summary, deviation, dtype)
 
     def fits(self, frame: Frame, low: np.ndarray, high: np.ndarray) -> bool:
         """Whether a frame suits rows between the extremes (D,): they do not lie beyond its reach, or far within."""
@@ -171,6 +171,15 @@ class Gaussian(MomentAlgebra, Coordinates):
         """Whether scores are a constant less half a squared distance; tied ones leave out what is common."""
         return self.covariance_type != "tied"
 
+    def needs_scatter(self, layout: Layout) -> bool:
+        """Whether the second moment of all rows is to be added: linear features lack it."""
+        return layout.feature_map == LINEAR
+
+    @property
+    def start_map(self) -> int:
+        """Feature map of the first moments."""
+        return FULL if self.covariance_type == "tied" else self.feature_map
+
     def peaks(self, params: GaussianParams, log_weights: np.ndarray) -> np.ndarray:
         """Score of each component at its mean, (K,)."""
         return self._log_constants(params) + log_weights
@@ -219,8 +228,10 @@ class Gaussian(MomentAlgebra, Coordinates):
         with np.errstate(invalid="ignore"):  # between components of weight 0
             return peaks[:, None] - peaks + 0.5 * (distances + traces - n_features)
 
-    def exact(self, params: GaussianParams, log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Frame (2, D), constants (K,) and whiteners for densities: all whitened, in float64 and the data's units.
+    def exact(
+        self, params: GaussianParams, log_weights: np.ndarray, X: np.ndarray
+    ) -> tuple[np.ndarray, States, np.ndarray]:
+        """Frame (2, D), states and coded rows for densities: all whitened, in float64 and the data's units.
 
         Where rows of the whiteners cancel, these are recomputed from the covariances in double-double.
         """
@@ -234,7 +245,9 @@ class Gaussian(MomentAlgebra, Coordinates):
                 diagonal = np.diagonal(doubled[:, :n_features], axis1=1, axis2=2)
                 constants = np.log(diagonal).sum(axis=1) - 0.5 * n_features * math.log(2 * math.pi)
                 whiteners = np.broadcast_to(doubled, (n_components, 2 * n_features, n_features))
-        return np.stack([0 * unit, unit]), constants + log_weights, _pack_whiteners(whiteners, params.means)
+        whitener = _pack_whiteners(whiteners, params.means)
+        states = States(LINEAR, np.empty((0, 1 + n_features)), n_components, whitener, constants + log_weights)
+        return np.stack([0 * unit, unit]), states, X
 
     def _inflation(self, whiteners: np.ndarray, covariances: np.ndarray) -> float:
         """Largest variance inflation factor, precision_ii covariance_ii; 1 for uncorrelated columns."""
@@ -285,7 +298,7 @@ class Gaussian(MomentAlgebra, Coordinates):
         safe = np.maximum(counts, _TINY)
         means = first / safe[:, None]
         if layout.feature_map == FULL:
-            second = self.unpack_second(second / safe[:, None], n_features) - means[:, :, None] * means[:, None, :]
+            second = unpack_second(second / safe[:, None], n_features) - means[:, :, None] * means[:, None, :]
         elif layout.feature_map == DIAGONAL:
             second = second / safe[:, None] - means**2
         elif layout.feature_map == SPHERICAL:
@@ -308,10 +321,6 @@ class Gaussian(MomentAlgebra, Coordinates):
         if self.covariance_type != "tied":
             second = second[back]
         return Moments(counts[back], frame.center + means[back] * unit, second)
-
-    def unpack_second(self, packed: np.ndarray, n_features: int) -> np.ndarray:
-        """Second moments (K, D, D) from the packed lower triangles (K, D (D + 1) / 2) of the full feature map."""
-        return packed[:, _vech_index(n_features)[0]]
 
     def about_means(self, moments: Moments, frame: Frame, feature_map: int) -> Layout | None:
         """Layout that takes every sum about the means of `moments`, or None if sums about the frame are as good."""
@@ -495,6 +504,18 @@ class Gaussian(MomentAlgebra, Coordinates):
             "reg_covar, a covariance_prior, or drop constant and duplicated columns"
         )
 
+    def check_params(self, components: GaussianParams, n_components: int, frame: Frame) -> GaussianParams:
+        """Return parameters that a user gave, after checking shapes, finiteness and sign."""
+        if not isinstance(components, GaussianParams):
+            raise TypeError(f"start.components must be GaussianParams; got {type(components).__name__}")
+        means, covariances, _ = components  # the roots follow from the covariances
+        means = finite_array("start.components.means", means, 2)
+        wanted = (n_components, frame.center.size)
+        if means.shape != wanted:
+            raise ValueError(f"start.components.means has shape {means.shape}; {wanted} is needed")
+        covariances = self.check_shape("start.components.covariances", covariances, *means.shape)
+        return GaussianParams(means, covariances, self.precisions_cholesky(covariances))
+
     # marginal and conditional
 
     def marginal(self, params: GaussianParams, columns: np.ndarray) -> GaussianParams:
@@ -535,7 +556,7 @@ class Gaussian(MomentAlgebra, Coordinates):
             return params._replace(means=params.means[kept])
         return GaussianParams(*(part[kept] for part in params))
 
-    def guarded(self, covariance: np.ndarray, unit: float = 1.0) -> "Gaussian":
+    def guarded(self, mean: np.ndarray, covariance: Callable[[], np.ndarray], unit: float) -> "Gaussian":
         """Return the family, if its covariances have no prior, under one worth a hundredth of a row at this one (D, D).
 
         A row weighs `unit`.
@@ -545,10 +566,11 @@ class Gaussian(MomentAlgebra, Coordinates):
         """
         if self.prior is not None and self.resolved.has_scale:
             return self
-        n_features, rows = len(covariance), _GUARD_ROWS * unit
-        variances = np.diagonal(covariance)
+        spread = covariance()
+        n_features, rows = len(spread), GUARD_ROWS * unit
+        variances = np.diagonal(spread)
         scales = {"diag": variances, "spherical": np.mean(variances)}
-        scale = rows * np.asarray(scales.get(self.covariance_type, covariance))
+        scale = rows * np.asarray(scales.get(self.covariance_type, spread))
         freedom = rows - (n_features + 1.0 if self._is_matrix else 2.0)
         if self.prior is not None:  # of the means alone
             return replace(self, resolved=self.resolved._replace(degrees_of_freedom=freedom, scale=scale))
@@ -559,11 +581,12 @@ class Gaussian(MomentAlgebra, Coordinates):
         """Rows of a component that its own covariance can be estimated from."""
         return {"full": n_features + 1, "tied": 1}.get(self.covariance_type, 2)
 
-    def resolve_prior(self, mean: np.ndarray, covariance: np.ndarray, n_components: int) -> "Gaussian":
+    def resolve_prior(self, mean: np.ndarray, covariance: Callable[[], np.ndarray], n_components: int) -> "Gaussian":
         """Fill what the prior leaves open from the mean (D,) and covariance (D, D) of the data; checks the rest."""
         if self.prior is None:
             return self
-        return replace(self, resolved=self.prior.resolve(self.covariance_type, mean, covariance, n_components))
+        self.prior.resolve(self.covariance_type, mean, np.eye(len(mean)), n_components)  # its checks, before a pass
+        return replace(self, resolved=self.prior.resolve(self.covariance_type, mean, covariance(), n_components))
 
     def log_prior(self, params: GaussianParams) -> float:
         """Log-density of the prior at the parameters, up to a constant."""
@@ -573,6 +596,14 @@ class Gaussian(MomentAlgebra, Coordinates):
         log_det = 2 * self._log_constants(params) + n_features * math.log(2 * math.pi)
         whiteners = self._whiteners(params.precisions_cholesky, n_components, np.ones(n_features))
         return self.resolved.log_density(self.covariance_type, params.means, log_det, whiteners)
+
+    def n_columns(self, params: GaussianParams) -> int:
+        """Number of columns of the rows that the parameters are for."""
+        return params.means.shape[1]
+
+    def estimands(self, params: GaussianParams) -> dict[str, np.ndarray]:
+        """Return what standard errors are given for."""
+        return {"means": params.means, "covariances": params.covariances}
 
     def n_parameters(self, n_components: int, n_features: int) -> int:
         """Number of free parameters of means and covariances."""
@@ -603,6 +634,11 @@ def _vech_index(n_features: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     place = np.empty((n_features, n_features), np.int64)
     place[rows, columns] = place[columns, rows] = np.arange(rows.size)
     return place, rows, columns
+
+
+def unpack_second(packed: np.ndarray, n_features: int) -> np.ndarray:
+    """Second moments (K, D, D) from the packed lower triangles (K, D (D + 1) / 2) of the full feature map."""
+    return packed[:, _vech_index(n_features)[0]]
 
 
 def _pack_whiteners(whiteners: np.ndarray, means: np.ndarray, dtype: DTypeLike = np.float64) -> np.ndarray:

@@ -4,11 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from fastem.families.gaussian_records import GaussianParams, Moments, Structure
+from fastem.data import Summary
+from fastem.families.gaussian_records import Frame, GaussianParams, Moments, Structure
 from fastem.families.matrices import apply
 from fastem.kernels.components import blend_full
 
 _HALVES = 0.8  # standard deviations from the mean to those of its halves: less than 1, the longest
+_SPLITS = 3  # components that may be halved
+SLACK = 1.5  # a frame's reach over that of the rows, when it is new
 _TINY = np.finfo(np.float64).tiny
 
 
@@ -23,6 +26,8 @@ class MomentAlgebra(Structure):
     _prior_terms: Any
     _pull: Any
     _regularized: Any
+    frame: Any
+    resolve_prior: Any
 
     def blend(self, one: Moments, two: Moments, share: float) -> Moments:
         """Moments of a mixture of both, of which the second makes up a share.
@@ -75,6 +80,34 @@ class MomentAlgebra(Structure):
         mass, total, scatter = self._prior_terms(rows, means)
         covariances = (covariances * total - scatter - self.resolved.scale) / np.maximum(mass, _TINY)
         return Moments(counts, means, covariances)
+
+    def keep_moments(self, moments: Moments, kept: np.ndarray) -> Moments:
+        """Moments of some of the components (k,) int; their counts sum to 1."""
+        counts, covariances = moments.counts[kept], moments.covariances
+        if self.covariance_type != "tied":
+            covariances = covariances[kept]
+        return Moments(counts / counts.sum(), moments.means[kept], covariances)
+
+    def resumed(self, weights: np.ndarray, params: GaussianParams, weight: float, dtype: np.dtype) -> tuple[Any, Frame]:
+        """Family and frame as the parameters tell them."""
+        moments = Moments(weights, *params[:2])
+        mean, variance = self.spread(moments)
+        family = self.resolve_prior(mean, lambda: self.overall_covariance(moments), len(weights))
+        return family, self.frame(Summary(weight, mean, variance, mean, mean), dtype)
+
+    def reframed(self, moments: Moments, frame: Frame, weight: float, low: np.ndarray, high: np.ndarray) -> Frame:
+        """Frame for rows of the moments that reach from low (D,) to high (D,), and some way farther."""
+        mean, variance = self.spread(moments)
+        low, high = mean - SLACK * np.maximum(mean - low, 0.0), mean + SLACK * np.maximum(high - mean, 0.0)
+        return self.frame(Summary(weight, mean, variance, low, high), frame.dtype)
+
+    def births(self, moments: Moments, weight: float, component: int, reservoir: Any) -> list[Moments]:
+        """Moments with a component moved to where a reservoir is densest, or with half of one of the longest."""
+        born = [self.reseeded(moments, weight, component, reservoir)]
+        axes = self.longest_axes(moments)
+        longest = np.argsort(-(axes**2).sum(axis=1), kind="stable")
+        halved = [k for k in longest if k != component][:_SPLITS]
+        return born + [self.halved(moments, component, k, axes[k]) for k in halved]
 
     def reseeded(self, moments: Moments, weight: float, component: int, reservoir: Any) -> Moments:
         """Moments with a component moved to where the rows of a reservoir are densest.

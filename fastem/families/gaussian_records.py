@@ -4,6 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastem.data import Summary
+
+_TINY = np.finfo(np.float64).tiny
+_EPS = {np.dtype(dtype): float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
+
 
 class GaussianParams(NamedTuple):
     """Parameters of K normal components, in the units of the data.
@@ -31,6 +36,14 @@ class Frame(NamedTuple):
     granule: np.ndarray  # (D,) rounding of the data, in their own units
     rows: np.ndarray  # (2, D) center and scale, as kernels take them
     dtype: np.dtype  # of the data, and of the products if they can bear it
+
+    @classmethod
+    def around(cls, summary: Summary, deviation: np.ndarray, dtype: np.dtype) -> "Frame":
+        """Frame about the mean of the rows, in units of about some deviations (D,)."""
+        scale = np.exp2(-np.round(np.log2(np.where(deviation > _TINY, deviation, 1.0))))
+        granule = _EPS[np.dtype(dtype)] * summary.magnitude
+        reach, rows = summary.reach * scale, np.stack([summary.mean, scale])
+        return cls(summary.mean, scale, reach, np.sqrt(summary.variance) * scale, granule, rows, dtype)
 
 
 class Layout(NamedTuple):

@@ -498,14 +498,17 @@ def _run(serial, in_parallel, arguments, work, n_lanes, n_threads):
 
 
 @kernel
-def _score_lane(X, frame, constant, whitener, first_row, last_row, log_prob, labels, resp):
+def _score_lane(product, X, frame, states, first_row, last_row, log_prob, labels, resp):
+    feature_map, theta, _, whitener, peak = states
     n_features = X.shape[1]
-    n_states = constant.shape[0]
-    width = block_rows(X.shape[0], n_features, n_states, 0, constant.itemsize)
-    columns = aligned_empty(tile_columns(n_features, X.itemsize), width, constant)
-    columns, tiles = columns[:n_features], columns
-    y = aligned_empty(n_features, width, constant)
-    scores = aligned_empty(n_states, width, constant)
+    n_fast, n_stats = theta.shape
+    n_states = n_fast + peak.shape[0]
+    width = block_rows(X.shape[0], n_features, n_states, n_stats, theta.itemsize)
+    phi = aligned_empty(max(n_stats, 1 + tile_columns(n_features, X.itemsize)), width, theta)
+    tiles = phi[1:]
+    columns = tiles[:n_features]
+    y = aligned_empty(n_features, width, theta)
+    scores = aligned_empty(n_states, width, theta)
     best = np.empty(width)
     total = np.empty(width)
     rows = np.empty(width, np.int64)
@@ -516,16 +519,21 @@ def _score_lane(X, frame, constant, whitener, first_row, last_row, log_prob, lab
         rows, following = following, rows
         place_rows(NO_ORDER, min(first + width, last_row - 1), last_row, following)
         load_columns(X, frame, rows, n_rows, tiles)
+        if n_fast > 0:
+            build_features(feature_map, columns, 0, n_stats, phi, True)
+            call_at(product, (theta, 0, phi, n_fast, width, n_stats, scores, True))
         for k in range(n_states):
             fetch_rows(X, following, k * width // n_states, (k + 1) * width // n_states)
+            if k < n_fast:
+                continue
             row = scores[k]
             if whitener.shape[1] == 2 * n_features + 1:
-                whiten_exactly(columns, whitener[k], y)
+                whiten_exactly(columns, whitener[k - n_fast], y)
                 squared_norm(y, row)
             else:
-                distance(columns, whitener[k], row)
+                distance(columns, whitener[k - n_fast], row)
             for b in range(width):
-                row[b] = constant[k] - 0.5 * row[b]
+                row[b] = peak[k - n_fast] - 0.5 * row[b]
         row_maximum(scores, n_states, best)
         if labels.shape[0] > 0:
             first_maximum(scores, n_states, best, total)
@@ -547,34 +555,36 @@ def _score_lane(X, frame, constant, whitener, first_row, last_row, log_prob, lab
 
 
 @kernel
-def _score_serial(lane_kernel, X, frame, constant, whitener, log_prob, labels, resp):
-    call_at(lane_kernel, (X, frame, constant, whitener, 0, X.shape[0], log_prob, labels, resp))
+def _score_serial(lane_kernel, product, X, frame, states, log_prob, labels, resp):
+    call_at(lane_kernel, (product, X, frame, states, 0, X.shape[0], log_prob, labels, resp))
 
 
 @parallel
-def _score_parallel(turns, lane_kernel, X, frame, constant, whitener, log_prob, labels, resp):
-    n_rows = X.shape[0]
-    width = block_rows(X.shape[0], X.shape[1], constant.shape[0], 0, constant.itemsize)
+def _score_parallel(turns, lane_kernel, product, X, frame, states, log_prob, labels, resp):
+    n_rows, theta = X.shape[0], states[1]
+    width = block_rows(X.shape[0], X.shape[1], theta.shape[0] + states[4].shape[0], theta.shape[1], theta.itemsize)
     n_lanes = min(_MAX_LANES, -(-n_rows // width))
     for _ in numba.prange(turns.shape[0]):
         lane = take_number(turns)
         while lane < n_lanes:
             first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
-            call_at(lane_kernel, (X, frame, constant, whitener, first, last, log_prob, labels, resp))
+            call_at(lane_kernel, (product, X, frame, states, first, last, log_prob, labels, resp))
             lane = take_number(turns)
 
 
-def score(X, frame, constant, whitener, n_threads, wanted=LOG_DENSITY):
-    """Log-normaliser (N,), best state (N,) int64 or responsibilities (N, K) of each row, all states whitened.
+def score(X, frame, states, n_threads, wanted=LOG_DENSITY):
+    """Log-normaliser (N,), best state (N,) int64 or responsibilities (N, K) of each row.
 
-    constant (K,) is the score of a state at distance 0; the others are as in `statistics`.
+    States are taken by features if they have a theta, and whitened if not; the arguments are those of `statistics`.
     """
-    n_rows, n_states = len(X), len(constant)
+    n_rows, n_states = len(X), len(states.theta) + len(states.peak)
     log_prob = np.empty(n_rows if wanted == LOG_DENSITY else 0)
     labels = np.empty(n_rows if wanted == LABEL else 0, np.int64)
     resp = np.empty((n_rows if wanted == POSTERIOR else 0, n_states))
-    arguments = (X, frame, constant, whitener)
+    arguments = (product_addresses(states.theta, states.theta)[0], X, frame, tuple(states))
+    assert all(a.flags.c_contiguous for a in (X, frame, states.theta, states.whitener))
     lane_kernel = address(_score_lane, (*arguments, 0, 0, log_prob, labels, resp), X.dtype)
     arguments = (lane_kernel, *arguments, log_prob, labels, resp)
-    _run(_score_serial, _score_parallel, arguments, n_rows * whitener.size, n_rows, n_threads)
+    work = n_rows * (states.theta.size + states.whitener.size)
+    _run(_score_serial, _score_parallel, arguments, work, n_rows, n_threads)
     return {LOG_DENSITY: log_prob, LABEL: labels, POSTERIOR: resp}[wanted]

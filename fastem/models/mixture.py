@@ -12,17 +12,18 @@ from fastem.data import (
     Block,
     Data,
     Summary,
-    as_numbers,
     as_rows,
     as_writable,
+    finite_array,
     is_integer,
     is_real,
 )
-from fastem.families.gaussian import Gaussian
-from fastem.families.gaussian_records import Frame, GaussianParams, Layout, Moments
+from fastem.families.family import Family
+from fastem.families.gaussian import Gaussian, unpack_second
+from fastem.families.gaussian_records import Frame, Layout
 from fastem.initialize import STARTS, TURNS, centers, check_resp, given_blocks, random_blocks, require_distinct
 from fastem.kernels._jit import one_blas_thread, use_threads
-from fastem.kernels.features import FULL, LINEAR, n_statistics
+from fastem.kernels.features import FULL, n_statistics
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
 from fastem.kernels.pruning import NOTHING, Skip
 from fastem.kernels.sweep import LABEL, LOG_DENSITY, POSTERIOR, States, block_rows, by_features, score, statistics
@@ -41,7 +42,8 @@ class Mixture(Streams, Moves):
 
     Parameters
     ----------
-    family : Gaussian
+    family : Family
+        `fastem.Gaussian`, or another one.
     n_components : int, default=1
     start : {'kmeans', 'k-means++', 'k-means||', 'ward', 'random_from_data', 'random'} or array-like, default='kmeans'
         How `initialize` finds its first responsibilities: nearest centre, chance, or labels (N,) or
@@ -66,7 +68,7 @@ class Mixture(Streams, Moves):
     2
     """
 
-    family: Gaussian
+    family: Any
     n_components: int = 1
     start: Any = "kmeans"
     weights_init: Any = None
@@ -78,8 +80,10 @@ class Mixture(Streams, Moves):
     frame: Frame | None = field(default=None, repr=False)
 
     def __post_init__(self):
-        if not isinstance(self.family, Gaussian):
+        if not isinstance(self.family, Family):
             raise TypeError(f"family must be a family such as fastem.Gaussian(); got {self.family!r}")
+        if not (self.means_init is None and self.precisions_init is None) and not isinstance(self.family, Gaussian):
+            raise TypeError("means_init and precisions_init are for fastem.Gaussian; use fastem.fit(..., start=...)")
         if not is_integer(self.n_components, 1):
             raise ValueError(f"n_components must be an integer of at least 1; got {self.n_components!r}")
         if self.n_threads not in (None, -1) and not is_integer(self.n_threads, 1):
@@ -102,6 +106,11 @@ class Mixture(Streams, Moves):
             raise ValueError("the model does not know the scale of its data yet; call model.prepare(data) first")
         return self.frame
 
+    @property
+    def takes_missing(self) -> bool:
+        """Whether NaN in the rows are values that are missing."""
+        return self.family.takes_missing
+
     # the protocol
 
     @same_bits
@@ -116,30 +125,20 @@ class Mixture(Streams, Moves):
         elif self.start not in STARTS:
             raise ValueError(f"start must be one of {list(STARTS)}, labels or responsibilities; got {self.start!r}")
         model = self._with_checked_start(data.n_features)
-        self.family.resolve_prior(np.zeros(data.n_features), np.eye(data.n_features), self.n_components)  # its checks
-        require_distinct(data, self.n_components)
-        summary = data.summary
+        model = replace(model, family=self.family.seeing(data))
+        rows = model.family.rows_of(data)
+        require_distinct(rows, self.n_components)
+        summary = rows.summary
         _check_scale(summary)
-        model = replace(model, frame=self.family.frame(summary, data.dtype))
-        if self.family.prior is None:
-            return model
-        covariance = model._covariance(data)
-        return replace(model, family=self.family.resolve_prior(summary.mean, covariance, self.n_components))
+        model = replace(model, frame=model.family.frame(summary, rows.dtype))
+        return replace(model, family=model._resolved_prior(summary, rows))
 
     def check_params(self, params: MixtureParams) -> MixtureParams:
         """Return start parameters after checking shapes, finiteness and sign."""
-        if not (isinstance(params, MixtureParams) and isinstance(params.components, GaussianParams)):
-            raise TypeError(f"start must be MixtureParams of GaussianParams; got {type(params).__name__}")
-        n_features = self.bound.center.size
+        if not isinstance(params, MixtureParams):
+            raise TypeError(f"start must be MixtureParams; got {type(params).__name__}")
         weights = check_weights("start.weights", params.weights, self.n_components)
-        means, covariances, _ = params.components  # the roots follow from the covariances
-        means = finite_array("start.components.means", means, 2)
-        if means.shape != (self.n_components, n_features):
-            wanted = (self.n_components, n_features)
-            raise ValueError(f"start.components.means has shape {means.shape}; {wanted} is needed")
-        covariances = self.family.check_shape("start.components.covariances", covariances, *means.shape)
-        components = GaussianParams(means, covariances, self.family.precisions_cholesky(covariances))
-        return MixtureParams(weights, components)
+        return MixtureParams(weights, self.family.check_params(params.components, self.n_components, self.bound))
 
     @same_bits
     def initialize(self, data: Data, rng: np.random.Generator) -> MixtureParams:
@@ -163,10 +162,11 @@ class Mixture(Streams, Moves):
         layout = self.family.layout(params.components, self.bound)
         log_weights = log_of(params.weights)
         states = self.family.natural(params.components, log_weights, layout, self.bound)
-        sums, log_likelihood = self._soft_sweep(block, params, log_weights, states, layout)
+        rows = self.family.rows(block)
+        sums, log_likelihood = self._soft_sweep(rows, params, log_weights, states, layout)
         scatter = np.empty((0, 0))
-        if layout.feature_map == LINEAR:
-            scatter = self._scatter_of(block)
+        if self.family.needs_scatter(layout):
+            scatter = self._scatter_of(rows)
             root = params.components.precisions_cholesky / self.bound.scale[:, None]
             log_likelihood -= 0.5 * float((root * (scatter @ root)).sum())
         return MixtureStats(block.total_weight, log_likelihood, sums, scatter)
@@ -198,14 +198,14 @@ class Mixture(Streams, Moves):
 
     @same_bits
     def guarded(self, sample: Data) -> "Mixture":
-        """Return the model under a weak prior of the covariances, unless it has one."""
+        """Return the model under a weak prior of what may collapse, unless it has one."""
         unit = sample.total_weight / sample.n_counting  # weights may be on any scale
-        return replace(self, family=self.family.guarded(self._covariance(sample), unit))
+        rows = self.family.rows_of(sample)
+        return replace(self, family=self.family.guarded(self.bound.center, lambda: self._covariance(rows), unit))
 
     def is_spurious(self, params: MixtureParams, n_rows: int) -> bool:
-        """Return whether a component counts fewer rows than it takes to estimate its own covariance."""
-        least = self.family.fewest_rows(self.bound.center.size)
-        return bool((params.weights * n_rows < least).any())
+        """Return whether a component counts fewer rows than it takes to estimate it."""
+        return bool((params.weights * n_rows < self._fewest_rows).any())
 
     def keep(self, params: MixtureParams, kept: np.ndarray) -> tuple["Mixture", MixtureParams]:
         """Model and parameters with some of the components (k,) int."""
@@ -241,8 +241,7 @@ class Mixture(Streams, Moves):
 
     def estimands(self, params: MixtureParams) -> dict[str, np.ndarray]:
         """Return what standard errors are given for."""
-        means, covariances, _ = params.components
-        return {"weights": params.weights, "means": means, "covariances": covariances}
+        return {"weights": params.weights, **self.family.estimands(params.components)}
 
     def in_double(self) -> "Mixture":
         """Return the same model with products in float64, whatever the rows are."""
@@ -306,17 +305,18 @@ class Mixture(Streams, Moves):
 
     @same_bits
     def _score(self, params: MixtureParams, X: np.ndarray, wanted: int) -> np.ndarray:
-        X = _as_kernel_rows(X)
-        if X.shape[1] != params.components.means.shape[1]:
-            raise ValueError(f"X has {X.shape[1]} columns; the means have {params.components.means.shape[1]}")
-        frame, constants, whiteners = self.family.exact(params.components, log_of(params.weights))
-        return score(as_writable(X), frame, constants, whiteners, use_threads(self.n_threads), wanted)
+        X = _as_kernel_rows(X, self.takes_missing)
+        n_columns = self.family.n_columns(params.components)
+        if X.shape[1] != n_columns:
+            raise ValueError(f"X has {X.shape[1]} columns; the parameters are for {n_columns}")
+        frame, states, rows = self.family.exact(params.components, log_of(params.weights), as_writable(X))
+        return score(rows, frame, states, use_threads(self.n_threads), wanted)
 
-    def _maximized(self, moments: Moments, weight: float, params: MixtureParams, fewest: float = 0.0) -> MixtureParams:
+    def _maximized(self, moments: Any, weight: float, params: MixtureParams, fewest: float = 0.0) -> MixtureParams:
         components = self.family.maximize(moments, params.components, self.bound.granule, fewest)
         return MixtureParams(self._weights(moments.counts, weight), components)
 
-    def _moments(self, stats: MixtureStats, params: MixtureParams) -> Moments:
+    def _moments(self, stats: MixtureStats, params: MixtureParams) -> Any:
         """Moments of the components from the statistics of these parameters."""
         layout = self.family.layout(params.components, self.bound)
         return self.family.moments(stats.sums, stats.scatter, layout, self.bound)
@@ -324,7 +324,7 @@ class Mixture(Streams, Moves):
     def _blas_work(self, about: Any) -> int:
         """Multiply-adds of the largest product that these data, parameters or statistics lead to."""
         if isinstance(about, MixtureParams):
-            n_features = about.components.means.shape[1]
+            n_features = self.family.n_columns(about.components)
         else:
             n_features = about.n_features if isinstance(about, Data) else self.bound.center.size
         return max(n_features, self.n_components) * n_features**2
@@ -386,8 +386,12 @@ class Mixture(Streams, Moves):
             precisions = self.family.check_shape("precisions_init", precisions, self.n_components, n_features)
         return replace(self, weights_init=weights, means_init=means, precisions_init=precisions)
 
+    def _resolved_prior(self, summary: Summary, rows: Data) -> Any:
+        """The family with what its prior leaves open."""
+        return self.family.resolve_prior(summary.mean, lambda: self._covariance(rows), self.n_components)
+
     def _covariance(self, data: Data) -> np.ndarray:
-        """Covariance (D, D) of the rows about the centre of the frame, in the units of the data."""
+        """Covariance (D, D) of coded rows about the centre of the frame, in the units of the data."""
         unit = 1.0 / self.bound.scale
         return sum(self._scatter_of(block) for block in data) / data.total_weight * (unit[:, None] * unit)
 
@@ -400,10 +404,11 @@ class Mixture(Streams, Moves):
         n_features = block.X.shape[1]
         theta = np.zeros((1, n_statistics(FULL, n_features)))
         sums = self._sweep(block, by_features(FULL, theta, n_features), SOFTMAX)[0]
-        return self.family.unpack_second(sums[:, 1 + n_features :], n_features)[0]
+        return unpack_second(sums[:, 1 + n_features :], n_features)[0]
 
-    def _first_moments(self, data: Data, rng: np.random.Generator) -> Moments:
+    def _first_moments(self, data: Data, rng: np.random.Generator) -> Any:
         """Moments under the first responsibilities."""
+        data = self.family.rows_of(data)
         n_features = data.n_features
         feature_map, theta = self._first_states(n_features)
         if self.n_components > 1 and isinstance(self.start, str) and self.start != "random":
@@ -419,12 +424,12 @@ class Mixture(Streams, Moves):
 
     def _first_states(self, n_features: int) -> tuple[int, np.ndarray]:
         """Features that the first moments need, and parameters of 0."""
-        feature_map = FULL if self.family.covariance_type == "tied" else self.family.feature_map
+        feature_map = self.family.start_map
         return feature_map, np.zeros((self.n_components, n_statistics(feature_map, n_features)))
 
     def _moments_under(
         self, blocks: Callable[[], Iterable[Block]], theta: np.ndarray, feature_map: int, posterior: int
-    ) -> Moments:
+    ) -> Any:
         """Moments under given or nearest responsibilities, taken about their own means where sums would cancel."""
         layout = Layout(feature_map, np.arange(self.n_components), np.empty((0, 2, self.bound.center.size)))
         moments = self._collect(blocks(), theta, layout, posterior)
@@ -438,7 +443,7 @@ class Mixture(Streams, Moves):
             return random_blocks(data, self.n_components, seed)
         return given_blocks(data, check_resp(self.start, data.n_samples, self.n_components), self.n_components)
 
-    def _collect(self, blocks: Iterable[Block], theta: np.ndarray, layout: Layout, posterior: int) -> Moments:
+    def _collect(self, blocks: Iterable[Block], theta: np.ndarray, layout: Layout, posterior: int) -> Any:
         states = States(
             layout.feature_map, theta, len(layout.whitener), layout.whitener, np.zeros(len(layout.whitener))
         )
@@ -448,11 +453,11 @@ class Mixture(Streams, Moves):
         return self.family.moments(sums, np.empty((0, 0)), layout, self.bound)
 
 
-def _as_kernel_rows(X: np.ndarray) -> np.ndarray:
+def _as_kernel_rows(X: np.ndarray, allow_nan: bool = False) -> np.ndarray:
     """Rows in the form that kernels take, checked only if they are not in it."""
     if isinstance(X, np.ndarray) and X.ndim == 2 and X.flags.c_contiguous and X.dtype in (np.float32, np.float64):
         return X
-    return as_rows(X)
+    return as_rows(X, allow_nan=allow_nan)
 
 
 def _check_scale(summary: Summary) -> None:
@@ -463,16 +468,6 @@ def _check_scale(summary: Summary) -> None:
         raise ValueError(
             f"column {column} of X varies by {summary.reach[column]:.3g} only: its variance underflows; rescale it"
         )
-
-
-def finite_array(name: str, values: Any, n_dimensions: int) -> np.ndarray:
-    """Return a float64 copy of an array of finite numbers."""
-    array = np.array(as_numbers(name, values), dtype=np.float64)
-    if array.ndim != n_dimensions or array.size == 0:
-        raise ValueError(f"{name} has shape {array.shape}; {n_dimensions} dimensions and no empty one are needed")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds NaN or infinity; every entry must be finite")
-    return array
 
 
 def check_weights(name: str, weights: Any, n_components: int) -> np.ndarray:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem.data import SMALLEST, Block, Data, weighted_sum
-from fastem.families.gaussian import Gaussian
 from fastem.kernels.posteriors import GIVEN
 from fastem.models.mixture_records import MixtureParams, log_of, same_bits
 from fastem.protocol import DegenerateError
@@ -29,7 +28,7 @@ class Anatomy(NamedTuple):
 class Moves:
     """What `Mixture` does for `split_merge`, and for `fastem.select`."""
 
-    family: Gaussian
+    family: Any
     n_components: int
     bound: Any
     posteriors: Any
@@ -74,17 +73,18 @@ class Moves:
         """
         block = sample.whole().blocks[0]
         posterior = self.posteriors(params, block.X)
+        coded = self.family.rows(block)
         resp = posterior * block.counts[:, None]
         counts = np.maximum(resp.sum(axis=0), SMALLEST)
         # share * log(share / density of the component), where that density is posterior * density of the row / weight
         log_ratio = log_of(params.weights / counts) - self.log_densities(params, block.X)[:, None]
         misfit = (resp / counts * np.where(resp > 0, log_ratio, 0.0)).sum(axis=0)
-        rows = (block.X - self.bound.center) * self.bound.scale
+        rows = (coded.X - self.bound.center) * self.bound.scale
         means = np.einsum("nk,nd->kd", resp, rows) / counts[:, None]
         within = np.einsum("n,nd,ne->de", block.counts, rows, rows) - np.einsum("k,kd,ke->de", counts, means, means)
         values, axes = np.linalg.eigh(within / block.total_weight)
         rows = np.einsum("nd,de->ne", rows, axes / np.sqrt(np.maximum(values, _FLAT * values[-1])))
-        return Anatomy(block, rows, posterior, resp, np.argsort(-misfit, kind="stable"))
+        return Anatomy(coded, rows, posterior, resp, np.argsort(-misfit, kind="stable"))
 
     @same_bits
     def _split(self, anatomy: Anatomy, resp: np.ndarray, k: int, j: int) -> MixtureParams:

@@ -5,22 +5,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastem.data import Block, Summary, column_extremes
-from fastem.families.gaussian import SLACK, Gaussian
-from fastem.families.gaussian_records import Moments
+from fastem.data import Block, column_extremes
 from fastem.models.mixture_records import MixtureParams, MixtureStats, log_of, same_bits
 
 _START_ROWS, _START_ROWS_PER_NUMBER = 1000, 10  # of a stream
 # Of a step: with fewer, what is learned in one pass is no better, and the M-step takes its share of the time.
 _FEWEST, _MOST, _BATCH_ROWS_PER_NUMBER = 1024, 16384, 64
-_SPLITS = 3  # components that may be halved
 
 
 class Streams:
     """What `Mixture` does for streams, and for passes of many M-steps."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
-    family: Gaussian
+    family: Any
     n_components: int
     weight_concentration: float
     bound: Any
@@ -30,31 +27,31 @@ class Streams:
     _blas_work: Any
 
     @same_bits
-    def condense(self, stats: MixtureStats, params: MixtureParams) -> Moments:
+    def condense(self, stats: MixtureStats, params: MixtureParams) -> Any:
         """Moments of the components, per unit of weight: they do not depend on the parameters they were found under."""
         moments = self._moments(stats, params)
         return moments._replace(counts=moments.counts / stats.weight)
 
     @same_bits
-    def blend(self, one: Moments, two: Moments, share: float) -> Moments:
+    def blend(self, one: Any, two: Any, share: float) -> Any:
         """(1 - share) times the one and share times the other, as sums."""
         return self.family.blend(one, two, share)
 
     @same_bits
-    def maximize(self, expected: Moments, weight: float, params: MixtureParams, unit: float) -> MixtureParams:
+    def maximize(self, expected: Any, weight: float, params: MixtureParams, unit: float) -> MixtureParams:
         """M-step for statistics that are worth so much weight of rows."""
         moments = expected._replace(counts=weight * expected.counts)
-        return self._maximized(moments, weight, params, unit * self.family.fewest_rows(moments.means.shape[1]))
+        return self._maximized(moments, weight, params, unit * self._fewest_rows)
 
     @same_bits
-    def expected_log_likelihood(self, expected: Moments, params: MixtureParams) -> float:
+    def expected_log_likelihood(self, expected: Any, params: MixtureParams) -> float:
         """Expected log-likelihood of rows and components, per unit of weight."""
         counts = expected.counts
         log_densities = self.family.expected_log_densities(expected, params.components)
         some = counts > 0
         return float((counts * (log_densities + np.where(some, log_of(params.weights), 0.0)))[some].sum())
 
-    def recall(self, params: MixtureParams, weight: float) -> Moments:
+    def recall(self, params: MixtureParams, weight: float) -> Any:
         """Moments of rows of some weight, of which the parameters are the maximum."""
         extra = self.weight_concentration - 1.0
         counts = params.weights
@@ -64,48 +61,39 @@ class Streams:
 
     @same_bits
     def resumed(self, params: MixtureParams, weight: float, dtype: np.dtype) -> Any:
-        """The model with the frame and the prior that follow from the moments of the parameters."""
-        moments = Moments(params.weights, *params.components[:2])
-        mean, variance = self.family.spread(moments)
-        family = self.family.resolve_prior(mean, self.family.overall_covariance(moments), self.n_components)
-        frame = family.frame(Summary(weight, mean, variance, mean, mean), dtype)
+        """The model with the frame and the prior that follow from the parameters."""
+        family, frame = self.family.resumed(params.weights, params.components, weight, dtype)
         return replace(self, family=family, frame=frame, start="kmeans")
 
-    def short_of_rows(self, expected: Moments, weight: float, unit: float) -> np.ndarray:
-        """Numbers of components that count fewer rows than tell their covariance."""
-        return np.flatnonzero(weight * expected.counts < unit * self.family.fewest_rows(expected.means.shape[1]))
+    @property
+    def _fewest_rows(self) -> int:
+        return self.family.fewest_rows(self.bound.center.size)
 
-    def without(self, expected: Moments, params: MixtureParams, lost: np.ndarray) -> tuple[Any, Moments, MixtureParams]:
+    def short_of_rows(self, expected: Any, weight: float, unit: float) -> np.ndarray:
+        """Numbers of components that count fewer rows than tell their parameters."""
+        return np.flatnonzero(weight * expected.counts < unit * self._fewest_rows)
+
+    def without(self, expected: Any, params: MixtureParams, lost: np.ndarray) -> tuple[Any, Any, MixtureParams]:
         """Model, moments and parameters without some components, but for the heaviest."""
         kept = np.setdiff1d(np.arange(self.n_components), lost)
         if len(kept) == 0:
             kept = np.argmax(expected.counts, keepdims=True)
         model, params = self.keep(params, kept)
-        counts = expected.counts[kept]
-        moments = expected._replace(counts=counts / counts.sum(), means=expected.means[kept])
-        if self.family.covariance_type != "tied":
-            moments = moments._replace(covariances=expected.covariances[kept])
-        return model, moments, params
+        return model, self.family.keep_moments(expected, kept), params
 
     @same_bits
-    def births(self, expected: Moments, weight: float, component: int, reservoir: Any) -> list[Moments]:
-        """Moments with a component moved to where a reservoir is densest, or with half of one of the longest."""
-        family = self.family
-        born = [family.reseeded(expected, weight, component, reservoir)]
-        axes = family.longest_axes(expected)
-        longest = np.argsort(-(axes**2).sum(axis=1), kind="stable")
-        halved = [k for k in longest if k != component][:_SPLITS]
-        return born + [family.halved(expected, component, k, axes[k]) for k in halved]
+    def births(self, expected: Any, weight: float, component: int, reservoir: Any) -> list[Any]:
+        """Moments with a component moved to where the model fits badly."""
+        return self.family.births(expected, weight, component, reservoir)
 
-    def framed(self, expected: Moments, block: Block) -> Any:
+    def framed(self, expected: Any, block: Block) -> Any:
         """The model with a frame that suits the next block of rows that move."""
+        if not self.family.has_moving_frame:
+            return self
         low, high = column_extremes(block.X if len(block.weight) == 0 else block.X[block.weight[:, 0] > 0])
         if self.family.fits(self.bound, low, high):
             return self
-        mean, variance = self.family.spread(expected)
-        low, high = mean - SLACK * np.maximum(mean - low, 0.0), mean + SLACK * np.maximum(high - mean, 0.0)
-        summary = Summary(block.total_weight, mean, variance, low, high)
-        return replace(self, frame=self.family.frame(summary, self.bound.dtype))
+        return replace(self, frame=self.family.reframed(expected, self.bound, block.total_weight, low, high))
 
     def start_rows(self, n_features: int) -> int:
         """Rows that the start of a stream takes."""

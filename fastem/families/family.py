@@ -1,0 +1,84 @@
+"""What mixtures and hidden Markov models ask of the distribution of their components.
+
+Rows come to a family as blocks and go to the kernels as coded rows, which `rows` makes of them. A frame says where the
+kernels see these: (coded - center) * scale. The expected statistics of a sweep under some parameters become moments, a
+NamedTuple whose first field is `counts`, the weight of each component; moments do not depend on parameters or frames.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastem.data import Block, Data, Derived, Summary
+from fastem.families.gaussian_records import Frame, Layout
+
+GUARD_ROWS = 0.01  # that the prior of a race is worth
+
+
+class Family:
+    """What a family may leave as it is. `components` are its parameters, a NamedTuple of arrays.
+
+    Beside these it has `feature_map`, `start_map`, `layout`, `natural`, `moments`, `maximize`, `check_params`, `keep`,
+    `blend`, `recall`, `resumed`, `expected_log_densities`, `pack`, `unpack`, `score`, `estimands`, `log_densities`,
+    `n_parameters`, `n_columns` and `sample`, as `exponential.Exponential` and `gaussian.Gaussian` have them.
+    """
+
+    prior: Any = None
+    takes_missing: ClassVar[bool] = False  # whether NaN in a row is a value that is missing
+    has_moving_frame: ClassVar[bool] = False  # whether the frame follows a stream: `fits`, `reframed`
+    has_distances: Any = (
+        False  # whether scores are a constant less half a squared distance, so that pairs can be skipped
+    )
+
+    def seeing(self, data: Data) -> "Family":
+        """Return the family with all that it must know of the data to code rows; refuses values it cannot have."""
+        return self
+
+    def rows(self, block: Block) -> Block:
+        """Return the rows as kernels take them."""
+        return block
+
+    def rows_of(self, data: Data) -> Data:
+        """Return all rows as kernels take them."""
+        return data if type(self).rows is Family.rows else Derived(data, self.rows)
+
+    def frame(self, summary: Summary, dtype: np.dtype) -> Frame:
+        """Return centre and scale that suit the coded rows."""
+        return Frame.around(summary, np.sqrt(summary.variance), dtype)
+
+    def needs_scatter(self, layout: Layout) -> bool:
+        """Whether the second moment of all rows is to be added to the statistics of a sweep."""
+        return False
+
+    def about_means(self, moments: Any, frame: Frame, feature_map: int) -> Layout | None:
+        """Layout that takes every sum about the means of `moments`, or None if sums about the frame are as good."""
+        return None
+
+    def resolve_prior(self, mean: np.ndarray, covariance: Callable[[], np.ndarray], n_components: int) -> Any:
+        """Return the family with what its prior leaves open, from the mean and covariance of the coded rows."""
+        return self
+
+    def guarded(self, mean: np.ndarray, covariance: Callable[[], np.ndarray], unit: float) -> Any:
+        """Return the family, unless it has a prior, under a weak one at the mean and covariance of the coded rows.
+
+        A row weighs `unit`.
+        """
+        return self
+
+    def log_prior(self, components: Any) -> float:
+        """Return the log-density of the prior, up to a constant."""
+        return 0.0
+
+    def fewest_rows(self, n_features: int) -> int:
+        """Return how many rows a component takes to be estimated."""
+        return 1
+
+    def keep_moments(self, moments: Any, kept: np.ndarray) -> Any:
+        """Return the moments of some of the components (k,) int; their counts sum to 1."""
+        counts = moments.counts[kept]
+        return type(moments)(counts / counts.sum(), *(part[kept] for part in moments[1:]))
+
+    def births(self, moments: Any, weight: float, component: int, reservoir: Any) -> list[Any]:
+        """Return moments, worth so much weight, with a component moved to where the model fits badly."""
+        raise NotImplementedError
