@@ -406,7 +406,7 @@ def test_what_overflows_later_is_refused_at_once(rng):
         ({"n_components": 5}, "n_components was 2 when the stream began and is 5"),
         ({"covariance_type": "diag"}, "covariance_type was 'full'"),
         ({"reg_covar": 5.0}, "reg_covar was"),
-        ({"covariance_prior": "auto"}, "the prior of means and covariances was"),
+        ({"covariance_prior": "auto"}, "the prior of the components was"),
     ],
 )
 def test_changed_parameters_are_checked(changed, message, rng, tmp_path):

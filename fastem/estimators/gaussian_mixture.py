@@ -1,43 +1,22 @@
 """scikit-learn's GaussianMixture over fastem's model and driver: validation in, attributes out, no algorithm."""
 
-import math
-import time
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin, _fit_context
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.validation import validate_data
+from sklearn.utils._param_validation import Interval, StrOptions
 
-from fastem.acceleration import ACCELERATIONS
-from fastem.climb import STOPPING
-from fastem.data import Data, as_data, as_numbers, as_rows, as_weight, finite_array, is_integer
-from fastem.em import fit
+from fastem.data import as_numbers, finite_array
+from fastem.estimators.base import MixtureEstimator
 from fastem.estimators.conditionals import Conditionals
-from fastem.estimators.streaming import Streaming, unchanged_on_error
 from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian
 from fastem.families.gaussian_records import GaussianParams
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
-from fastem.inference import Uncertainty, bootstrap, information
-from fastem.initialize import STARTS
 from fastem.models.mixture import Mixture, check_weights
 from fastem.models.mixture_records import MixtureParams
-from fastem.online import Online
-from fastem.protocol import Iteration, Status
-from fastem.sources import Stored, is_source, open_data
-
-_RACE = 12  # starts, by default
-_STRICTER = 1000  # what is left to gain is often so many times what a step gains
-_BOOTSTRAP_TOL, _MANY = 1e-6, 10_000  # nats per row and iterations of the fits of a bootstrap
 
 
-class GaussianMixture(Streaming, Conditionals, DensityMixin, BaseEstimator):
+class GaussianMixture(Conditionals, MixtureEstimator):
     """Gaussian mixture, a drop-in for `sklearn.mixture.GaussianMixture` with weights, priors and threads.
 
     Parameters
@@ -178,37 +157,17 @@ class GaussianMixture(Streaming, Conditionals, DensityMixin, BaseEstimator):
     """
 
     _LEARNED = ("weights_", "means_", "covariances_", "precisions_cholesky_", "precisions_")
+    _start_parts = ("weights_init", "means_init", "precisions_init")
     _parameter_constraints: ClassVar[dict] = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
+        **MixtureEstimator._parameter_constraints,
         "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
-        "tol": [Interval(Real, 0.0, None, closed="left")],
         "reg_covar": [Interval(Real, 0.0, None, closed="left")],
-        "max_iter": [Interval(Integral, 0, None, closed="left")],
-        "n_init": [Interval(Integral, 1, None, closed="left")],
-        "init_params": [StrOptions(set(STARTS))],
-        "weights_init": ["array-like", None],
         "means_init": ["array-like", None],
         "precisions_init": ["array-like", None],
-        "random_state": ["random_state"],
-        "warm_start": ["boolean"],
-        "verbose": ["verbose"],
-        "verbose_interval": [Interval(Integral, 1, None, closed="left")],
-        "stopping": [None, StrOptions(set(STOPPING))],
-        "n_race": [None, Interval(Integral, 0, None, closed="left")],
-        "split_merge": ["boolean"],
-        "acceleration": [None, StrOptions({"auto"} | {name for name in ACCELERATIONS if name is not None})],
-        "algorithm": [StrOptions({"batch", "minibatch", "incremental"})],
-        "n_epochs": [Interval(Integral, 1, None, closed="left")],
-        "max_time": [None, Interval(Real, 0.0, None, closed="left")],
-        "resp_init": ["array-like", None],
-        "weight_concentration_prior": [None, Interval(Real, 1.0, None, closed="left")],
         "mean_prior": ["array-like", None],
         "mean_precision_prior": [None, Interval(Real, 0.0, None, closed="left")],
         "degrees_of_freedom_prior": [None, Interval(Real, 0.0, None, closed="neither")],
         "covariance_prior": [None, StrOptions({"auto"}), "array-like", Interval(Real, 0.0, None, closed="neither")],
-        "n_threads": [None, Interval(Integral, 1, None, closed="left"), Options(Integral, {-1})],
-        "batch_size": [None, Interval(Integral, 1, None, closed="left")],
-        "online": [None, Online],
     }
 
     def __init__(
@@ -318,235 +277,10 @@ class GaussianMixture(Streaming, Conditionals, DensityMixin, BaseEstimator):
         else:
             covariances = family.check_shape("covariances", covariances, *means.shape)
             components = GaussianParams(means, covariances, family.precisions_cholesky(covariances))
-        estimator._set_params(MixtureParams(weights, components))
-        estimator.n_features_in_ = means.shape[1]
-        estimator.converged_ = False
-        estimator.n_iter_ = 0
-        estimator.lower_bound_ = -math.inf
-        estimator.lower_bounds_ = []
-        estimator.log_likelihood_ = -math.inf
-        estimator.status_ = Status.NOT_ITERATED
+        estimator._set_known(MixtureParams(weights, components), means.shape[1])
         return estimator
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None, callbacks: Sequence[Callable[[Iteration], Any]] = ()):
-        """Estimate the parameters by EM.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features), or what `fastem.Blocks` takes
-            float32 is computed in float32 products over float64 sums; other numbers in float64. Paths, memory maps,
-            Arrow data and callables that yield blocks are read in blocks, ahead of their use, again in each pass, and
-            never are in memory as a whole.
-        y : Ignored
-        sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative; 2 counts as the row twice, 0 as the row left out.
-        callbacks : sequence of callables, default=()
-            Each is called with a `fastem.Iteration` after every E-step over all rows, refused leaps aside; a true
-            answer stops the start.
-
-        Returns
-        -------
-        self
-        """
-        with unchanged_on_error(self):
-            self._fit(X, sample_weight, callbacks)
-        cure = {
-            Status.MAX_ITER: f"did not converge in max_iter={self.max_iter} iterations: raise max_iter or tol",
-            Status.MAX_TIME: f"did not converge in max_time={self.max_time} seconds: raise max_time or tol",
-            Status.INTERRUPTED: "was interrupted and kept the best parameters so far: fit again, with warm_start=True",
-        }.get(self.status_)
-        if cure is not None and self.max_iter > 0:
-            warnings.warn(
-                f"EM {cure}, or look at lower_bounds_ for what is still gained.",
-                ConvergenceWarning,
-                stacklevel=3,  # the caller of fit, beyond scikit-learn's wrapper
-            )
-        return self
-
-    def _fit(self, X, sample_weight, callbacks):
-        data = self._check_data(X, sample_weight)
-        start = None
-        if self.warm_start and self.__sklearn_is_fitted__():
-            self._check_start(data.n_features)
-            start = self._params()
-        self._fit_data(data, start, callbacks)
-
-    def _fit_data(self, data: Data, start=None, callbacks=(), entrants=()):
-        """Fit to rows that are checked; without any warning."""
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        result = fit(
-            self._model(),
-            data,
-            start=start,
-            entrants=entrants,
-            max_iter=self.max_iter,
-            algorithm=self.algorithm,
-            batch_size=self.batch_size,
-            n_epochs=self.n_epochs,
-            online=self.online,
-            max_time=self.max_time,
-            n_init=self.n_init,
-            split_merge=self.split_merge,
-            **self._resolved(warm=start is not None),
-            random_state=seed,
-            callbacks=[*callbacks, *self._reporters()],
-        )
-        bounds = (result.history / data.total_weight).tolist()
-        learned = {
-            **self.__dict__,
-            **self._attributes(result.params),
-            "n_features_in_": data.n_features,
-            "n_samples_seen_": data.total_weight,
-            "converged_": result.status is Status.CONVERGED,
-            "status_": result.status,
-            "n_iter_": result.n_iter,
-            "lower_bounds_": bounds,
-            "lower_bound_": bounds[-1] if bounds else -math.inf,
-            "log_likelihood_": float(result.log_likelihood),
-        }
-        for name in ("stream_", "drift_score_", "_estimate", "_checked"):
-            learned.pop(name, None)
-        self.__dict__ = learned  # at once, for those who predict meanwhile
-
-    def fit_predict(self, X, y=None, sample_weight=None):
-        """Fit, then return the most probable component (n_samples,) of each row: `fit(X).predict(X)`."""
-        if is_source(X) and not isinstance(X, np.ndarray):
-            raise TypeError("fit_predict takes rows in memory; for others call fit(X), then predict block by block")
-        return self.fit(X, sample_weight=sample_weight).predict(X)
-
-    def predict(self, X):
-        """Most probable component (n_samples,) int64 of each row of X (n_samples, n_features)."""
-        return self._evaluate(Mixture.labels, X)
-
-    def predict_proba(self, X):
-        """Posterior probabilities (n_samples, n_components) of the components given each row."""
-        return self._evaluate(Mixture.posteriors, X)
-
-    def score_samples(self, X):
-        """Log-density (n_samples,) of each row, in nats; accurate to about 1e-12 for any conditioning."""
-        return self._evaluate(Mixture.log_densities, X)
-
-    def score(self, X, y=None, sample_weight=None):
-        """Mean log-density of the rows, weighted if sample_weight (n_samples,) is given."""
-        log_prob = self.score_samples(X)
-        if sample_weight is None:
-            return float(log_prob.mean())
-        weight = as_weight(sample_weight, len(log_prob))[:, 0]
-        counts = weight > 0  # a row of weight 0 may have log-density -inf
-        return float((weight[counts] * log_prob[counts]).sum() / weight.sum())
-
-    def bic(self, X):
-        """Bayesian information criterion on X, -2 log L + p log n: lower is better."""
-        log_prob = self.score_samples(X)
-        return float(-2 * log_prob.sum() + self._n_parameters() * math.log(len(log_prob)))
-
-    def aic(self, X):
-        """Akaike information criterion on X, -2 log L + 2 p: lower is better."""
-        return float(-2 * self.score_samples(X).sum() + 2 * self._n_parameters())
-
-    def sample(self, n_samples=1):
-        """Draw (X, y): rows (n_samples, n_features) and their components (n_samples,), sorted by component."""
-        self._check_fitted()
-        if not is_integer(n_samples, 1):
-            raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}")
-        rng = np.random.default_rng(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        return self._model().sample(self._params(), int(n_samples), rng)
-
-    def standard_errors(
-        self, X, sample_weight=None, *, method="information", n_bootstrap=200, random_state=None
-    ) -> Uncertainty:
-        """Standard errors of weights, means and covariances, from the rows the mixture was fitted to.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        sample_weight : array-like of shape (n_samples,), default=None
-            What `fit` was given.
-        method : {'information', 'bootstrap'}, default='information'
-            The inverse of the observed information (Oakes 1999), at twice as many E-steps as there are parameters; or
-            fits to rows with random weights (Rubin 1981), each from these parameters.
-        n_bootstrap : int, default=200
-        random_state : int, RandomState instance or None, default=None
-            Seed of the bootstrap.
-
-        Returns
-        -------
-        fastem.inference.Uncertainty
-            `standard_errors['means']` and so on, of the shapes of the attributes, their `covariance`, and
-            `interval('means', level=0.95)`.
-
-        Raises
-        ------
-        ValueError
-            If the fit has not converged, or the likelihood has no strict maximum there.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from fastem import GaussianMixture
-        >>> X = np.random.default_rng(0).normal(size=(400, 1)) * 3.0
-        >>> gm = GaussianMixture(reg_covar=0, tol=1e-8).fit(X)
-        >>> float(np.round(gm.standard_errors(X).standard_errors["means"][0, 0] * 400**0.5, 1))
-        3.0
-        """
-        self._check_fitted()
-        if method not in ("information", "bootstrap"):
-            raise ValueError(f"method must be 'information' or 'bootstrap'; got {method!r}")
-        if not is_integer(n_bootstrap, 2):
-            raise ValueError(f"n_bootstrap must be an integer of at least 2; got {n_bootstrap!r}")
-        rows = self._check_rows(X, reset=False)
-        data, params = as_data(rows, sample_weight), self._params()
-        model = self._fitted_model().prepare(data)
-        if method == "information":
-            return information(model.in_double(), params, data)
-        seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
-        tol = min(self._resolved(warm=True)["tol"], _BOOTSTRAP_TOL)
-        return bootstrap(self._fitted_model(), params, data, int(n_bootstrap), np.random.default_rng(seed), tol, _MANY)
-
     # between estimator and model
-
-    def _resolved(self, *, warm: bool) -> dict[str, Any]:
-        """The options that by default follow from others; warm is whether a fit starts from the last one."""
-        parts = (self.weights_init, self.means_init, self.precisions_init)
-        is_given = not warm and (self.resp_init is not None or all(part is not None for part in parts))
-        stopping, tol = self.stopping, self.tol
-        if stopping is None:
-            stopping, tol = ("change", tol) if is_given else ("aitken", tol / _STRICTER)
-        if self.n_race and is_given:
-            name = "resp_init" if self.resp_init is not None else "weights_init, means_init and precisions_init"
-            raise ValueError(f"{name} gives one start for all rows, so that none can race; use n_race=0")
-        n_race = 0 if warm else self.n_race
-        if n_race is None:
-            n_race = 0 if is_given or warm or self.max_iter == 0 or self.n_components == 1 else _RACE
-        acceleration = self.acceleration
-        if acceleration == "auto":
-            acceleration = None if is_given else "anderson"
-        return {"stopping": stopping, "tol": tol, "n_race": n_race, "acceleration": acceleration}
-
-    def _check_rows(self, X, *, reset: bool) -> np.ndarray:
-        rows = as_rows(X)
-        validate_data(self, X if hasattr(X, "columns") else rows, reset=reset, skip_check_array=True)
-        return rows
-
-    def _check_data(self, X, sample_weight) -> Data:
-        """Rows to fit to, in memory or not."""
-        data = open_data(X if is_source(X) else self._check_rows(X, reset=True), sample_weight)
-        if isinstance(data, Stored):
-            validate_data(self, np.empty((0, data.n_features)), reset=True, skip_check_array=True)
-            if data.names is not None:
-                self.feature_names_in_ = np.array(data.names, dtype=object)
-        if data.n_samples < 2:
-            raise ValueError("X has 1 sample; a fit needs at least 2 (n_samples=1)")
-        return data
-
-    def _evaluate(self, method, X):
-        self._check_fitted()
-        X = self._check_rows(X, reset=False)
-        params = self._params()
-        if params.components.means.shape[1] != X.shape[1]:
-            raise ValueError(f"X has {X.shape[1]} features, but means_ has {params.components.means.shape[1]}")
-        return method(self._model(), params, X)
 
     def _model(self) -> Mixture:
         """The model that the constructor parameters describe."""
@@ -577,12 +311,9 @@ class GaussianMixture(Streaming, Conditionals, DensityMixin, BaseEstimator):
     def _params(self) -> MixtureParams:
         """Attributes as parameters, checked: users set them by hand, and the kernels index by their shapes."""
         family = Gaussian(self.covariance_type)
-        known = self.__dict__  # another one after each `partial_fit`, which may go on in another thread
-        given = [name for name in self._LEARNED if name in known]
-        if not given and (found := self._estimated(known)) is not None:
-            return found.params
-        if len(given) < len(self._LEARNED) and (found := self._estimated(known)) is not None:
-            known = {**found.attributes(self._attributes), **known}
+        known = self._known()
+        if not isinstance(known, dict):
+            return known
         means = finite_array("means_", known["means_"], 2)
         weights = finite_array("weights_", known["weights_"], 1)
         roots = as_numbers("precisions_cholesky_", known["precisions_cholesky_"]).astype(np.float64)
@@ -598,9 +329,6 @@ class GaussianMixture(Streaming, Conditionals, DensityMixin, BaseEstimator):
                 f"precisions_cholesky_ {roots.shape} do not fit together for {self.covariance_type!r}"
             )
         return MixtureParams(weights, components)
-
-    def _set_params(self, params: MixtureParams) -> None:
-        self.__dict__.update(self._attributes(params))
 
     def _attributes(self, params: MixtureParams) -> dict[str, np.ndarray]:
         means, covariances, roots = params.components
@@ -625,47 +353,10 @@ class GaussianMixture(Streaming, Conditionals, DensityMixin, BaseEstimator):
                 "n_components and covariance_type back, or begin anew with warm_start=False and fit"
             )
 
-    def _check_model(self, model: Mixture) -> None:
-        """Refuse parameters that are not those that a stream began with."""
-        mine = self._model()
-        lost = self.online is not None and self.online.starved == "remove" and model.n_components < mine.n_components
-        for name, now, before in (
-            ("n_components", model.n_components if lost else mine.n_components, model.n_components),
-            ("covariance_type", mine.family.covariance_type, model.family.covariance_type),
-            ("reg_covar", mine.family.reg_covar, model.family.reg_covar),
-            ("weight_concentration_prior", mine.weight_concentration, model.weight_concentration),
-            ("the prior of means and covariances", mine.family.prior, model.family.prior),
-        ):
-            if not _is_same(now, before):
-                raise ValueError(
-                    f"{name} was {before!r} when the stream began and is {now!r} now; set it back, or begin anew with "
-                    "sklearn.base.clone or fit"
-                )
-
-    def _fitted_model(self) -> Mixture:
-        """The model with as many components as were kept."""
-        return replace(self._model(), n_components=len(self.means_), start="kmeans")
-
-    def _n_parameters(self) -> int:
-        return self._fitted_model().n_parameters(self.means_.shape[1])
-
-    def _reporters(self) -> list[Callable[[Iteration], None]]:
-        if not self.verbose:
-            return []
-        began = time.perf_counter()
-
-        def report(step: Iteration) -> None:
-            if step.n_iter == 1:
-                print(f"Initialization {step.start}")
-            if step.n_iter % self.verbose_interval == 0:
-                detail = f"\t change {step.change:.5g}\t time {time.perf_counter() - began:.3f} s"
-                print(f"  Iteration {step.n_iter}\t objective {step.objective:.8g}{detail if self.verbose > 1 else ''}")
-
-        return [report]
-
-
-def _is_same(one: Any, two: Any) -> bool:
-    """Whether two parameters are equal, arrays and records of them too."""
-    if isinstance(one, tuple) and isinstance(two, tuple):
-        return all(map(_is_same, one, two))
-    return one is two or np.array_equal(one, two)
+    def _settings(self, model: Mixture) -> dict[str, Any]:
+        """What must stay as it is while a stream goes on."""
+        return {
+            "covariance_type": model.family.covariance_type,
+            "reg_covar": model.family.reg_covar,
+            **super()._settings(model),
+        }

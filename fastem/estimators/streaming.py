@@ -56,6 +56,7 @@ class Streaming:
     """
 
     _LEARNED: ClassVar[tuple[str, ...]]  # attributes that are parameters
+    _takes_missing: ClassVar[bool] = False  # whether NaN is a value that is missing
     _parameter_constraints: ClassVar[dict]
     online: Online | None
     batch_size: int | None
@@ -82,7 +83,7 @@ class Streaming:
 
     def __sklearn_is_fitted__(self) -> bool:
         known = self.__dict__
-        return "means_" in known or self._estimated(known) is not None
+        return self._LEARNED[0] in known or self._estimated(known) is not None
 
     @staticmethod
     def _estimated(known: dict[str, Any]) -> Estimate | None:
@@ -228,10 +229,10 @@ class Streaming:
         """Rows (n, D), of the dtype of the stream if it has one, and weights (n,) or None."""
         known = self.__dict__
         is_empty = isinstance(X, np.ndarray) and X.ndim == 2 and len(X) == 0 and X.shape[1] > 0
-        rows = X if is_empty else as_rows(X)
+        rows = X if is_empty else as_rows(X, allow_nan=self._takes_missing)
         if dtype is not None and rows.dtype != dtype and not is_empty:
             with np.errstate(over="ignore"):  # becomes infinity, which is refused
-                rows = as_rows(rows.astype(dtype))
+                rows = as_rows(rows.astype(dtype), allow_nan=self._takes_missing)
         first, named = "n_features_in_" not in known, hasattr(X, "columns")
         if first or named or "feature_names_in_" in known or rows.shape[1] != known["n_features_in_"]:
             validate_data(self, X if named else rows, reset=first, skip_check_array=True)
