@@ -8,12 +8,13 @@ coded row, missing pieces drop out of it exactly (Little & Rubin 2002, section 6
 needs, the M-step aside, is the same for all families.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from fastem.data import Block, Data, chunks, finite_array, is_real
+from fastem.data import Block, Data, Summary, chunks, finite_array, is_real
 from fastem.families.family import GUARD_ROWS, Family
 from fastem.families.gaussian_records import Frame, Layout
 from fastem.kernels.features import LINEAR
@@ -21,15 +22,28 @@ from fastem.kernels.sweep import States, by_features
 from fastem.protocol import DegenerateError
 
 _TINY = np.finfo(np.float64).tiny
-_FAR = 50.0  # logarithms and logits beyond which coordinates are no longer taken seriously
+IMPOSSIBLE = 1e6  # nats that a value of probability 0 costs in a sweep, so that rows of such values have posteriors too
+_FAR = 50.0  # logarithms and logits from which on coordinates stand for 0 or 1
 _STEP = 1e-3  # of a central difference of fourth order: errors of 1e-12 in either way
 
 
-class Averages(NamedTuple):
-    """Weight of each component, and its mean of each column of the coded rows."""
+# What values of a domain may be.
+_LIMITS = {
+    "real": (-np.inf, np.inf),
+    "angle": (-np.inf, np.inf),
+    "positive": (_TINY, np.inf),
+    "not negative": (0.0, np.inf),
+    "unit": (0.0, 1.0),
+}
 
-    counts: np.ndarray  # (K,)
-    means: np.ndarray  # (K, C)
+
+class Averages(NamedTuple):
+    """What the rows of each component come to; means are over all its rows, where missing statistics count 0."""
+
+    counts: np.ndarray  # (K,) weight
+    means: np.ndarray  # (K, T) of the statistics
+    shares: np.ndarray  # (K, J) part of the weight where a piece is there
+    bases: np.ndarray  # (K,) mean of log h
 
 
 class Conjugate(NamedTuple):
@@ -59,13 +73,48 @@ class Conjugate(NamedTuple):
     mean: Any = None
 
 
+class ValueRefused(ValueError):
+    """A cell holds what a family cannot have."""
+
+    def __init__(self, row: int, column: int, value: float, words: str):
+        super().__init__(f"X[{row}, {column}] is {value:g}; {words}")
+        self.place, self.value, self.words = (row, column), value, words
+
+    def moved(self, rows: int, columns: Any) -> "ValueRefused":
+        """The same of rows that come after others, and columns that have other numbers."""
+        row, column = self.place
+        return ValueRefused(row + rows, int(columns[column]), self.value, self.words)
+
+
+def require(X: np.ndarray, good: np.ndarray, words: str) -> None:
+    """Refuse rows that are not good everywhere; NaN is missing."""
+    bad = ~(good | np.isnan(X))
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise ValueRefused(int(row), int(column), X[row, column], words)
+
+
+def require_counts(X: np.ndarray, what: str) -> None:
+    """Refuse rows that are not counts; NaN is missing."""
+    require(X, (X >= 0) & (np.floor(X) == X), f"{what} are integers from 0 on")
+
+
+def require_spread(good: np.ndarray, what: str) -> None:
+    """Refuse components (K, D) that have collapsed."""
+    if not good.all():
+        component, column = np.argwhere(~good)[0]
+        raise DegenerateError(
+            f"component {component} has {what} in column {column}; use fewer components, another start, or a prior"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Exponential(Family):
     """A family of this form; for families of one's own see docs/new_family.md.
 
     A family gives `Params`, a NamedTuple of arrays (K, J); `domains`, what the values of each field may be; and
-    `statistics`, `natural_parameters`, `log_partition`, `estimate`, `expectation` and `draw`; perhaps `check` and
-    `log_base`.
+    `statistics`, `natural_parameters`, `log_partition`, `estimate`, `expectation`, `column_means` and `draw`; perhaps
+    `check` and `log_base`.
 
     Parameters
     ----------
@@ -74,14 +123,17 @@ class Exponential(Family):
     """
 
     prior: Conjugate | None = None
-    n_features: int = field(default=0, repr=False)  # of the data seen
-    missing: Any = field(default=None, repr=False)  # (J,) bool: pieces that are ever missing
-    resolved: Any = field(default=None, repr=False)  # (T,) mean statistics of the prior
+    n_features: int = field(default=0, repr=False, kw_only=True)  # of the data seen
+    missing: Any = field(default=None, repr=False, kw_only=True)  # (J,) bool: pieces that are ever missing
+    overall: Any = field(default=None, repr=False, kw_only=True)  # (T,) mean statistics of the data seen
+    deviation: Any = field(default=None, repr=False, kw_only=True)  # (T,) their standard deviation
+    resolved: Any = field(default=None, repr=False, kw_only=True)  # (T,) mean statistics of the prior
 
     takes_missing: ClassVar[bool] = True
+    is_coded: ClassVar[bool] = True
     has_log_base: ClassVar[bool] = False
     Params: ClassVar[Any]
-    domains: ClassVar[dict[str, str]]  # 'real', 'positive' or 'unit', by the name of the field
+    domains: ClassVar[dict[str, str]]  # by the name of the field: 'real', 'angle', 'positive', ...
     feature_map: ClassVar[Any] = LINEAR
     start_map: ClassVar[Any] = LINEAR
 
@@ -110,8 +162,13 @@ class Exponential(Family):
         n_statistics = len(self.domains)  # as many as parameters
         return np.tile(np.arange(self.n_features), n_statistics)
 
+    @property
+    def seeds(self) -> Any:
+        """Which of the statistics tell where a row lies, for starts: a slice."""
+        return slice(None)
+
     def natural_parameters(self, params: Any) -> np.ndarray:
-        """Return eta (K, T)."""
+        """Return eta (K, T), infinite where a value is impossible."""
         raise NotImplementedError
 
     def log_partition(self, params: Any) -> np.ndarray:
@@ -126,6 +183,10 @@ class Exponential(Family):
         """Return the mean statistics (K, T) under the parameters: what `estimate` inverts."""
         raise NotImplementedError
 
+    def column_means(self, params: Any) -> np.ndarray:
+        """Return the expected row (K, D) of each component."""
+        raise NotImplementedError
+
     def draw(self, params: Any, k: int, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         """Draw rows (n_samples, D) from component k."""
         raise NotImplementedError
@@ -133,26 +194,57 @@ class Exponential(Family):
     # coded rows
 
     def seeing(self, data: Data) -> Any:
-        """Return the family with the number of columns and those that hold missing values."""
-        gaps = np.zeros(data.n_features, bool)
-        n_first = 0
-        for block in data:
-            for rows, _ in chunks([block]):
-                self._checked(rows, n_first)
-                gaps |= np.isnan(rows).any(axis=0)
-                n_first += len(rows)
+        """Return the family with the number of columns, those that hold missing values, and mean statistics."""
         family = replace(self, n_features=data.n_features)
-        return replace(family, missing=family.gaps(gaps))
+        gaps, mean, deviation = family.looked_over(data, family.statistics)
+        return replace(family, missing=family.gaps(gaps), overall=mean, deviation=deviation)
 
     def gaps(self, columns: np.ndarray) -> np.ndarray:
         """Which pieces (J,) are ever missing, given which columns (D,) are."""
         return columns
 
+    def looked_over(
+        self, data: Data, statistics: Callable[[np.ndarray], np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which columns hold missing values, and mean and deviation of the statistics; refuses rows and columns."""
+        gaps, there = np.zeros(data.n_features, bool), np.zeros(data.n_features, bool)
+        count = mean = square = np.zeros(1)
+        n_rows = 0
+        for rows, weight in chunks(data):
+            self._checked(rows, n_rows)
+            n_rows += len(rows)
+            holes = np.isnan(rows)
+            gaps |= holes.any(axis=0)
+            there |= ~holes[weight > 0].all(axis=0)
+            values = statistics(rows)
+            observed = weight[:, None] * ~np.isnan(values)
+            values = np.where(observed > 0, values, 0.0)
+            more = observed.sum(axis=0)
+            here = (observed * values).sum(axis=0) / np.maximum(more, _TINY)
+            with np.errstate(over="ignore"):  # of values beyond 1e150, which then tell nothing of where rows lie
+                around = (observed * (values - here) ** 2).sum(axis=0)
+                square = square + around + more / np.maximum(count + more, _TINY) * count * (here - mean) ** 2
+            count = count + more
+            mean = mean + more / np.maximum(count, _TINY) * (here - mean)
+        if not there.all():
+            raise ValueError(f"column {np.argmin(there)} of X holds no value, only missing ones; drop it")
+        return gaps, mean, np.sqrt(square / count)
+
     def _checked(self, rows: np.ndarray, first_row: int = 0) -> None:
         if not self.takes_missing and np.isnan(rows).any():
             row, column = np.argwhere(np.isnan(rows))[0]
             raise ValueError(f"X contains NaN at row {first_row + row}, column {column}; drop or impute such rows")
-        self.check(rows)
+        try:
+            self.check(rows)
+        except ValueRefused as error:
+            raise error.moved(first_row, np.arange(rows.shape[1])) from None
+
+    def widened(self, block: Block) -> Any:
+        """Return the family with the pieces that are missing in a block among those that ever are."""
+        if not self.takes_missing or self.missing.all():
+            return self
+        missing = self.missing | self.gaps(np.isnan(block.X).any(axis=0))
+        return self if (missing == self.missing).all() else replace(self, missing=missing)
 
     def rows(self, block: Block) -> Block:
         """Return the coded rows, kept as long as the rows themselves."""
@@ -163,6 +255,11 @@ class Exponential(Family):
         """Return what coded rows depend on beside the rows; for a key."""
         return None
 
+    @property
+    def _marked(self) -> np.ndarray:
+        """Pieces (J,) bool whose presence is coded."""
+        return self.missing
+
     def code(self, X: np.ndarray) -> np.ndarray:
         """Return coded rows (n, C) float64."""
         X = X.astype(np.float64, copy=False)
@@ -171,14 +268,28 @@ class Exponential(Family):
         if self.missing.any():
             observed = ~np.isnan(parts[0])
             first = np.unique(self.owners, return_index=True)[1]  # of each piece
-            parts = [np.where(observed, parts[0], 0.0), observed[:, first[self.missing]].astype(np.float64)]
+            parts = [np.where(observed, parts[0], 0.0), observed[:, first[self._marked]].astype(np.float64)]
         if self.has_log_base:
             parts.append(np.nansum(self.log_base(X), axis=1, keepdims=True))
         return np.ascontiguousarray(np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0])
 
+    def positions(self, X: np.ndarray, frame: Frame) -> np.ndarray:
+        """Where rows (n, S) lie, for distances: statistics in units of their deviation, at their mean if missing."""
+        away = (self.statistics(X.astype(np.float64, copy=False)) - self.overall)[:, self.seeds]
+        unit = self.deviation[self.seeds]
+        return np.nan_to_num(away / np.where(unit > _TINY, unit, 1.0), nan=0.0)
+
+    def frame_of(self, rows: Data) -> Frame:
+        """The coded rows as they are: nothing is gained by moving what is only added up."""
+        return _plain_frame(rows.n_features)
+
+    def frame(self, summary: Summary, dtype: np.dtype) -> Frame:
+        """The same, of the summary of coded rows."""
+        return _plain_frame(len(summary.mean))
+
     def layout(self, params: Any, frame: Frame) -> Layout:
         """Every component by features, in float64."""
-        return Layout(LINEAR, np.arange(len(params[0])), np.empty((0, 2, frame.center.size)))
+        return Layout(LINEAR, np.arange(self.n_components(params)), np.empty((0, 2, frame.center.size)))
 
     def natural(self, params: Any, log_weights: np.ndarray, layout: Layout, frame: Frame) -> States:
         """Natural parameters in the frame."""
@@ -186,48 +297,81 @@ class Exponential(Family):
         theta = np.column_stack([constants + log_weights + slopes @ frame.center, slopes / frame.scale])
         return by_features(LINEAR, theta, frame.center.size)
 
+    def _finite(self, params: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Natural parameters and log-partition, with large numbers for infinite ones."""
+        eta, partition = self.natural_parameters(params), self.log_partition(params)
+        # Where both are infinite their difference is that of two large numbers, whose rounding must do no harm.
+        far = -np.log(_TINY) if np.isinf(partition).any() else IMPOSSIBLE
+        return tuple(np.nan_to_num(part, nan=np.nan, posinf=far, neginf=-far) for part in (eta, partition))
+
     def _linear(self, params: Any) -> tuple[np.ndarray, np.ndarray]:
         """Slopes (K, C) on the coded rows and constants (K,) of the log-densities."""
-        partition = self.log_partition(params)
-        parts = [self.natural_parameters(params), -partition[:, self.missing]]
+        eta, partition = self._finite(params)
+        parts = [eta, -partition[:, self._marked]]
         if self.has_log_base:
             parts.append(np.ones((len(partition), 1)))
-        return np.concatenate(parts, axis=1), -partition[:, ~self.missing].sum(axis=1)
+        return np.concatenate(parts, axis=1), -partition[:, ~self._marked].sum(axis=1)
 
     def exact(self, params: Any, log_weights: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, States, np.ndarray]:
         """Frame (2, C), states and coded rows for densities of any rows."""
-        n_features = X.shape[1]
-        family = replace(self, n_features=n_features)
-        family = replace(family, missing=family.gaps(np.isnan(X).any(axis=0)))
+        family = self._for_rows(X)
         rows = family.code(X)
         slopes, constants = family._linear(params)
         theta = np.column_stack([constants + log_weights, slopes])
-        frame = np.stack([np.zeros(rows.shape[1]), np.ones(rows.shape[1])])
-        return frame, by_features(LINEAR, theta, rows.shape[1]), rows
+        return _plain_frame(rows.shape[1]).rows, by_features(LINEAR, theta, rows.shape[1]), rows
+
+    def _for_rows(self, X: np.ndarray) -> Any:
+        """The family as if it had seen these rows alone."""
+        family = replace(self, n_features=X.shape[1])
+        return replace(family, missing=family.gaps(np.isnan(X).any(axis=0)))
 
     def log_densities(self, params: Any, X: np.ndarray) -> np.ndarray:
         """Log-densities (N, K) of a few rows, in NumPy."""
-        _, states, rows = self.exact(params, np.zeros(len(params[0])), X)
+        _, states, rows = self.exact(params, np.zeros(self.n_components(params)), X)
         return states.theta[:, 0] + np.einsum("nc,kc->nk", rows, states.theta[:, 1:])
 
-    # moments
+    def impossible(self, params: Any, possible: np.ndarray, X: np.ndarray) -> np.ndarray | None:
+        """Rows (n,) bool that have density 0 under each component that is possible (K,), or None if there are none."""
+        eta, partition = self.natural_parameters(params), self.log_partition(params)
+        if np.isfinite(eta).all() and np.isfinite(partition).all():
+            return None
+        values = self.statistics(X.astype(np.float64, copy=False))
+        eta, partition = (np.where(np.isinf(part), np.sign(part), 0.0)[possible] for part in (eta, partition))
+        first = np.unique(self.owners, return_index=True)[1]
+        there = ~np.isnan(values[:, first])
+        levels = np.einsum("nt,kt->nk", np.nan_to_num(values), eta) - np.einsum("nj,kj->nk", there, partition)
+        return (levels < 0).all(axis=1)
+
+    # averages
 
     def moments(self, sums: np.ndarray, scatter: np.ndarray, layout: Layout, frame: Frame) -> Averages:
-        """Mean coded rows of the components from the sums (K, 1 + C) of a sweep."""
+        """Averages of the components from the sums (K, 1 + C) of a sweep."""
         counts = sums[:, 0]
-        return Averages(counts, frame.center + sums[:, 1:] / np.maximum(counts, _TINY)[:, None] / frame.scale)
+        means = frame.center + sums[:, 1:] / np.maximum(counts, _TINY)[:, None] / frame.scale
+        n_statistics, n_marks = len(self.owners), int(self._marked.sum())
+        shares = np.ones((len(counts), len(self.missing)))
+        shares[:, self._marked] = means[:, n_statistics : n_statistics + n_marks]
+        bases = means[:, -1] if self.has_log_base else np.zeros(len(counts))
+        return Averages(counts, means[:, :n_statistics], shares, bases)
 
     def blend(self, one: Averages, two: Averages, share: float) -> Averages:
         """Averages of a mixture of both, of which the second makes up a share."""
         before, added = (1.0 - share) * one.counts, share * two.counts
         counts = before + added
         part = added / np.maximum(counts, _TINY)
-        return Averages(counts, one.means + part[:, None] * (two.means - one.means))
+        return Averages(counts, *(a + (part * (b - a).T).T for a, b in zip(one[1:], two[1:], strict=True)))
 
     def expected_log_densities(self, averages: Averages, params: Any) -> np.ndarray:
         """Mean log-density (K,) under each component of rows of its averages."""
-        slopes, constants = self._linear(params)
-        return constants + (slopes * averages.means).sum(axis=1)
+        return self._expected(averages, params).sum(axis=1) + averages.bases
+
+    def _expected(self, averages: Averages, params: Any) -> np.ndarray:
+        """Mean log-density (K, J) of each piece, log h aside."""
+        eta, partition = self._finite(params)
+        order = np.argsort(self.owners, kind="stable")
+        starts = np.searchsorted(self.owners[order], np.arange(partition.shape[1]))
+        of_pieces = np.add.reduceat((eta * averages.means)[:, order], starts, axis=1)
+        return of_pieces - averages.shares * partition
 
     def recall(self, counts: np.ndarray, params: Any, weight: float) -> Averages:
         """Averages, of complete rows of some weight, whose maximum are the parameters."""
@@ -236,28 +380,33 @@ class Exponential(Family):
         if self.prior is not None and weight > 0:
             with np.errstate(divide="ignore", invalid="ignore"):
                 means = np.where(rows > 0, means + self.prior.rows / rows * (means - self.resolved), means)
-        shares = np.ones((len(counts), int(self.missing.sum())))
-        log_base = np.zeros((len(counts), int(self.has_log_base)))
-        return Averages(counts, np.concatenate([means, shares, log_base], axis=1))
+        return Averages(counts, means, np.ones((len(counts), len(self.missing))), np.zeros(len(counts)))
 
     def resumed(self, weights: np.ndarray, params: Any, weight: float, dtype: np.dtype) -> tuple[Any, Frame]:
         """Family and frame as the parameters tell them."""
-        n_features = self.n_columns(params)
-        family = replace(self, n_features=n_features)
-        family = replace(family, missing=family.gaps(np.ones(n_features, bool)))
-        means = np.einsum("k,kt->t", weights, self.expectation(params))
+        family = self.recalled(weights, params)
+        means = np.einsum("k,kt->t", weights, family.expectation(params))
+        family = replace(family, overall=means, deviation=np.ones_like(means))
         family = family.resolve_prior(means, lambda: np.empty(0), len(weights))
-        center = family.recall(weights, params, 0.0).means
-        center = np.einsum("k,kc->c", weights, center)
-        unit = np.ones_like(center)
-        return family, Frame(center, unit, unit, unit, 0 * unit, np.stack([center, unit]), np.dtype(np.float64))
+        n_columns = len(family.owners) + int(family._marked.sum()) + family.has_log_base
+        return family, _plain_frame(n_columns)
+
+    def recalled(self, weights: np.ndarray, params: Any) -> Any:
+        """The family with what parameters tell of the rows; any piece may be missing."""
+        family = replace(self, n_features=self.n_columns(params))
+        return replace(family, missing=family.gaps(np.full(family.n_features, self.takes_missing)))
 
     def births(self, averages: Averages, weight: float, component: int, reservoir: Any) -> list[Averages]:
         """Averages with a component moved to the rows of a reservoir."""
-        rows = self.code(reservoir.rows)
-        counts, means = averages.counts.copy(), averages.means.copy()
-        counts[component], means[component] = len(rows) / weight, rows.mean(axis=0)
-        return [Averages(counts / counts.sum(), means)]
+        family = self._for_rows(reservoir.rows)
+        rows = np.concatenate([np.ones((len(reservoir.rows), 1)), family.code(reservoir.rows)], axis=1)
+        sums = rows.sum(axis=0, keepdims=True) / weight
+        layout = Layout(LINEAR, np.zeros(1, np.int64), np.empty((0, 2, rows.shape[1] - 1)))
+        born = family.moments(sums, np.empty((0, 0)), layout, _plain_frame(rows.shape[1] - 1))
+        moved = [part.copy() for part in averages]
+        for part, new in zip(moved, born, strict=True):
+            part[component] = new[0]
+        return [Averages(moved[0] / moved[0].sum(), *moved[1:])]
 
     # maximize
 
@@ -265,66 +414,63 @@ class Exponential(Family):
         """Posterior mode (maximum likelihood without a prior) given the averages.
 
         A component that counts fewer rows than `fewest`, or none, keeps its old parameters, unless a prior tells them.
+        Of what a component has not seen it gets what is so on average.
         """
-        counts, means, observed = self._by_piece(averages)
-        empty = counts <= max(fewest, _TINY)
-        if old is None and (averages.counts <= _TINY).any():
+        counts, means, shares, _ = averages
+        if old is None and (counts <= _TINY).any():
             raise DegenerateError(
-                f"component {int(np.argmax(averages.counts <= _TINY))} starts without any weight; use fewer components "
+                f"component {int(np.argmax(counts <= _TINY))} starts without any weight; use fewer components "
                 "or another start"
             )
-        nowhere = observed[:, self.owners] <= _TINY  # where a component has seen nothing, what all have seen
-        overall = np.einsum("kt,kt->t", observed[:, self.owners], means)
-        overall /= np.maximum(observed.sum(axis=0)[self.owners], _TINY)
-        means = np.where(nowhere, overall, means)
+        shares = shares[:, self.owners]
+        seen = counts[:, None] * shares
+        means = np.where(seen > _TINY, means / np.maximum(shares, _TINY), self.overall)
         if self.prior is not None:
             rows = self.prior.rows
-            seen = observed[:, self.owners]
-            means = means + rows / (seen + rows) * (self.resolved - means)
+            return self.estimate(means + rows / (seen + rows) * (self.resolved - means))
+        kept = counts <= max(fewest, _TINY)
+        if old is None or not kept.any():
             return self.estimate(means)
-        if old is None or not empty.any():
-            return self.estimate(means)
-        params = self.estimate(np.where(empty[:, None], overall, means))
-        return type(params)(*(np.where(empty[:, None], o, n) for o, n in zip(old, params, strict=True)))
+        return self.replaced(self.estimate(np.where(kept[:, None], self.overall, means)), old, kept)
 
-    def _by_piece(self, averages: Averages) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Counts (K,), mean statistics (K, T) of what was observed, and the weight of that (K, J)."""
-        counts, means = averages
-        n_statistics = len(self.owners)
-        share = np.ones((len(counts), len(self.missing)))
-        share[:, self.missing] = np.maximum(means[:, n_statistics : n_statistics + int(self.missing.sum())], 0.0)
-        statistics = means[:, :n_statistics] / np.maximum(share, _TINY)[:, self.owners]
-        return counts, statistics, counts[:, None] * share
+    def replaced(self, params: Any, others: Any, chosen: np.ndarray) -> Any:
+        """Parameters of which the chosen components (K,) bool are those of others."""
+        return type(params)(*(np.where(chosen[:, None], o, p) for o, p in zip(others, params, strict=True)))
 
     def resolve_prior(self, mean: np.ndarray, covariance: Any, n_components: int) -> Any:
-        """Fill in the mean statistics of the prior from the mean (C,) of the coded rows."""
-        return self if self.prior is None else replace(self, resolved=self._prior_mean(mean))
+        """Fill in the mean statistics of the prior."""
+        return self if self.prior is None else replace(self, resolved=self._prior_mean(self.prior.mean))
 
-    def _prior_mean(self, mean: np.ndarray) -> np.ndarray:
-        assert self.prior is not None
-        n_statistics = len(self.owners)
-        if self.prior.mean is None:
-            return self._by_piece(Averages(np.ones(1), mean[None]))[1][0]
-        given = finite_array("prior.mean", self.prior.mean, 1)
-        if given.shape != (n_statistics,):
-            raise ValueError(f"prior.mean has shape {given.shape}; ({n_statistics},), one per statistic, is needed")
+    def _prior_mean(self, given: Any) -> np.ndarray:
+        if given is None:
+            return self.overall
+        given = finite_array("prior.mean", given, 1)
+        if given.shape != self.overall.shape:
+            raise ValueError(f"prior.mean has shape {given.shape}; {self.overall.shape}, one per statistic, is needed")
         return given
 
     def guarded(self, mean: np.ndarray, covariance: Any, unit: float) -> Any:
-        """Return the family, unless it has a prior, under one worth a hundredth of a row."""
+        """Return the family, unless it has a prior, under one worth a hundredth of a row at the mean of all data."""
         if self.prior is not None:
             return self
-        family = replace(self, prior=Conjugate(GUARD_ROWS * unit))
-        return family.resolve_prior(mean, covariance, 1)
+        return replace(self, prior=Conjugate(GUARD_ROWS * unit), resolved=self.overall)
 
     def log_prior(self, params: Any) -> float:
         """Log-density of the prior at the parameters, up to a constant."""
         if self.prior is None:
             return 0.0
-        total = (self.natural_parameters(params) * self.resolved).sum() - self.log_partition(params).sum()
-        return self.prior.rows * float(total)
+        eta, partition = self._finite(params)
+        return self.prior.rows * float((eta * self.resolved).sum() - partition.sum())
+
+    def fewest_rows(self, n_features: int) -> int:
+        """Return how many rows a component takes to be estimated."""
+        return len(self.domains)
 
     # parameters
+
+    def n_components(self, params: Any) -> int:
+        """Number of components that the parameters are for."""
+        return len(params[0])
 
     def n_columns(self, params: Any) -> int:
         """Number of columns of the rows that the parameters are for."""
@@ -342,18 +488,28 @@ class Exponential(Family):
         """Return what standard errors are given for."""
         return params._asdict()
 
-    def check_params(self, params: Any, n_components: int, frame: Frame) -> Any:
+    def is_finite(self, params: Any) -> bool:
+        """Whether every number is finite."""
+        return all(np.isfinite(part).all() for part in params)
+
+    def check_params(self, params: Any, n_components: int, frame: Frame | None = None) -> Any:
         """Return parameters that a user gave, after checking shapes, finiteness and domains."""
         if not isinstance(params, self.Params):
             raise TypeError(f"start.components must be {self.Params.__name__}; got {type(params).__name__}")
         checked = []
         for (name, domain), part in zip(self.domains.items(), params, strict=True):
             part = finite_array(f"start.components.{name}", part, 2)
-            if part.shape != (n_components, self.n_features):
-                wanted = (n_components, self.n_features)
+            wanted = n_components, self.n_features
+            if part.shape != wanted:
                 raise ValueError(f"start.components.{name} has shape {part.shape}; {wanted} is needed")
-            if (domain != "real" and (part < 0).any()) or (domain == "unit" and (part > 1).any()):
-                raise ValueError(f"start.components.{name} must be {domain}; it reaches {part.min()} and {part.max()}")
+            low, high = part.min(), part.max()
+            if (
+                (domain not in ("real", "angle") and low < 0)
+                or (domain == "positive" and low == 0)
+                or (domain == "unit" and high > 1)
+            ):
+                words = "within 0 and 1" if domain == "unit" else domain
+                raise ValueError(f"start.components.{name} must be {words}; it reaches from {low:g} to {high:g}")
             checked.append(part)
         return self.Params(*checked)
 
@@ -369,50 +525,59 @@ class Exponential(Family):
 
     @staticmethod
     def _coordinates(domain: str, values: np.ndarray) -> np.ndarray:
-        if domain == "real":
+        if domain in ("real", "angle"):
             return values
         with np.errstate(divide="ignore"):
             logs = np.log(values) - (np.log1p(-values) if domain == "unit" else 0.0)
-        return np.clip(logs, -_FAR, _FAR) if domain == "unit" else np.maximum(logs, -_FAR)
+        return logs if domain == "positive" else np.clip(logs, -_FAR, _FAR if domain == "unit" else None)
 
     @staticmethod
     def _values(domain: str, coordinates: np.ndarray) -> np.ndarray:
-        if domain == "real":
-            return coordinates
-        return np.exp(coordinates if domain == "positive" else -np.logaddexp(0.0, -coordinates))
+        """What is within 1 of the end of the coordinates is the end, so that a boundary is left by far steps only."""
+        if domain == "angle":
+            return np.remainder(coordinates + np.pi, 2.0 * np.pi) - np.pi
+        if domain in ("real", "positive"):
+            return coordinates if domain == "real" else np.exp(coordinates)
+        if domain == "not negative":
+            return np.where(coordinates > 1.0 - _FAR, np.exp(coordinates), 0.0)
+        inside = np.exp(-np.logaddexp(0.0, -coordinates))
+        return np.where(coordinates > 1.0 - _FAR, np.where(coordinates < _FAR - 1.0, inside, 1.0), 0.0)
 
     def score(self, params: Any, averages: Averages, frame: Frame) -> np.ndarray:
         """Gradient of the expected log-likelihood in the coordinates of `pack`, at the parameters of the averages.
 
-        By differences of what is a closed form of few numbers: no pass over the rows.
+        By differences of what is a closed form of few numbers, for all pieces at once: no pass over the rows.
         """
         n_components = len(averages.counts)
-        at = self.pack(params, frame).reshape(n_components, -1)
+        at = self.pack(params, frame).reshape(n_components, len(self.domains), -1)
         slopes = np.empty_like(at)
-        for i, unit in enumerate(np.eye(at.shape[1])):
+        for i in range(at.shape[1]):
 
-            def value(step, unit=unit):
-                moved = self.unpack((at + step * unit).ravel(), n_components, frame)
-                return averages.counts * self.expected_log_densities(averages, moved)
+            def value(step, i=i):
+                moved = at.copy()
+                moved[:, i] += step
+                return self._expected(averages, self.unpack(moved.ravel(), n_components, frame))
 
             near, far = value(_STEP) - value(-_STEP), value(2 * _STEP) - value(-2 * _STEP)
-            slopes[:, i] = (8.0 * near - far) / (12.0 * _STEP)
+            slopes[:, i] = averages.counts[:, None] * (8.0 * near - far) / (12.0 * _STEP)
         return slopes.ravel()
+
+    def expected_rows(self, params: Any, resp: np.ndarray) -> np.ndarray:
+        """Expected rows (n, D) given the probabilities (n, K) of their components."""
+        return np.einsum("nk,kd->nd", resp, self.column_means(params))
 
     def sample(self, params: Any, component: int, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         """Draw rows (n_samples, D) from one component."""
         return self.draw(params, component, n_samples, rng)
 
 
-def log_of_rate(values: np.ndarray) -> np.ndarray:
-    """Logarithms, finite at 0: times a count of 0 they are 0, times any other they make a row all but impossible."""
-    return np.log(np.maximum(values, _TINY))
+def log_of(values: np.ndarray) -> np.ndarray:
+    """Logarithms, of which those of 0 are -inf."""
+    with np.errstate(divide="ignore"):
+        return np.log(values)
 
 
-def require_counts(X: np.ndarray, what: str) -> None:
-    """Refuse rows that are not counts; NaN is missing."""
-    bad = (X < 0) | (np.floor(X) != X)
-    bad &= ~np.isnan(X)
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        raise ValueError(f"X[{row}, {column}] is {X[row, column]}; {what} are integers from 0 on")
+def _plain_frame(n_columns: int) -> Frame:
+    """The frame that leaves rows where they are."""
+    none, one = np.zeros(n_columns), np.ones(n_columns)
+    return Frame(none, one, one, one, none, np.stack([none, one]), np.dtype(np.float64))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastem.data import Block, Data, Derived, Summary
+from fastem.data import SMALLEST, Block, Data, Derived, Summary
 from fastem.families.gaussian_records import Frame, Layout
 
 GUARD_ROWS = 0.01  # that the prior of a race is worth
@@ -27,6 +27,8 @@ class Family:
     prior: Any = None
     takes_missing: ClassVar[bool] = False  # whether NaN in a row is a value that is missing
     has_moving_frame: ClassVar[bool] = False  # whether the frame follows a stream: `fits`, `reframed`
+    is_coded: ClassVar[bool] = False  # whether `rows` are other than the rows themselves
+    is_tabled: ClassVar[bool] = False  # whether rows can be codes, whose scores are looked up: `tables.Tabled`
     has_distances: Any = (
         False  # whether scores are a constant less half a squared distance, so that pairs can be skipped
     )
@@ -46,6 +48,33 @@ class Family:
     def frame(self, summary: Summary, dtype: np.dtype) -> Frame:
         """Return centre and scale that suit the coded rows."""
         return Frame.around(summary, np.sqrt(summary.variance), dtype)
+
+    def frame_of(self, rows: Data) -> Frame:
+        """Return centre and scale that suit the coded rows, of which all are given."""
+        summary = rows.summary
+        tiny = (summary.reach > 0) & (summary.variance < SMALLEST**2)
+        if tiny.any():
+            column = int(np.flatnonzero(tiny)[0])
+            raise ValueError(
+                f"column {column} of X varies by {summary.reach[column]:.3g} only: its variance underflows; rescale it"
+            )
+        return self.frame(summary, rows.dtype)
+
+    def positions(self, X: np.ndarray, frame: Frame) -> np.ndarray:
+        """Return where rows lie (n, S), in units in which columns are alike; for distances."""
+        return (X - frame.center) * frame.scale
+
+    def widened(self, block: Block) -> "Family":
+        """Return the family with what a block of a stream shows for the first time."""
+        return self
+
+    def impossible(self, params: Any, possible: np.ndarray, X: np.ndarray) -> np.ndarray | None:
+        """Return which rows (n,) have density 0 under every component that is possible (K,), or None if none has."""
+        return None
+
+    def is_finite(self, params: Any) -> bool:
+        """Return whether every number is finite."""
+        return all(np.isfinite(part).all() for part in params)
 
     def needs_scatter(self, layout: Layout) -> bool:
         """Whether the second moment of all rows is to be added to the statistics of a sweep."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from scipy.special import gammaln
 
-from fastem.families.exponential import Exponential, log_of_rate, require_counts
+from fastem.families.exponential import Exponential, log_of, require_counts
 
 
 class PoissonParams(NamedTuple):
@@ -39,7 +39,7 @@ class Poisson(Exponential):
     """
 
     Params: ClassVar[Any] = PoissonParams
-    domains: ClassVar[dict[str, str]] = {"rates": "positive"}
+    domains: ClassVar[dict[str, str]] = {"rates": "not negative"}
     has_log_base: ClassVar[bool] = True
 
     def check(self, X):
@@ -52,7 +52,7 @@ class Poisson(Exponential):
 
     def natural_parameters(self, params):
         """log lambda."""
-        return log_of_rate(params.rates)
+        return log_of(params.rates)
 
     def log_partition(self, params):
         """The rates."""
@@ -65,6 +65,8 @@ class Poisson(Exponential):
     def expectation(self, params):
         """The rates."""
         return params.rates
+
+    column_means = expectation
 
     def draw(self, params, k, n_samples, rng):
         """Draw counts."""

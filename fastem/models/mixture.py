@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastem.data import (
-    SMALLEST,
     Block,
     Data,
-    Summary,
     as_rows,
     as_writable,
     finite_array,
@@ -27,12 +25,14 @@ from fastem.kernels.features import FULL, n_statistics
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
 from fastem.kernels.pruning import NOTHING, Skip
 from fastem.kernels.sweep import LABEL, LOG_DENSITY, POSTERIOR, States, block_rows, by_features, score, statistics
+from fastem.kernels.tables import table_score, table_statistics
 from fastem.models.mixture_moves import Moves
 from fastem.models.mixture_records import MixtureParams, MixtureStats, log_of, same_bits
 from fastem.models.mixture_streams import Streams
 from fastem.models.skipping import Skipping, has_lost, may_skip
 from fastem.protocol import DegenerateError
 
+_CODED_ROWS = 2**14  # that are coded at once, where they are not kept
 _RACE_ROWS, _RACE_ROWS_PER_NUMBER = 5000, 10  # of the first heat: at least, and for each value of a mean
 
 
@@ -51,6 +51,8 @@ class Mixture(Streams, Moves):
         'random_from_data' and 'k-means++'.
     weights_init, means_init, precisions_init : array-like, default=None
         Parameters that replace those of the start.
+    components_init : parameters of the family, default=None
+        What replaces the components of the start; their weights are then equal, unless given.
     weight_concentration : float, default=1.0
         Parameter alpha of a symmetric Dirichlet prior on the weights; 1 is none.
     weight_cost : float, default=0.0
@@ -74,6 +76,7 @@ class Mixture(Streams, Moves):
     weights_init: Any = None
     means_init: Any = None
     precisions_init: Any = None
+    components_init: Any = None
     weight_concentration: float = 1.0
     weight_cost: float = 0.0
     n_threads: int | None = None
@@ -128,10 +131,11 @@ class Mixture(Streams, Moves):
         model = replace(model, family=self.family.seeing(data))
         rows = model.family.rows_of(data)
         require_distinct(rows, self.n_components)
-        summary = rows.summary
-        _check_scale(summary)
-        model = replace(model, frame=model.family.frame(summary, rows.dtype))
-        return replace(model, family=model._resolved_prior(summary, rows))
+        model = replace(model, frame=model.family.frame_of(rows))
+        if self.components_init is not None:
+            components = model.family.check_params(self.components_init, self.n_components, model.bound)
+            model = replace(model, components_init=components)
+        return replace(model, family=model._resolved_prior(rows))
 
     def check_params(self, params: MixtureParams) -> MixtureParams:
         """Return start parameters after checking shapes, finiteness and sign."""
@@ -144,6 +148,9 @@ class Mixture(Streams, Moves):
     def initialize(self, data: Data, rng: np.random.Generator) -> MixtureParams:
         """Start parameters: an M-step on the first responsibilities, then whatever was given explicitly."""
         weights, means, precisions = self.weights_init, self.means_init, self.precisions_init
+        if self.components_init is not None:
+            equal = np.full(self.n_components, 1.0 / self.n_components)
+            return MixtureParams(equal if weights is None else weights, self.components_init)
         if weights is not None and means is not None and precisions is not None:
             return MixtureParams(weights, self.family.from_precisions(means, precisions))
         moments = self._first_moments(data, rng)
@@ -159,6 +166,8 @@ class Mixture(Streams, Moves):
     @same_bits
     def e_step(self, params: MixtureParams, block: Block) -> MixtureStats:
         """One fused sweep over a block."""
+        if self.family.is_tabled:
+            return self._table_e_step(params, block)
         layout = self.family.layout(params.components, self.bound)
         log_weights = log_of(params.weights)
         states = self.family.natural(params.components, log_weights, layout, self.bound)
@@ -228,7 +237,7 @@ class Mixture(Streams, Moves):
         weights = np.exp(vector[: self.n_components] - vector[: self.n_components].max())
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             components = self.family.unpack(vector[self.n_components :], self.n_components, self.bound)
-        if not (weights.all() and all(np.isfinite(part).all() for part in components)):
+        if not (weights.all() and self.family.is_finite(components)):
             raise DegenerateError("the coordinates overflow")
         return MixtureParams(weights / weights.sum(), components)
 
@@ -250,7 +259,7 @@ class Mixture(Streams, Moves):
     # beyond fitting
 
     def log_densities(self, params: MixtureParams, X: np.ndarray) -> np.ndarray:
-        """Log-density (N,) of each row."""
+        """Log-density (N,) of each row; -inf where it is impossible."""
         return self._score(params, X, LOG_DENSITY)
 
     def labels(self, params: MixtureParams, X: np.ndarray) -> np.ndarray:
@@ -260,6 +269,29 @@ class Mixture(Streams, Moves):
     def posteriors(self, params: MixtureParams, X: np.ndarray) -> np.ndarray:
         """Probability (N, K) of each component given each row."""
         return self._score(params, X, POSTERIOR)
+
+    def impute(self, params: MixtureParams, X: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Rows (N, D) float64 with what is missing filled in: by its expectation, or by draws if there is a generator.
+
+        Both are given what the rows hold.
+        """
+        X = np.array(_as_kernel_rows(X, self.takes_missing), np.float64)
+        holes = np.isnan(X)
+        rows = np.flatnonzero(holes.any(axis=1))
+        if len(rows) == 0:
+            return X
+        resp = self.posteriors(params, X[rows])
+        if rng is None:
+            filled = self.family.expected_rows(params.components, resp)
+        else:
+            labels = (rng.random((len(rows), 1)) > np.cumsum(resp, axis=1)).sum(axis=1)
+            labels = np.minimum(labels, self.n_components - 1)
+            filled = np.empty((len(rows), X.shape[1]))
+            for k in np.unique(labels):
+                drawn = self.family.sample(params.components, int(k), int((labels == k).sum()), rng)
+                filled[labels == k] = drawn
+        X[rows] = np.where(holes[rows], filled, X[rows])
+        return X
 
     @same_bits
     def marginal(self, params: MixtureParams, columns: np.ndarray) -> MixtureParams:
@@ -309,8 +341,32 @@ class Mixture(Streams, Moves):
         n_columns = self.family.n_columns(params.components)
         if X.shape[1] != n_columns:
             raise ValueError(f"X has {X.shape[1]} columns; the parameters are for {n_columns}")
+        if self.family.is_coded:
+            starts = range(0, len(X), _CODED_ROWS)
+            return np.concatenate([self._coded_score(params, X[i : i + _CODED_ROWS], wanted) for i in starts])
         frame, states, rows = self.family.exact(params.components, log_of(params.weights), as_writable(X))
         return score(rows, frame, states, use_threads(self.n_threads), wanted)
+
+    def _coded_score(self, params: MixtureParams, X: np.ndarray, wanted: int) -> np.ndarray:
+        log_weights, n_threads = log_of(params.weights), use_threads(self.n_threads)
+        if self.family.is_tabled:
+            codes, table = self.family.exact_codes(params.components, log_weights, X)
+            values = table_score(codes, table, n_threads, wanted)
+        else:
+            frame, states, rows = self.family.exact(params.components, log_weights, X)
+            values = score(rows, frame, states, n_threads, wanted)
+        if wanted == LOG_DENSITY:
+            impossible = self.family.impossible(params.components, params.weights > 0, X)
+            if impossible is not None:
+                values[impossible] = -math.inf
+        return values
+
+    def _table_e_step(self, params: MixtureParams, block: Block) -> MixtureStats:
+        """The same as a sweep over coded rows, by look-up."""
+        family, codes = self.family, self.family.codes(block)
+        table = family.table(params.components, log_of(params.weights), family.missing)
+        sums, log_likelihood = table_statistics(codes.X, codes.weight, table, use_threads(self.n_threads))
+        return MixtureStats(block.total_weight, log_likelihood, family.sums_of(sums), np.empty((0, 0)))
 
     def _maximized(self, moments: Any, weight: float, params: MixtureParams, fewest: float = 0.0) -> MixtureParams:
         components = self.family.maximize(moments, params.components, self.bound.granule, fewest)
@@ -386,9 +442,9 @@ class Mixture(Streams, Moves):
             precisions = self.family.check_shape("precisions_init", precisions, self.n_components, n_features)
         return replace(self, weights_init=weights, means_init=means, precisions_init=precisions)
 
-    def _resolved_prior(self, summary: Summary, rows: Data) -> Any:
+    def _resolved_prior(self, rows: Data) -> Any:
         """The family with what its prior leaves open."""
-        return self.family.resolve_prior(summary.mean, lambda: self._covariance(rows), self.n_components)
+        return self.family.resolve_prior(self.bound.center, lambda: self._covariance(rows), self.n_components)
 
     def _covariance(self, data: Data) -> np.ndarray:
         """Covariance (D, D) of coded rows about the centre of the frame, in the units of the data."""
@@ -408,19 +464,42 @@ class Mixture(Streams, Moves):
 
     def _first_moments(self, data: Data, rng: np.random.Generator) -> Any:
         """Moments under the first responsibilities."""
-        data = self.family.rows_of(data)
-        n_features = data.n_features
+        rows = self.family.rows_of(data)
+        n_features = rows.n_features
         feature_map, theta = self._first_states(n_features)
+        blocks: Callable[[], Iterable[Block]]
         if self.n_components > 1 and isinstance(self.start, str) and self.start != "random":
             n_threads = use_threads(self.n_threads)
-            points = centers(self.start, data, self.bound.rows, self.n_components, rng, n_threads)
-            theta[:, 0] = -0.5 * (points**2).sum(axis=1)
-            theta[:, 1 : 1 + n_features] = points
-            posterior, blocks = HARD, lambda: iter(data)
+            if self.family.is_coded:
+                points = self._points(data, rng, n_threads)
+                posterior, blocks = GIVEN, lambda: self._nearest_blocks(data, points)
+            else:
+                points = centers(self.start, rows, self.bound.rows, self.n_components, rng, n_threads)
+                theta[:, 0] = -0.5 * (points**2).sum(axis=1)
+                theta[:, 1 : 1 + n_features] = points
+                posterior, blocks = HARD, lambda: iter(rows)
         else:
             seed = int(rng.integers(2**63))
-            posterior, blocks = GIVEN, lambda: self._given_blocks(data, seed)
+            posterior, blocks = GIVEN, lambda: self._given_blocks(rows, seed)
         return self._moments_under(blocks, theta, feature_map, posterior)
+
+    def _points(self, data: Data, rng: np.random.Generator, n_threads: int) -> np.ndarray:
+        """Centres (K, S) among the positions of coded rows, from some of them if there are many."""
+        n_rows = 2 * self.sample_size(data)
+        sample = data.take(data.draw(n_rows, rng)) if n_rows < data.n_counting else data.whole()
+        block = sample.blocks[0]
+        places = Data([Block(np.ascontiguousarray(self.family.positions(block.X, self.bound)), block.weight)])
+        frame = np.stack([np.zeros(places.n_features), np.ones(places.n_features)])
+        return centers(self.start, places, frame, self.n_components, rng, n_threads)
+
+    def _nearest_blocks(self, data: Data, points: np.ndarray) -> Iterator[Block]:
+        """Blocks of coded rows whose weights are those of the rows, in the column of the nearest centre (K, S)."""
+        half = 0.5 * (points**2).sum(axis=1)
+        for block in data.recut(_CODED_ROWS):
+            places = self.family.positions(block.X, self.bound)
+            labels = np.argmin(half - np.einsum("ns,ks->nk", places, points), axis=1)
+            resp = (labels[:, None] == np.arange(self.n_components)) * block.counts[:, None]
+            yield Block(self.family.code(block.X), resp)
 
     def _first_states(self, n_features: int) -> tuple[int, np.ndarray]:
         """Features that the first moments need, and parameters of 0."""
@@ -458,16 +537,6 @@ def _as_kernel_rows(X: np.ndarray, allow_nan: bool = False) -> np.ndarray:
     if isinstance(X, np.ndarray) and X.ndim == 2 and X.flags.c_contiguous and X.dtype in (np.float32, np.float64):
         return X
     return as_rows(X, allow_nan=allow_nan)
-
-
-def _check_scale(summary: Summary) -> None:
-    """Refuse columns whose variance is lost to underflow."""
-    tiny = (summary.reach > 0) & (summary.variance < SMALLEST**2)
-    if tiny.any():
-        column = int(np.flatnonzero(tiny)[0])
-        raise ValueError(
-            f"column {column} of X varies by {summary.reach[column]:.3g} only: its variance underflows; rescale it"
-        )
 
 
 def check_weights(name: str, weights: Any, n_components: int) -> np.ndarray:

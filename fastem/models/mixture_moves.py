@@ -79,7 +79,7 @@ class Moves:
         # share * log(share / density of the component), where that density is posterior * density of the row / weight
         log_ratio = log_of(params.weights / counts) - self.log_densities(params, block.X)[:, None]
         misfit = (resp / counts * np.where(resp > 0, log_ratio, 0.0)).sum(axis=0)
-        rows = (coded.X - self.bound.center) * self.bound.scale
+        rows = self.family.positions(block.X, self.bound)
         means = np.einsum("nk,nd->kd", resp, rows) / counts[:, None]
         within = np.einsum("n,nd,ne->de", block.counts, rows, rows) - np.einsum("k,kd,ke->de", counts, means, means)
         values, axes = np.linalg.eigh(within / block.total_weight)

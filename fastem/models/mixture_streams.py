@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastem.data import Block, column_extremes
+from fastem.data import Block, Data, column_extremes
 from fastem.models.mixture_records import MixtureParams, MixtureStats, log_of, same_bits
 
 _START_ROWS, _START_ROWS_PER_NUMBER = 1000, 10  # of a stream
@@ -87,7 +87,10 @@ class Streams:
         return self.family.births(expected, weight, component, reservoir)
 
     def framed(self, expected: Any, block: Block) -> Any:
-        """The model with a frame that suits the next block of rows that move."""
+        """The model with a frame that suits the next block of rows that move, and with what it shows first."""
+        family = self.family.widened(block)
+        if family is not self.family:
+            return replace(self, family=family, frame=family.frame_of(family.rows_of(Data([block]))))
         if not self.family.has_moving_frame:
             return self
         low, high = column_extremes(block.X if len(block.weight) == 0 else block.X[block.weight[:, 0] > 0])

@@ -1,0 +1,184 @@
+"""Independent categorical columns: latent classes.
+
+    log p(x; p) = sum over the categories c of a column of [x = c] log p_c
+
+Goodman (1974), Biometrika 61, 215-231, equation 1; Linzer & Lewis (2011), J. Statist. Software 42(10), section 2.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from fastem.data import Data, chunks, finite_array
+from fastem.families.exponential import require
+from fastem.families.simplex import Simplex
+from fastem.families.tables import Tabled
+
+_MOST = 4096  # categories in all: a start takes dense rows of so many
+
+
+class CategoricalParams(NamedTuple):
+    """Probabilities (K, T) of the categories of all columns, one column after the other."""
+
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Categorical(Simplex, Tabled):
+    """Categorical components: columns that are independent within a component.
+
+    Parameters
+    ----------
+    prior : Conjugate, default=None
+        Dirichlet distributions of the probabilities of each column. None: maximum likelihood.
+    categories : list of array-like, default=None
+        The values of each column. None: those that the data hold.
+
+    Examples
+    --------
+    >>> import numpy as np, fastem
+    >>> X = np.array([[1, 5], [1, 5], [1, 7], [2, 9], [3, 9], [3, 9]])
+    >>> result = fastem.fit(fastem.Mixture(fastem.Categorical(), 2), X, random_state=0, tol=1e-9)
+    >>> np.sort(result.params.components.probabilities[:, 0]).round(3)
+    array([0., 1.])
+    """
+
+    categories: Any = None
+    values: Any = field(default=None, repr=False, kw_only=True)  # tuple of D arrays, sorted
+
+    Params: ClassVar[Any] = CategoricalParams
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.categories is not None and self.values is None:
+            given = [finite_array(f"categories[{i}]", part, 1) for i, part in enumerate(self.categories)]
+            for i, part in enumerate(given):
+                if len(np.unique(part)) < len(part):
+                    raise ValueError(f"categories[{i}] holds a value twice")
+            object.__setattr__(self, "values", tuple(np.sort(part) for part in given))
+
+    @property
+    def owners(self):
+        """The column of each category."""
+        return np.repeat(np.arange(len(self.values)), self.n_values)
+
+    def seeing(self, data: Data):
+        """Return the family with the categories, and the columns that hold missing values."""
+        family = replace(self, n_features=data.n_features)
+        if self.values is None:
+            family = replace(family, values=_distinct(data))
+        elif len(self.values) != data.n_features:
+            raise ValueError(f"categories are given for {len(self.values)} columns, and X has {data.n_features}")
+        if (total := sum(family.n_values)) > _MOST:
+            column = int(np.argmax(family.n_values))
+            raise ValueError(
+                f"X has {total} categories, {family.n_values[column]} of them in column {column}; at most {_MOST} in "
+                "all can be taken: bin numbers, or drop columns that are identifiers"
+            )
+        gaps, mean, deviation = family.looked_over(data, family.statistics)
+        return replace(family, missing=gaps, overall=mean, deviation=deviation)
+
+    def check(self, X):
+        """Refuse values that are no category."""
+        words = "which is none of the categories; give all that may come as `categories`, or make it missing (NaN)"
+        require(X, ~np.isnan(self.numbers(X)), words)
+
+    def check_values(self, X):
+        """Nothing: the density of a value that is no category is 0."""
+
+    def statistics(self, X):
+        """1 for the category of a cell and 0 for the others of its column."""
+        numbers = self.numbers(X)
+        out = np.zeros((len(X), sum(self.n_values)))
+        first = np.concatenate([[0], np.cumsum(self.n_values)])
+        for column, n in enumerate(self.n_values):
+            part = numbers[:, column]
+            out[:, first[column] : first[column] + n] = part[:, None] == np.arange(n)
+            out[np.isnan(part), first[column] : first[column] + n] = np.nan
+        return out
+
+    def _coding(self):
+        return tuple(part.tobytes() for part in self.values)
+
+    def moments(self, sums, scatter, layout, frame):
+        """Averages of the components from the sums (K, 1 + T) of a sweep; a column is there where a category is."""
+        averages = super().moments(sums, scatter, layout, frame)
+        return averages._replace(shares=np.add.reduceat(averages.means, self._starts, axis=1))
+
+    def recalled(self, weights, params):
+        """The family as it is: parameters do not tell the categories."""
+        if self.values is None:
+            raise ValueError("the categories are not known; give them as `categories`")
+        return replace(self, n_features=len(self.values), missing=np.ones(len(self.values), bool))
+
+    def n_columns(self, params):
+        """Number of columns."""
+        return len(self.values)
+
+    def expected_rows(self, params, resp):
+        """The most probable categories (n, D) given the probabilities (n, K) of the components."""
+        shares = np.split(np.einsum("nk,kt->nt", resp, params.probabilities), self._starts[1:], axis=1)
+        return np.column_stack([v[part.argmax(axis=1)] for v, part in zip(self.values, shares, strict=True)])
+
+    def draw(self, params, k, n_samples, rng):
+        """Draw categories."""
+        parts = zip(self.values, self._only(params, k), strict=True)
+        return np.column_stack([rng.choice(values, n_samples, p=p / p.sum()) for values, p in parts])
+
+    # tables
+
+    @property
+    def n_values(self):
+        """Number of categories of each column."""
+        return tuple(map(len, self.values))
+
+    def numbers(self, X):
+        """Places (n, D) among the sorted categories; NaN for what is none of them."""
+        low = np.array([part[0] for part in self.values])
+        if all(part[-1] - part[0] == len(part) - 1 and (np.diff(part) == 1).all() for part in self.values):
+            places = X - low
+            known = (places >= 0) & (places < np.array(self.n_values)) & (np.floor(places) == places)
+            return np.where(known, places, np.nan)
+        places = np.empty(X.shape)
+        for column, part in enumerate(self.values):
+            found = np.minimum(np.searchsorted(part, X[:, column]), len(part) - 1)
+            places[:, column] = np.where(part[found] == X[:, column], found, np.nan)
+        return places
+
+    def log_probabilities(self, params):
+        """The natural parameters."""
+        return self.natural_parameters(params)
+
+    def of_values(self, counts, by_value):
+        """The counts as they are."""
+        return np.column_stack([counts, by_value])
+
+
+def _distinct(data: Data) -> tuple[np.ndarray, ...]:
+    """The values of each column, sorted, without NaN."""
+    found = [np.empty(0)] * data.n_features
+    for rows, _ in chunks(data):
+        for column, values in enumerate(_values_of(rows)):
+            found[column] = np.union1d(found[column], values)
+            if len(found[column]) > _MOST:
+                raise ValueError(
+                    f"column {column} of X has more than {_MOST} different values; bin numbers, or drop an identifier"
+                )
+    for column, values in enumerate(found):
+        if len(values) == 0:
+            raise ValueError(f"column {column} of X holds no value, only missing ones; drop it")
+    return tuple(found)
+
+
+def _values_of(rows: np.ndarray) -> list[np.ndarray]:
+    """The values of each column; those of few integers are counted, which takes a tenth of the time of sorting."""
+    low, high = np.fmin.reduce(rows, axis=0), np.fmax.reduce(rows, axis=0)
+    low, high = np.nan_to_num(low), np.nan_to_num(high)
+    there = ~np.isnan(rows)
+    if (high - low).sum() > _MOST or not (np.floor(rows) == rows)[there].all():
+        return [np.unique(column[~np.isnan(column)]) for column in rows.T]
+    first = np.concatenate([[0], np.cumsum(high - low + 1)]).astype(np.int64)
+    places = (np.where(there, rows, low) - low + first[:-1])[there].astype(np.int64)
+    counts = np.bincount(places, minlength=first[-1])
+    return [np.flatnonzero(part) + start for part, start in zip(np.split(counts, first[1:-1]), low, strict=True)]

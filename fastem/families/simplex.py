@@ -1,0 +1,91 @@
+"""Exponential families whose parameters are probabilities: of the categories of each column, or of the columns.
+
+The statistics of a piece are counts, and their natural parameters are the logarithms of probabilities that sum to 1
+(Lehmann & Casella 1998, Theory of Point Estimation, example 1.5.3), with A = 0.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastem.data import finite_array
+from fastem.families.exponential import _FAR, Exponential, log_of
+
+
+@dataclass(frozen=True, eq=False)
+class Simplex(Exponential):
+    """What these families share; `Params` have one field, the probabilities (K, T)."""
+
+    domains: ClassVar[dict[str, str]] = {"probabilities": "unit"}
+
+    @property
+    def _marked(self):
+        return np.zeros(len(self.missing), bool)  # what is missing counts 0 in every statistic
+
+    @property
+    def _starts(self) -> np.ndarray:
+        """First statistic (J,) of each piece; those of a piece follow each other."""
+        return np.flatnonzero(np.diff(self.owners, prepend=-1))
+
+    def _sums(self, values: np.ndarray) -> np.ndarray:
+        """Sum (K, T) over the piece of each statistic."""
+        return np.add.reduceat(values, self._starts, axis=1)[:, self.owners]
+
+    def natural_parameters(self, params):
+        """The logarithms."""
+        return log_of(params.probabilities)
+
+    def log_partition(self, params):
+        """0: probabilities are normalised as they are."""
+        return np.zeros((len(params.probabilities), len(self._starts)))
+
+    def estimate(self, means):
+        """Shares of the counts."""
+        return self.Params(means / self._sums(means))
+
+    def expectation(self, params):
+        """The probabilities: counts of one trial."""
+        return params.probabilities
+
+    def n_parameters(self, n_components, n_features):
+        """Number of free parameters of the components."""
+        return n_components * (len(self.owners) - len(self._starts))
+
+    def check_params(self, params, n_components, frame=None):
+        """Return parameters that a user gave, after checking shapes, finiteness and sums."""
+        if not isinstance(params, self.Params):
+            raise TypeError(f"start.components must be {self.Params.__name__}; got {type(params).__name__}")
+        given = finite_array("start.components.probabilities", params.probabilities, 2)
+        wanted = n_components, len(self.owners)
+        if given.shape != wanted:
+            raise ValueError(f"start.components.probabilities has shape {given.shape}; {wanted} is needed")
+        sums = self._sums(given)
+        if (given < 0).any() or np.abs(sums - 1.0).max() > 1e-8:
+            worst = sums.ravel()[np.abs(sums - 1.0).argmax()]
+            raise ValueError(f"start.components.probabilities must not be negative and sum to 1; some sum to {worst}")
+        return self.Params(given / sums)
+
+    def pack(self, params, frame):
+        """Coordinates, of each component in turn: logarithms, centred in each piece."""
+        logs = log_of(params.probabilities)
+        highest = np.maximum.reduceat(logs, self._starts, axis=1)[:, self.owners]
+        logs = np.maximum(logs - highest, -_FAR)
+        sizes = np.diff(self._starts, append=len(self.owners))[self.owners]
+        return (logs - self._sums(logs) / sizes).ravel()
+
+    def unpack(self, vector, n_components, frame):
+        """Parameters at the coordinates of `pack`."""
+        logs = vector.reshape(n_components, -1)
+        logs = logs - np.maximum.reduceat(logs, self._starts, axis=1)[:, self.owners]
+        raised = np.where(logs > 1.0 - _FAR, np.exp(logs), 0.0)
+        return self.Params(raised / self._sums(raised))
+
+    def score(self, params, averages, frame):
+        """Gradient of the expected log-likelihood in the coordinates of `pack`."""
+        away = averages.means - self._sums(averages.means) * params.probabilities
+        return (averages.counts[:, None] * away).ravel()
+
+    def _only(self, params: Any, k: int) -> list[np.ndarray]:
+        """The probabilities of one component, by piece."""
+        return np.split(params.probabilities[k], self._starts[1:])
