@@ -1,11 +1,12 @@
 """What must hold of every model, through the protocol alone; one row of MODELS a model."""
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from conftest import simulate
+from exponential_kinds import KINDS, draw_rows, punched
 from scipy.special import gammaln
 
 import fastem
@@ -22,7 +23,39 @@ from fastem.protocol import DegenerateError, add_stats
 
 MAP = NormalInverseWishart(mean_precision=0.5, degrees_of_freedom=7.0)
 TYPES = ("full", "tied", "diag", "spherical")
-MODELS = {
+
+
+class Row(NamedTuple):
+    """A model, and rows for it."""
+
+    model: Mixture
+    draw: Any  # (rng, n_samples, separation) -> X
+
+
+def of_normals(rng, n_samples, separation=0.8):
+    return simulate(rng, n_samples, 3, 3, separation=separation)
+
+
+def of_kind(name, missing):
+    def draw(rng, n_samples, separation=0.8):
+        X = draw_rows(name, rng, n_samples)
+        return punched(X, rng) if missing else X
+
+    return draw
+
+
+def exponential_rows():
+    """Each family, with a prior, and with missing values."""
+    for name, kind in KINDS.items():
+        prior = replace(kind.family, prior=fastem.Conjugate(4.0))
+        yield name, Row(Mixture(kind.family, 3), of_kind(name, missing=False))
+        yield f"{name}-map", Row(Mixture(prior, 3, weight_concentration=2.0), of_kind(name, missing=False))
+        if kind.family.takes_missing:
+            yield f"{name}-missing", Row(Mixture(kind.family, 3), of_kind(name, missing=True))
+            yield f"{name}-map-missing", Row(Mixture(prior, 3), of_kind(name, missing=True))
+
+
+GAUSSIANS = {
     **{name: Mixture(Gaussian(name), 3) for name in TYPES},
     **{f"{name}-map": Mixture(Gaussian(name, prior=MAP), 3, weight_concentration=2.0) for name in TYPES},
     **{f"t-{name}": Mixture(StudentT(name), 3) for name in TYPES},
@@ -30,7 +63,9 @@ MODELS = {
     **{f"t-{name}-known": Mixture(StudentT(name, degrees_of_freedom=3.0), 3) for name in ("diag", "tied")},
     **{f"t-{name}-map": Mixture(StudentT(name, prior=MAP), 3, weight_concentration=2.0) for name in TYPES},
 }
-EVERY = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+MODELS = {**{name: Row(model, of_normals) for name, model in GAUSSIANS.items()}, **dict(exponential_rows())}
+EVERY = pytest.mark.parametrize("row", MODELS.values(), ids=MODELS)
+EVERY_GAUSSIAN = pytest.mark.parametrize("model", GAUSSIANS.values(), ids=GAUSSIANS)
 
 
 class Case(NamedTuple):
@@ -40,15 +75,15 @@ class Case(NamedTuple):
     params: MixtureParams  # a few steps into a fit
 
 
-def case_of(model, rng, dtype=np.float64) -> Case:
-    X = simulate(rng, 400, 3, 3, separation=0.8, dtype=dtype)
+def case_of(row, rng, dtype=np.float64) -> Case:
+    X = row.draw(rng, 400).astype(dtype)
     weight = rng.integers(0, 4, len(X)).astype(float)
-    result = fastem.fit(model, X, sample_weight=weight, max_iter=3, tol=0, random_state=1)
+    result = fastem.fit(row.model, X, sample_weight=weight, max_iter=3, tol=0, random_state=1)
     return Case(X, weight, result.model, result.params)
 
 
 def stats_of(case, rows, weight=None):
-    return add_stats(case.model.e_step(case.params, block) for block in as_data(rows, weight))
+    return add_stats(case.model.e_step(case.params, block) for block in as_data(rows, weight, allow_nan=True))
 
 
 def assert_stats_equal(one, two, rtol=1e-12):
@@ -69,24 +104,24 @@ def assert_params_equal(one, two, rtol=1e-10):
 
 
 @EVERY
-def test_statistics_add_over_blocks(model, rng):
-    case = case_of(model, rng)
+def test_statistics_add_over_blocks(row, rng):
+    case = case_of(row, rng)
     whole = stats_of(case, case.X, case.weight)
     parts = [stats_of(case, case.X[i:j], case.weight[i:j]) for i, j in ((0, 7), (7, 250), (250, 400))]
     assert_stats_equal(add_stats(parts), whole)
 
 
 @EVERY
-def test_integer_weights_repeat_rows_and_zero_removes_them(model, rng):
-    case = case_of(model, rng)
+def test_integer_weights_repeat_rows_and_zero_removes_them(row, rng):
+    case = case_of(row, rng)
     repeated = np.repeat(case.X, case.weight.astype(int), axis=0)
     assert_stats_equal(stats_of(case, case.X, case.weight), stats_of(case, repeated))
 
 
 @EVERY
-def test_float32_statistics_are_close(model, rng):
-    case = case_of(model, rng, np.float32)
-    double = as_data(case.X.astype(np.float64), case.weight)
+def test_float32_statistics_are_close(row, rng):
+    case = case_of(row, rng, np.float32)
+    double = as_data(case.X.astype(np.float64), case.weight, allow_nan=True)
     model64 = case.model.prepare(double)
     params = case.params
     single = stats_of(case, case.X, case.weight)
@@ -100,7 +135,9 @@ def test_float32_statistics_are_close(model, rng):
 
 
 def pack(model, params):
-    """Log-weights, means, log-diagonals and off-diagonals of the covariance roots (or log-variances); tails."""
+    """Coordinates; of normal components log-weights, means, log-diagonals and off-diagonals of the covariance roots; tails."""
+    if not isinstance(model.family, Gaussian):
+        return model.pack(params)
     pieces = [np.log(params.weights), params.components.means.ravel()]
     covariances = params.components.covariances
     if model.family.covariance_type in ("full", "tied"):
@@ -121,6 +158,8 @@ def n_tails(model):
 
 
 def unpack(model, vector, like):
+    if not isinstance(model.family, Gaussian):
+        return model.unpack(vector)
     k, d = like.components.means.shape
     weights = np.exp(vector[:k] - np.logaddexp.reduce(vector[:k]))
     means = vector[k : k + k * d].reshape(k, d)
@@ -145,6 +184,8 @@ def unpack(model, vector, like):
 
 def expected_log_likelihood(model, moments, params):
     """Q(params | the parameters behind the moments), in closed form."""
+    if not isinstance(model.family, Gaussian):  # test_families.py compares the densities with SciPy's
+        return model.expected_log_likelihood(moments, params)
     kind = model.family.covariance_type
     k, d = params.components.means.shape
     covariances, around = params.components.covariances, moments.covariances
@@ -183,8 +224,8 @@ def moments_of(case):
 
 
 @EVERY
-def test_m_step_is_a_stationary_point(model, rng):
-    case = case_of(model, rng)
+def test_m_step_is_a_stationary_point(row, rng):
+    case = case_of(row, rng)
     moments, stats = moments_of(case)
     after = case.model.m_step(stats, case.params)
     moments = case.model.family.rescaled(moments, case.params.components)  # whose maximum the M-step is
@@ -200,9 +241,9 @@ def test_m_step_is_a_stationary_point(model, rng):
 
 
 @EVERY
-def test_fisher_identity(model, rng):
+def test_fisher_identity(row, rng):
     """The gradient of the log-likelihood is that of Q at the same parameters."""
-    case = case_of(model, rng)
+    case = case_of(row, rng)
     moments, _ = moments_of(case)
     at = pack(case.model, case.params)
 
@@ -220,21 +261,69 @@ def test_fisher_identity(model, rng):
 
 
 @EVERY
-def test_objective_never_falls(model, rng):
+def test_objective_never_falls(row, rng):
     for seed in range(3):
-        X = simulate(rng, 300, 2, 4, separation=1.5)
-        seen = fastem.fit(model, X, max_iter=60, tol=0, random_state=seed).history
+        X = row.draw(rng, 300, separation=1.5)
+        seen = fastem.fit(row.model, X, max_iter=60, tol=0, random_state=seed).history
         assert len(seen) == 60
         assert np.diff(seen).min() >= -1e-10 * abs(seen[-1])
         assert seen[-1] > seen[0]
+
+
+@EVERY
+def test_the_sweep_and_the_densities_agree(row, rng):
+    """The log-likelihood of an E-step is that of `log_densities`, which go another way."""
+    case = case_of(row, rng)
+    total = float(case.weight @ case.model.log_densities(case.params, case.X))
+    assert stats_of(case, case.X, case.weight).log_likelihood == pytest.approx(total, rel=1e-11)
+    resp = case.model.posteriors(case.params, case.X)
+    np.testing.assert_allclose(resp.sum(axis=1), 1.0, rtol=1e-12)
+    assert np.array_equal(case.model.labels(case.params, case.X), resp.argmax(axis=1))
+
+
+@EVERY
+def test_score_is_the_gradient(row, rng):
+    """`score` at the parameters of the statistics is the gradient of the log-likelihood in the model's coordinates."""
+    case = case_of(row, rng)
+    stats = stats_of(case, case.X, case.weight)
+
+    def observed(vector):
+        moved = case._replace(params=case.model.unpack(vector))
+        return stats_of(moved, case.X, case.weight).log_likelihood
+
+    want = gradient(observed, case.model.pack(case.params))
+    np.testing.assert_allclose(case.model.score(stats, case.params), want, rtol=1e-5, atol=1e-4 * np.abs(want).max())
+
+
+@EVERY
+def test_coordinates_and_back(row, rng):
+    case = case_of(row, rng)
+    assert_params_equal(case.model.unpack(case.model.pack(case.params)), case.params, rtol=1e-9)
+
+
+@EVERY
+def test_statistics_of_streams(row, rng):
+    """What is condensed keeps all that the M-step takes, mixes like rows, and can be recalled from parameters."""
+    case = case_of(row, rng)
+    model, stats = case.model, stats_of(case, case.X, case.weight)
+    unit = stats.weight / np.count_nonzero(case.weight)
+    after = model.m_step(stats, case.params)
+    expected = model.condense(stats, case.params)
+    assert_params_equal(model.maximize(expected, stats.weight, case.params, unit), after)
+    half = [stats_of(case, case.X[i::2], case.weight[i::2]) for i in (0, 1)]
+    share = half[1].weight / stats.weight
+    mixed = model.blend(*(model.condense(part, case.params) for part in half), share)
+    assert_params_equal(model.maximize(mixed, stats.weight, case.params, unit), after, rtol=1e-8)
+    recalled = model.recall(after, stats.weight)
+    assert_params_equal(model.maximize(recalled, stats.weight, after, unit), after, rtol=1e-7)
 
 
 # equivariance
 
 
 @EVERY
-def test_permuted_components_give_permuted_answers(model, rng):
-    case = case_of(model, rng)
+def test_permuted_components_give_permuted_answers(row, rng):
+    case = case_of(row, rng)
     order = np.array([2, 0, 1])
 
     def permute(params):
@@ -246,7 +335,7 @@ def test_permuted_components_give_permuted_answers(model, rng):
     assert_params_equal(after, permute(plain))
 
 
-@EVERY
+@EVERY_GAUSSIAN
 def test_affine_equivariance(model, rng):
     """A fit of shifted and scaled columns is the shifted and scaled fit; bit for bit the same steps in the frame."""
     X = simulate(rng, 400, 3, 3)
@@ -339,9 +428,9 @@ def test_thin_and_wide_components_in_one_fit(name, rng):
 
 def test_replaced_fields_are_checked():
     with pytest.raises(ValueError, match="n_components"):
-        replace(MODELS["full"], n_components=0)
+        replace(GAUSSIANS["full"], n_components=0)
     with pytest.raises(ValueError, match="weight_concentration"):
-        replace(MODELS["full"], weight_concentration=0.5)
+        replace(GAUSSIANS["full"], weight_concentration=0.5)
 
 
 def test_two_models_can_share_data(rng):
@@ -355,7 +444,7 @@ def test_two_models_can_share_data(rng):
 
 
 def test_an_unprepared_model_says_so(rng):
-    model, data = MODELS["full"], as_data(simulate(rng))
+    model, data = GAUSSIANS["full"], as_data(simulate(rng))
     params = model.prepare(data).initialize(data, rng)
     with pytest.raises(ValueError, match="prepare"):
         model.e_step(params, data.blocks[0])
@@ -432,7 +521,7 @@ def test_a_models_densities_take_any_numbers(form, rng):
 
 
 def test_no_coordinates_on_the_boundary(rng):
-    case = case_of(Mixture(Gaussian(), 2), rng)
+    case = case_of(Row(Mixture(Gaussian(), 2), of_normals), rng)
     with pytest.raises(DegenerateError, match="weight 0"):
         case.model.pack(case.params._replace(weights=np.array([1.0, 0.0])))
     start = np.zeros(len(case.X), int)

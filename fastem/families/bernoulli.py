@@ -42,6 +42,8 @@ class Bernoulli(Tabled):
 
     Params: ClassVar[Any] = BernoulliParams
     domains: ClassVar[dict[str, str]] = {"probabilities": "unit"}
+    softness: ClassVar[float] = 0.7  # see simplex.py
+    more_starts: ClassVar[tuple[str, ...]] = ("random",)
 
     def check(self, X):
         """Refuse what is neither 0 nor 1."""

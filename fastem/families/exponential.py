@@ -132,6 +132,9 @@ class Exponential(Family):
     takes_missing: ClassVar[bool] = True
     is_coded: ClassVar[bool] = True
     has_log_base: ClassVar[bool] = False
+    # A component that has seen no 1 gives it probability 0, and will never see one: so starts are not to be hard. Of
+    # 120 starts of Poisson mixtures by nearest random rows 7 failed; at 0.1 none did.
+    softness: ClassVar[float] = 0.1
     Params: ClassVar[Any]
     domains: ClassVar[dict[str, str]]  # by the name of the field: 'real', 'angle', 'positive', ...
     feature_map: ClassVar[Any] = LINEAR

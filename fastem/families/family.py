@@ -29,6 +29,8 @@ class Family:
     has_moving_frame: ClassVar[bool] = False  # whether the frame follows a stream: `fits`, `reframed`
     is_coded: ClassVar[bool] = False  # whether `rows` are other than the rows themselves
     is_tabled: ClassVar[bool] = False  # whether rows can be codes, whose scores are looked up: `tables.Tabled`
+    softness: ClassVar[float] = 0.0  # of responsibilities by nearest centres: how far they go to equal ones
+    more_starts: ClassVar[tuple[str, ...]] = ()  # kinds that take turns with the others in a race
     has_distances: Any = (
         False  # whether scores are a constant less half a squared distance, so that pairs can be skipped
     )

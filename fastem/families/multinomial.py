@@ -69,6 +69,11 @@ class Multinomial(Simplex):
             raise ValueError("X holds zeros only; multinomial rows are counts of which some are not 0")
         return replace(family, trials=total if self.n_trials is None else float(self.n_trials))
 
+    def recalled(self, weights, params):
+        """The family with the total that was given; parameters do not tell it."""
+        trials = self.trials if self.n_trials is None else float(self.n_trials)
+        return replace(super().recalled(weights, params), trials=trials)
+
     def log_base(self, X):
         """log n! - sum log x!"""
         return gammaln(X.sum(axis=1, keepdims=True) + 1.0) - gammaln(X + 1.0).sum(axis=1, keepdims=True)

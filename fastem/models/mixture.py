@@ -200,7 +200,8 @@ class Mixture(Streams, Moves):
         """Return the model that makes start `number` of a race: 'kmeans' takes turns with others."""
         if not isinstance(self.start, str):
             raise ValueError("start gives one start for all rows, so that none can race; use n_race=0")
-        return replace(self, start=TURNS[number % len(TURNS)]) if self.start == "kmeans" else self
+        turns = (*TURNS, *self.family.more_starts)
+        return replace(self, start=turns[number % len(turns)]) if self.start == "kmeans" else self
 
     def sample_size(self, data: Data) -> int:
         """Rows that tell starts apart."""
@@ -495,7 +496,9 @@ class Mixture(Streams, Moves):
         for block in data.recut(_CODED_ROWS):
             places = self.family.positions(block.X, self.bound)
             labels = np.argmin(half - np.einsum("ns,ks->nk", places, points), axis=1)
-            resp = (labels[:, None] == np.arange(self.n_components)) * block.counts[:, None]
+            resp = (labels[:, None] == np.arange(self.n_components)).astype(np.float64)
+            resp += self.family.softness * (1.0 / self.n_components - resp)
+            resp *= block.counts[:, None]
             yield Block(self.family.code(block.X), resp)
 
     def _first_states(self, n_features: int) -> tuple[int, np.ndarray]:
