@@ -135,7 +135,7 @@ def test_float32_statistics_are_close(row, rng):
 
 
 def pack(model, params):
-    """Coordinates; of normal components log-weights, means, log-diagonals and off-diagonals of the covariance roots; tails."""
+    """Coordinates; of normal components log-weights, means, covariance roots with log-diagonals, and tails."""
     if not isinstance(model.family, Gaussian):
         return model.pack(params)
     pieces = [np.log(params.weights), params.components.means.ravel()]
@@ -307,9 +307,10 @@ def test_statistics_of_streams(row, rng):
     case = case_of(row, rng)
     model, stats = case.model, stats_of(case, case.X, case.weight)
     unit = stats.weight / np.count_nonzero(case.weight)
-    after = model.m_step(stats, case.params)
     expected = model.condense(stats, case.params)
-    assert_params_equal(model.maximize(expected, stats.weight, case.params, unit), after)
+    after = model.maximize(expected, stats.weight, case.params, unit)
+    if not isinstance(model.family, StudentT):  # whose M-step of batch EM goes farther
+        assert_params_equal(after, model.m_step(stats, case.params))
     half = [stats_of(case, case.X[i::2], case.weight[i::2]) for i in (0, 1)]
     share = half[1].weight / stats.weight
     mixed = model.blend(*(model.condense(part, case.params) for part in half), share)
