@@ -32,6 +32,8 @@ _HOMES = {
     "Result": "fastem.protocol",
     "Selection": "fastem.selection",
     "Status": "fastem.protocol",
+    "StudentT": "fastem.families.student_t",
+    "StudentTMixture": "fastem.estimators.student_t_mixture",
     "VonMises": "fastem.families.von_mises",
     "bootstrap_test": "fastem.selection",
     "fit": "fastem.em",

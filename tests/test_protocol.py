@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from conftest import simulate
+from scipy.special import gammaln
 
 import fastem
 from fastem.data import as_data
@@ -13,6 +14,8 @@ from fastem.families import gaussian
 from fastem.families.gaussian import Gaussian
 from fastem.families.gaussian_records import GaussianParams
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
+from fastem.families.student_t import StudentT
+from fastem.families.student_t_records import StudentTParams
 from fastem.models.mixture import Mixture
 from fastem.models.mixture_records import MixtureParams
 from fastem.protocol import DegenerateError, add_stats
@@ -22,6 +25,10 @@ TYPES = ("full", "tied", "diag", "spherical")
 MODELS = {
     **{name: Mixture(Gaussian(name), 3) for name in TYPES},
     **{f"{name}-map": Mixture(Gaussian(name, prior=MAP), 3, weight_concentration=2.0) for name in TYPES},
+    **{f"t-{name}": Mixture(StudentT(name), 3) for name in TYPES},
+    **{f"t-{name}-common": Mixture(StudentT(name, degrees_of_freedom="common"), 3) for name in ("full", "tied")},
+    **{f"t-{name}-known": Mixture(StudentT(name, degrees_of_freedom=3.0), 3) for name in ("diag", "tied")},
+    **{f"t-{name}-map": Mixture(StudentT(name, prior=MAP), 3, weight_concentration=2.0) for name in TYPES},
 }
 EVERY = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 
@@ -93,7 +100,7 @@ def test_float32_statistics_are_close(model, rng):
 
 
 def pack(model, params):
-    """Log-weights, means, log-diagonals and off-diagonals of the covariance roots (or log-variances)."""
+    """Log-weights, means, log-diagonals and off-diagonals of the covariance roots (or log-variances); tails."""
     pieces = [np.log(params.weights), params.components.means.ravel()]
     covariances = params.components.covariances
     if model.family.covariance_type in ("full", "tied"):
@@ -103,14 +110,22 @@ def pack(model, params):
         pieces += [np.log(diagonal).ravel(), lower[..., rows, columns].ravel()]
     else:
         pieces.append(np.log(covariances).ravel())
+    if isinstance(params.components, StudentTParams):
+        pieces.append(np.log(params.components.degrees_of_freedom)[: n_tails(model)])
     return np.concatenate(pieces)
+
+
+def n_tails(model):
+    """Number of free degrees of freedom."""
+    return {"free": model.n_components, "common": 1}.get(getattr(model.family, "degrees_of_freedom", None), 0)
 
 
 def unpack(model, vector, like):
     k, d = like.components.means.shape
     weights = np.exp(vector[:k] - np.logaddexp.reduce(vector[:k]))
     means = vector[k : k + k * d].reshape(k, d)
-    rest = vector[k + k * d :]
+    rest = vector[k + k * d : len(vector) - n_tails(model)]
+    tails = np.exp(vector[len(vector) - n_tails(model) :])
     shape = like.components.covariances.shape
     if model.family.covariance_type in ("full", "tied"):
         n = shape[0] if len(shape) == 3 else 1
@@ -122,6 +137,9 @@ def unpack(model, vector, like):
     else:
         covariances = np.exp(rest).reshape(shape)
     components = GaussianParams(means, covariances, model.family.precisions_cholesky(covariances))
+    if isinstance(like.components, StudentTParams):
+        tails = np.broadcast_to(tails, k) if len(tails) else like.components.degrees_of_freedom
+        components = StudentTParams(*components, tails)
     return MixtureParams(weights, components)
 
 
@@ -132,20 +150,26 @@ def expected_log_likelihood(model, moments, params):
     covariances, around = params.components.covariances, moments.covariances
     gaps = moments.means - params.components.means
     total = float(moments.counts @ np.log(params.weights))
+    precisions = getattr(moments, "precisions", np.ones(k))  # of rows, by which they count for all but determinants
+    counts = moments.counts * precisions
     for i in range(k):
         covariance = covariances if kind == "tied" else covariances[i]
         if kind in ("diag", "spherical"):
             covariance = np.eye(d) * covariance
         precision = np.linalg.inv(covariance)
         total -= 0.5 * moments.counts[i] * (d * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1])
-        total -= 0.5 * moments.counts[i] * gaps[i] @ precision @ gaps[i]
+        total -= 0.5 * counts[i] * gaps[i] @ precision @ gaps[i]
         if kind == "full":
-            total -= 0.5 * moments.counts[i] * np.trace(precision @ around[i])
+            total -= 0.5 * counts[i] * np.trace(precision @ around[i])
         elif kind == "diag":
-            total -= 0.5 * moments.counts[i] * np.diagonal(precision) @ around[i]
+            total -= 0.5 * counts[i] * np.diagonal(precision) @ around[i]
         elif kind == "spherical":
-            total -= 0.5 * precision[0, 0] * moments.counts[i] * d * around[i]
-    return total - (0.5 * moments.counts.sum() * np.trace(precision @ around) if kind == "tied" else 0.0)
+            total -= 0.5 * precision[0, 0] * counts[i] * d * around[i]
+        if isinstance(params.components, StudentTParams):  # log-density of the precisions: gamma(nu / 2, nu / 2)
+            half = 0.5 * params.components.degrees_of_freedom[i]
+            log_density = half * (np.log(half) + moments.log_precisions[i] - precisions[i]) - gammaln(half)
+            total += moments.counts[i] * log_density
+    return total - (0.5 * counts.sum() * np.trace(precision @ around) if kind == "tied" else 0.0)
 
 
 def gradient(function, x, h=1e-5):
@@ -163,6 +187,7 @@ def test_m_step_is_a_stationary_point(model, rng):
     case = case_of(model, rng)
     moments, stats = moments_of(case)
     after = case.model.m_step(stats, case.params)
+    moments = case.model.family.rescaled(moments, case.params.components)  # whose maximum the M-step is
 
     def objective(vector):
         params = unpack(case.model, vector, after)
@@ -213,10 +238,7 @@ def test_permuted_components_give_permuted_answers(model, rng):
     order = np.array([2, 0, 1])
 
     def permute(params):
-        means, covariances, roots = params.components
-        if case.model.family.covariance_type != "tied":
-            covariances, roots = covariances[order], roots[order]
-        return MixtureParams(params.weights[order], GaussianParams(means[order], covariances, roots))
+        return MixtureParams(params.weights[order], case.model.family.keep(params.components, order))
 
     plain = case.model.m_step(stats_of(case, case.X, case.weight), case.params)
     swapped = case._replace(params=permute(case.params))

@@ -156,7 +156,7 @@ class GaussianMixture(Conditionals, MixtureEstimator):
     2
     """
 
-    _LEARNED = ("weights_", "means_", "covariances_", "precisions_cholesky_", "precisions_")
+    _LEARNED: ClassVar[tuple[str, ...]] = ("weights_", "means_", "covariances_", "precisions_cholesky_", "precisions_")
     _start_parts = ("weights_init", "means_init", "precisions_init")
     _parameter_constraints: ClassVar[dict] = {
         **MixtureEstimator._parameter_constraints,
@@ -298,7 +298,7 @@ class GaussianMixture(Conditionals, MixtureEstimator):
                 None if isinstance(scale, str) else scale,
             )
         return Mixture(
-            Gaussian(self.covariance_type, self.reg_covar, prior),
+            self._family(prior),
             self.n_components,
             start=self.init_params if self.resp_init is None else self.resp_init,
             weights_init=self.weights_init,
@@ -307,6 +307,9 @@ class GaussianMixture(Conditionals, MixtureEstimator):
             weight_concentration=self.weight_concentration_prior or 1.0,
             n_threads=self.n_threads,
         )
+
+    def _family(self, prior: NormalInverseWishart | None) -> Gaussian:
+        return Gaussian(self.covariance_type, self.reg_covar, prior)
 
     def _params(self) -> MixtureParams:
         """Attributes as parameters, checked: users set them by hand, and the kernels index by their shapes."""
@@ -331,7 +334,7 @@ class GaussianMixture(Conditionals, MixtureEstimator):
         return MixtureParams(weights, components)
 
     def _attributes(self, params: MixtureParams) -> dict[str, np.ndarray]:
-        means, covariances, roots = params.components
+        means, covariances, roots = params.components[:3]
         precisions = roots @ np.swapaxes(roots, -1, -2) if self.covariance_type in ("full", "tied") else roots**2
         return {
             "weights_": params.weights,

@@ -84,6 +84,10 @@ class Family:
         """Layout that takes every sum about the means of `moments`, or None if sums about the frame are as good."""
         return None
 
+    def rescaled(self, moments: Any, params: Any) -> Any:
+        """Moments, found under the parameters, from which an M-step of batch EM goes farther; see `StudentT`."""
+        return moments
+
     def resolve_prior(self, mean: np.ndarray, covariance: Callable[[], np.ndarray], n_components: int) -> Any:
         """Return the family with what its prior leaves open, from the mean and covariance of the coded rows."""
         return self

@@ -548,6 +548,14 @@ class Gaussian(MomentAlgebra, Coordinates, Family):
         rest = 0.5 * (rest + np.swapaxes(rest, -1, -2))
         return np.broadcast_to(slopes, (n_components, *slopes.shape[-2:])), rest
 
+    def conditioned(
+        self, params: GaussianParams, given: np.ndarray, wanted: np.ndarray, values: np.ndarray
+    ) -> GaussianParams:
+        """Parameters of the components for the wanted columns (m,) int, given values (g,) of others (g,) int."""
+        slopes, covariances = self.conditional(params, given, wanted)
+        means = params.means[:, wanted] + apply(slopes, values - params.means[:, given])
+        return GaussianParams(means, covariances, self.precisions_cholesky(covariances))
+
     # prior, counting, sampling
 
     def keep(self, params: GaussianParams, kept: np.ndarray) -> GaussianParams:

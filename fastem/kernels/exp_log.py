@@ -94,3 +94,10 @@ def log(x):
     half = 0.5 * f * f
     scale = np.float64(n)
     return scale * 6.93147180369123816490e-01 - ((half - (s * (half + z * p) + scale * 1.90821492927058770002e-10)) - f)
+
+
+@exact
+def log1p(x):
+    """log(1 + x) of x >= 0, to some ulps however small x is: the logarithm of the rounded sum, and what that lost."""
+    total = 1.0 + x
+    return log(total) + (x - (total - 1.0)) / total

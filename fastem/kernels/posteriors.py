@@ -2,12 +2,15 @@
 
 import numpy as np
 
-from fastem.kernels._jit import kernel
-from fastem.kernels.exp_log import exp, log
+from fastem.kernels._jit import address, kernel
+from fastem.kernels.exp_log import exp, log, log1p
 
 SOFTMAX = 0  # posterior of a mixture
 HARD = 1  # all weight to the best state: k-means
 GIVEN = 2  # responsibilities come with the data
+
+# Tails of states whose score is no squared distance: none, so that scores are what they are. See `take_tails`.
+NO_TAILS = np.empty((0, 4))
 
 _LOWEST_32, _LOWEST_64 = (float(np.finfo(dtype).min) for dtype in (np.float32, np.float64))
 
@@ -82,3 +85,53 @@ def first_maximum(scores, n_states, best, label):
         value = label.dtype.type(k)
         for b in range(width):
             label[b] = value if scores[k, b] == best[b] else label[b]
+
+
+@kernel
+def take_tails(scores, tails, precisions):
+    """scores (K, B), minus half a squared distance d -> log-density of Student's t, with the tails of the states.
+
+    tails (K, 4): degrees of freedom nu, columns D, score at distance 0, expected log-precision there. Rows k and K + k
+    of precisions become the precision u = (nu + D) / (nu + d) and log(1 + d / nu), which its expected logarithm loses.
+    """
+    n_states = tails.shape[0]
+    for k in range(n_states):
+        degrees, n_features, peak = tails[k, 0], tails[k, 1], tails[k, 2]
+        half, ratio, inverse = 0.5 * (degrees + n_features), (degrees + n_features) / degrees, 2.0 / degrees
+        for b in range(scores.shape[1]):
+            z = min(max(-np.float64(scores[k, b]) * inverse, 0.0), 1e300)  # features cancel to less than 0, or overflow
+            logarithm = log1p(z)
+            scores[k, b] = peak - half * logarithm
+            precisions[k, b] = ratio / (1.0 + z)
+            precisions[n_states + k, b] = logarithm
+
+
+@kernel
+def take_precisions(scores, tails, precisions, factor, n_thin, sums):
+    """scores (K, B) -> scores times the precisions of `take_tails`; adds to the last two rows of sums, as columns are.
+
+    These are r = scores * factor, and r times the expected log-precision.
+    """
+    n_states, width = tails.shape[0], scores.shape[1]
+    first, last = n_states - n_thin, sums.shape[0] - 1
+    for k in range(n_states):
+        total, logs, peak = 0.0, 0.0, tails[k, 3]
+        for b in range(width):
+            resp = np.float64(scores[k, b]) * factor[b]
+            total += resp
+            logs += resp * (peak - precisions[n_states + k, b])
+            scores[k, b] *= precisions[k, b]
+        column = k if k < first else sums.shape[1] - n_states + k
+        sums[last - 1, column] += total
+        sums[last, column] += logs
+
+
+def tail_addresses(tails, like, sums):
+    """Addresses of both for scores of the dtype of `like`; nothing is compiled where there are no tails."""
+    if len(tails) == 0:
+        return 0, 0
+    scores, factor, types = np.empty((0, 0), like.dtype), np.empty(0, like.dtype), (like.dtype, sums.dtype)
+    return (
+        address(take_tails, (scores, tails, sums), types),
+        address(take_precisions, (scores, tails, sums, factor, 0, sums), types),
+    )

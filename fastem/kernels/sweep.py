@@ -17,6 +17,7 @@ from fastem.kernels.layout import clear, fetch_rows, load_columns, tile_columns,
 from fastem.kernels.posteriors import (
     GIVEN,
     HARD,
+    NO_TAILS,
     SOFTMAX,
     add_exponentials,
     first_maximum,
@@ -24,6 +25,7 @@ from fastem.kernels.posteriors import (
     row_maximum,
     smallest,
     softmax,
+    tail_addresses,
 )
 from fastem.kernels.products import ROWS, product_addresses
 from fastem.kernels.pruning import NO_ORDER, NOTHING, bury, label_rows, largest_fall, pick, place_rows
@@ -72,6 +74,9 @@ class States(NamedTuple):
         See `whiten`; of all states, so that the path is free, or of the thin ones alone.
     peak : ndarray of shape (n,), float64
         Score at distance 0 of the states that have a whitener.
+    tails : ndarray of shape (K, 4) or (0, 4), float64
+        Of states whose scores are minus half a squared distance and become those of Student's t: see
+        `posteriors.take_tails`.
     """
 
     feature_map: int
@@ -79,6 +84,7 @@ class States(NamedTuple):
     n_thin: int
     whitener: np.ndarray
     peak: np.ndarray
+    tails: np.ndarray = NO_TAILS
 
 
 def by_features(feature_map, theta, n_features):
@@ -100,7 +106,7 @@ def _score_states(states, listed, start, stop, built, work, scores):
 
     First come the fast states, by theta phi or whitened if they are few; then the thin ones, whitened.
     """
-    feature_map, theta, n_thin, whitener, peak = states
+    feature_map, theta, n_thin, whitener, peak, _ = states
     products, columns, _, _, _, phi, packed, _, _, _, _, _ = work
     n_states, n_stats = theta.shape
     n_fast = n_states - n_thin
@@ -203,7 +209,7 @@ def _accumulate_block(states, listed, n_listed, scores, factor, built, work, sum
 
     Thin states have the last columns, and the statistics of their own whitened rows.
     """
-    feature_map, theta, n_thin, whitener, _ = states
+    feature_map, theta, n_thin, whitener, _, _ = states
     products, columns, turned, centred, y, _, _, part, _, weighted, turned_y, spare = work
     n_states, n_features, width = theta.shape[0], columns.shape[0], columns.shape[1]
     n_fast = n_states - n_thin
@@ -285,7 +291,7 @@ def _hard_block(scores, n_states, mass, best, label, totals):
 
 @kernel
 def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, last_row, sums, totals):
-    theta = states[1]
+    theta, tails = states[1], states[5]
     order, gaps, bounds, component, near, labels = skip
     n_features = X.shape[1]
     n_states, n_stats = theta.shape
@@ -319,6 +325,8 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
     label = np.empty(width, theta.dtype)
     listed = np.empty(n_states, np.int64)
     chosen = np.empty(n_states, np.bool_)
+    precisions = aligned_empty(2 * tails.shape[0], width, sums)
+    expected = sums[:n_stats]
     pruned = gaps.shape[0] > 0 and posterior != GIVEN
     place_rows(order, first_row, last_row, following)
     for first in range(first_row, last_row, width):
@@ -344,6 +352,8 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
                     n_listed = pick(gap, bounds, component, fall, worst, chosen, listed, n_listed)
                 if n_listed > n_scored:
                     built = _score_states(states, listed, n_scored, n_listed, built, work, scores)
+                    if tails.shape[0] > 0:
+                        call_at(products[2], (scores, tails, precisions))
                     row_maximum(scores, n_listed, best)
                     n_scored = n_listed
                     if pruned:
@@ -362,6 +372,8 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
                 fetch_rows(X, following, j * width // n_listed, (j + 1) * width // n_listed)
                 add_exponentials(scores, j, best, total)
             _soft_factor(mass, best, total, row_log, totals)
+            if tails.shape[0] > 0:
+                call_at(products[3], (scores, tails, precisions, best, states[2], sums))
         elif posterior == HARD:
             _hard_block(scores, n_listed, mass, best, label, totals)
         else:
@@ -369,7 +381,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
                 best[b] = 1.0
                 for k in range(n_states):
                     scores[k, b] = weight[rows[b], k] if b < n_rows else 0.0
-        _accumulate_block(states, listed, n_listed, scores, best, built, work, sums)
+        _accumulate_block(states, listed, n_listed, scores, best, built, work, expected)
 
 
 @kernel
@@ -444,23 +456,24 @@ def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
 
     Returns
     -------
-    sums : (K, P) float64
+    sums : (K, P) float64; with tails (K, P + 2), of rows times their precision, of rows, and of expected log-precisions
     log_likelihood : float, sum of weight * log-normaliser
     n_lost : int, rows that no state can have produced
     n_pairs : float, mean number of pairs of a block and a state that were scored, and added up, if pairs are skipped
     """
-    theta, n_thin = states.theta, states.n_thin
+    theta, n_thin, tails = states.theta, states.n_thin, states.tails
     unit = _weight_unit(weight, theta)
     if unit != 1.0:
         weight = weight / unit
     n_fast, n_stats = len(theta) - n_thin, theta.shape[1]
     n_columns = int(padded(n_fast, theta.itemsize)) + n_thin
     n_lanes = _n_lanes(len(X), n_columns, n_stats, X.shape[1], theta)
-    sums = np.zeros((n_lanes, n_stats, n_columns))
+    sums = np.zeros((n_lanes, n_stats + (2 if len(tails) else 0), n_columns))
     totals = np.zeros((n_lanes, 1, 3))
-    arguments = (product_addresses(theta, sums[0]), X, weight, frame, tuple(states), posterior, tuple(skip))
+    products = (*product_addresses(theta, sums[0]), *tail_addresses(tails, theta, sums[0]))
+    arguments = (products, X, weight, frame, tuple(states), posterior, tuple(skip))
     assert all(
-        a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, *skip)
+        a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, tails, *skip)
     )  # the lane sees no types
     lane = address(_sweep_lane, (*arguments, 0, 0, sums[0], totals[0, 0]), (X.dtype, theta.dtype))
     _run(_sweep_serial, _sweep_parallel, (lane, *arguments, sums, totals), len(X) * theta.size, n_lanes, n_threads)
@@ -498,8 +511,8 @@ def _run(serial, in_parallel, arguments, work, n_lanes, n_threads):
 
 
 @kernel
-def _score_lane(product, X, frame, states, first_row, last_row, log_prob, labels, resp):
-    feature_map, theta, _, whitener, peak = states
+def _score_lane(products, X, frame, states, first_row, last_row, log_prob, labels, resp):
+    feature_map, theta, _, whitener, peak, tails = states
     n_features = X.shape[1]
     n_fast, n_stats = theta.shape
     n_states = n_fast + peak.shape[0]
@@ -509,6 +522,7 @@ def _score_lane(product, X, frame, states, first_row, last_row, log_prob, labels
     columns = tiles[:n_features]
     y = aligned_empty(n_features, width, theta)
     scores = aligned_empty(n_states, width, theta)
+    precisions = aligned_empty(2 * tails.shape[0], width, tails)
     best = np.empty(width)
     total = np.empty(width)
     rows = np.empty(width, np.int64)
@@ -521,7 +535,7 @@ def _score_lane(product, X, frame, states, first_row, last_row, log_prob, labels
         load_columns(X, frame, rows, n_rows, tiles)
         if n_fast > 0:
             build_features(feature_map, columns, 0, n_stats, phi, True)
-            call_at(product, (theta, 0, phi, n_fast, width, n_stats, scores, True))
+            call_at(products[0], (theta, 0, phi, n_fast, width, n_stats, scores, True))
         for k in range(n_states):
             fetch_rows(X, following, k * width // n_states, (k + 1) * width // n_states)
             if k < n_fast:
@@ -534,6 +548,8 @@ def _score_lane(product, X, frame, states, first_row, last_row, log_prob, labels
                 distance(columns, whitener[k - n_fast], row)
             for b in range(width):
                 row[b] = peak[k - n_fast] - 0.5 * row[b]
+        if tails.shape[0] > 0:
+            call_at(products[1], (scores, tails, precisions))
         row_maximum(scores, n_states, best)
         if labels.shape[0] > 0:
             first_maximum(scores, n_states, best, total)
@@ -555,12 +571,12 @@ def _score_lane(product, X, frame, states, first_row, last_row, log_prob, labels
 
 
 @kernel
-def _score_serial(lane_kernel, product, X, frame, states, log_prob, labels, resp):
-    call_at(lane_kernel, (product, X, frame, states, 0, X.shape[0], log_prob, labels, resp))
+def _score_serial(lane_kernel, products, X, frame, states, log_prob, labels, resp):
+    call_at(lane_kernel, (products, X, frame, states, 0, X.shape[0], log_prob, labels, resp))
 
 
 @parallel
-def _score_parallel(turns, lane_kernel, product, X, frame, states, log_prob, labels, resp):
+def _score_parallel(turns, lane_kernel, products, X, frame, states, log_prob, labels, resp):
     n_rows, theta = X.shape[0], states[1]
     width = block_rows(X.shape[0], X.shape[1], theta.shape[0] + states[4].shape[0], theta.shape[1], theta.itemsize)
     n_lanes = min(_MAX_LANES, -(-n_rows // width))
@@ -568,7 +584,7 @@ def _score_parallel(turns, lane_kernel, product, X, frame, states, log_prob, lab
         lane = take_number(turns)
         while lane < n_lanes:
             first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
-            call_at(lane_kernel, (product, X, frame, states, first, last, log_prob, labels, resp))
+            call_at(lane_kernel, (products, X, frame, states, first, last, log_prob, labels, resp))
             lane = take_number(turns)
 
 
@@ -581,10 +597,12 @@ def score(X, frame, states, n_threads, wanted=LOG_DENSITY):
     log_prob = np.empty(n_rows if wanted == LOG_DENSITY else 0)
     labels = np.empty(n_rows if wanted == LABEL else 0, np.int64)
     resp = np.empty((n_rows if wanted == POSTERIOR else 0, n_states))
-    arguments = (product_addresses(states.theta, states.theta)[0], X, frame, tuple(states))
-    assert all(a.flags.c_contiguous for a in (X, frame, states.theta, states.whitener))
+    theta, tails = states.theta, states.tails
+    products = product_addresses(theta, theta)[0], tail_addresses(tails, theta, theta)[0]
+    arguments = (products, X, frame, tuple(states))
+    assert all(a.flags.c_contiguous for a in (X, frame, theta, states.whitener, tails))
     lane_kernel = address(_score_lane, (*arguments, 0, 0, log_prob, labels, resp), X.dtype)
     arguments = (lane_kernel, *arguments, log_prob, labels, resp)
-    work = n_rows * (states.theta.size + states.whitener.size)
+    work = n_rows * (theta.size + states.whitener.size)
     _run(_score_serial, _score_parallel, arguments, work, n_rows, n_threads)
     return {LOG_DENSITY: log_prob, LABEL: labels, POSTERIOR: resp}[wanted]

@@ -183,7 +183,8 @@ class Mixture(Streams, Moves):
     @same_bits
     def m_step(self, stats: MixtureStats, params: MixtureParams) -> MixtureParams:
         """Posterior mode given the statistics of `params`."""
-        return self._maximized(self._moments(stats, params), stats.weight, params)
+        moments = self.family.rescaled(self._moments(stats, params), params.components)
+        return self._maximized(moments, stats.weight, params)
 
     @same_bits
     def log_prior(self, params: MixtureParams) -> float:
@@ -304,11 +305,7 @@ class Mixture(Streams, Moves):
     ) -> MixtureParams:
         """Parameters of the mixture of the wanted columns (m,) int, given values (g,) of some others (g,) int."""
         weights = self.posteriors(self.marginal(params, given), values[None])[0]
-        slopes, covariances = self.family.conditional(params.components, given, wanted)
-        means = params.components.means
-        means = means[:, wanted] + (slopes @ (values - means[:, given])[:, :, None])[:, :, 0]
-        roots = self.family.precisions_cholesky(covariances)
-        return MixtureParams(weights, type(params.components)(means, covariances, roots))
+        return MixtureParams(weights, self.family.conditioned(params.components, given, wanted, values))
 
     def regress(self, params: MixtureParams, given: np.ndarray, wanted: np.ndarray, X: np.ndarray) -> np.ndarray:
         """Expectation (N, m) of the wanted columns (m,) int, given rows (N, g) of some others (g,) int."""

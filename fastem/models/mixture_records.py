@@ -1,11 +1,10 @@
 """Parameters and statistics of mixtures, and a guard of their bits."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem.families.gaussian_records import GaussianParams
 from fastem.kernels._jit import one_blas_thread
 
 
@@ -13,7 +12,7 @@ class MixtureParams(NamedTuple):
     """Weights (K,) of the components and the parameters of the family."""
 
     weights: np.ndarray
-    components: GaussianParams
+    components: Any
 
 
 class MixtureStats(NamedTuple):

@@ -1,4 +1,4 @@
-"""Copy the Gaussian-mixture cases of a reference collection, and the tables they read, into this folder.
+"""Copy the cases of a reference collection that the tests run, and the tables they read, into this folder.
 
     python tests/reference/select_cases.py COLLECTION
 
@@ -15,6 +15,8 @@ FAMILIES = {
     "gmm-mclust", "gmm-mclust-1d", "gmm-map-mclust", "gmm-sklearn", "gmm-score", "gmm-multistart", "gmm-select",
 }  # fmt: skip
 KERNELS = {"multivariate_normal_logpdf", "gaussian_mixture_1d_posterior", "weighted_mean_covariance"}
+# Further files: the families whose cases they hold, all of them, and types of kernel cases.
+MORE = {"student_t.json": {"tmix", "multivariate_t_logpdf"}, "regressions.json": {"regression-mixture"}}
 STRUCTURES = {"VVV", "EEE", "VVI", "VII", "V", "E", "full", "tied", "diag", "spherical"}
 TABLES = ("bic_table_columns", "bic_table", "bic_table_converged", "icl_table")
 
@@ -39,8 +41,15 @@ def cut_tables(case):
 
 
 def main(collection):
-    """Write cases.json, one case a line, and data/."""
-    cases = [case for case in json.loads((collection / "cases_dev.json").read_text()) if selected(case)]
+    """Write cases.json and further files, one case a line, and data/."""
+    every = json.loads((collection / "cases_dev.json").read_text())
+    write("cases.json", [case for case in every if selected(case)], collection)
+    for name, families in MORE.items():
+        write(name, [case for case in every if families & {case["family"], case["model"].get("type")}], collection)
+
+
+def write(name, cases, collection):
+    """Write one file of cases, and copy the tables they read."""
     files = set()
     for case in cases:
         case.pop("verified", None)
@@ -48,10 +57,10 @@ def main(collection):
             cut_tables(case)
         files |= {part["file"] for part in (case["data"], case["init"] or {}) if "file" in part}
     lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
-    (HERE / "cases.json").write_text(f"[\n{lines}\n]\n")
+    (HERE / name).write_text(f"[\n{lines}\n]\n")
     for file in sorted(files):
         shutil.copyfile(collection / file, HERE / file)
-    print(len(cases), "cases,", len(files), "tables")
+    print(name, len(cases), "cases,", len(files), "tables")
 
 
 if __name__ == "__main__":
