@@ -106,7 +106,7 @@ def _score_states(states, listed, start, stop, built, work, scores):
 
     First come the fast states, by theta phi or whitened if they are few; then the thin ones, whitened.
     """
-    feature_map, theta, n_thin, whitener, peak = states
+    feature_map, theta, n_thin, whitener, peak, _ = states
     products, columns, _, _, _, phi, packed, _, _, _, _, _ = work
     n_states, n_stats = theta.shape
     n_fast = n_states - n_thin
@@ -209,7 +209,7 @@ def _accumulate_block(states, listed, n_listed, scores, factor, built, work, sum
 
     Thin states have the last columns, and the statistics of their own whitened rows.
     """
-    feature_map, theta, n_thin, whitener, _ = states
+    feature_map, theta, n_thin, whitener, _, _ = states
     products, columns, turned, centred, y, _, _, part, _, weighted, turned_y, spare = work
     n_states, n_features, width = theta.shape[0], columns.shape[0], columns.shape[1]
     n_fast = n_states - n_thin
@@ -291,8 +291,7 @@ def _hard_block(scores, n_states, mass, best, label, totals):
 
 @kernel
 def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, last_row, sums, totals):
-    theta = states[1]
-    posterior, tails = posterior
+    theta, tails = states[1], states[5]
     order, gaps, bounds, component, near, labels = skip
     n_features = X.shape[1]
     n_states, n_stats = theta.shape
@@ -472,7 +471,7 @@ def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
     sums = np.zeros((n_lanes, n_stats + (2 if len(tails) else 0), n_columns))
     totals = np.zeros((n_lanes, 1, 3))
     products = (*product_addresses(theta, sums[0]), *tail_addresses(tails, theta, sums[0]))
-    arguments = (products, X, weight, frame, tuple(states[:-1]), (posterior, tails), tuple(skip))
+    arguments = (products, X, weight, frame, tuple(states), posterior, tuple(skip))
     assert all(
         a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, tails, *skip)
     )  # the lane sees no types
@@ -512,8 +511,8 @@ def _run(serial, in_parallel, arguments, work, n_lanes, n_threads):
 
 
 @kernel
-def _score_lane(products, X, frame, states, tails, first_row, last_row, log_prob, labels, resp):
-    feature_map, theta, _, whitener, peak = states
+def _score_lane(products, X, frame, states, first_row, last_row, log_prob, labels, resp):
+    feature_map, theta, _, whitener, peak, tails = states
     n_features = X.shape[1]
     n_fast, n_stats = theta.shape
     n_states = n_fast + peak.shape[0]
@@ -572,12 +571,12 @@ def _score_lane(products, X, frame, states, tails, first_row, last_row, log_prob
 
 
 @kernel
-def _score_serial(lane_kernel, products, X, frame, states, tails, log_prob, labels, resp):
-    call_at(lane_kernel, (products, X, frame, states, tails, 0, X.shape[0], log_prob, labels, resp))
+def _score_serial(lane_kernel, products, X, frame, states, log_prob, labels, resp):
+    call_at(lane_kernel, (products, X, frame, states, 0, X.shape[0], log_prob, labels, resp))
 
 
 @parallel
-def _score_parallel(turns, lane_kernel, products, X, frame, states, tails, log_prob, labels, resp):
+def _score_parallel(turns, lane_kernel, products, X, frame, states, log_prob, labels, resp):
     n_rows, theta = X.shape[0], states[1]
     width = block_rows(X.shape[0], X.shape[1], theta.shape[0] + states[4].shape[0], theta.shape[1], theta.itemsize)
     n_lanes = min(_MAX_LANES, -(-n_rows // width))
@@ -585,7 +584,7 @@ def _score_parallel(turns, lane_kernel, products, X, frame, states, tails, log_p
         lane = take_number(turns)
         while lane < n_lanes:
             first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
-            call_at(lane_kernel, (products, X, frame, states, tails, first, last, log_prob, labels, resp))
+            call_at(lane_kernel, (products, X, frame, states, first, last, log_prob, labels, resp))
             lane = take_number(turns)
 
 
@@ -600,7 +599,7 @@ def score(X, frame, states, n_threads, wanted=LOG_DENSITY):
     resp = np.empty((n_rows if wanted == POSTERIOR else 0, n_states))
     theta, tails = states.theta, states.tails
     products = product_addresses(theta, theta)[0], tail_addresses(tails, theta, theta)[0]
-    arguments = (products, X, frame, tuple(states[:-1]), tails)
+    arguments = (products, X, frame, tuple(states))
     assert all(a.flags.c_contiguous for a in (X, frame, theta, states.whitener, tails))
     lane_kernel = address(_score_lane, (*arguments, 0, 0, log_prob, labels, resp), X.dtype)
     arguments = (lane_kernel, *arguments, log_prob, labels, resp)
