@@ -18,8 +18,8 @@ class Simplex(Exponential):
     """What these families share; `Params` have one field, the probabilities (K, T)."""
 
     domains: ClassVar[dict[str, str]] = {"probabilities": "unit"}
-    # Of 180 starts by k-means, on six sets of latent classes, 21 found the best known optimum; at 0.1 99 did, at 0.7 120,
-    # and random ones 112, but not where these did.
+    # Of 180 starts by k-means, on six sets of latent classes, 21 found the best known optimum; at 0.1 99 did, at 0.7
+    # 120, and random ones 112, but not where these did.
     softness: ClassVar[float] = 0.7
     more_starts: ClassVar[tuple[str, ...]] = ("random",)
 
