@@ -195,10 +195,10 @@ class Data:
 
 
 class Derived(Data):
-    """Rows made of those of other data, block by block."""
+    """Rows made of those of other data, block by block or in parts of these."""
 
-    def __init__(self, data: Data, derive: Callable[[Block], Block]):
-        self._data, self._derive = data, derive
+    def __init__(self, data: Data, derive: Callable[[Block], Block], n_rows: int | None = None):
+        self._data, self._derive, self._n_rows = data, derive, n_rows
         self.n_samples, self.n_counting = data.n_samples, data.n_counting
         self.total_weight, self.is_weighted = data.total_weight, data.is_weighted
         first = next(iter(self)).X
@@ -206,7 +206,12 @@ class Derived(Data):
         self._summary = None
 
     def __iter__(self) -> Iterator[Block]:
-        return map(self._derive, self._data)
+        for block in self._data:
+            if self._n_rows is None:
+                yield self._derive(block)
+                continue
+            for first in range(0, len(block.X), self._n_rows):
+                yield self._derive(block.part(first, first + self._n_rows))
 
 
 def draw_by_weight(weight: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -340,7 +340,7 @@ class Exponential(Family):
             return None
         values = self.statistics(X.astype(np.float64, copy=False))
         eta, partition = (np.where(np.isinf(part), np.sign(part), 0.0)[possible] for part in (eta, partition))
-        first = np.unique(self.owners, return_index=True)[1]
+        first = np.unique(self._for_rows(X).owners, return_index=True)[1]
         there = ~np.isnan(values[:, first])
         levels = np.einsum("nt,kt->nk", np.nan_to_num(values), eta) - np.einsum("nj,kj->nk", there, partition)
         return (levels < 0).all(axis=1)

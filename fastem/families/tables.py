@@ -102,7 +102,7 @@ class Tabled(Exponential):
 
     def rows_of(self, data: Data) -> Data:
         """The coded rows, some at a time and never kept: they are wide."""
-        return Derived(data.recut(_CHUNK), lambda block: Block(self.code(block.X), block.weight))
+        return Derived(data, lambda block: Block(self.code(block.X), block.weight), _CHUNK)
 
     def positions(self, X, frame):
         """The statistics (n, S) as they are: columns that differ count alike; at their mean if missing."""
@@ -157,12 +157,13 @@ class Tabled(Exponential):
     def impossible(self, params, possible, X):
         """Rows (n,) bool that have density 0 under each component that is possible (K,), or None if there are none."""
         X = X.astype(np.float64, copy=False)
-        numbers, unknown = self.numbers(X), np.isnan(X)
-        unknown = (np.isnan(numbers) & ~unknown).any(axis=1)
+        family = replace(self, n_features=X.shape[1])
+        numbers = family.numbers(X)
+        unknown = (np.isnan(numbers) & ~np.isnan(X)).any(axis=1)
         never = np.isinf(self.log_probabilities(params)[possible])
         if not never.any():
             return unknown if unknown.any() else None
-        first = np.concatenate([[0], np.cumsum(self.n_values)[:-1]])
+        first = np.concatenate([[0], np.cumsum(family.n_values)[:-1]])
         never = np.column_stack([never, np.zeros(len(never), bool)])
         places = np.where(np.isnan(numbers), never.shape[1] - 1, numbers + first).astype(np.int64)
         return unknown | np.all([row[places].any(axis=1) for row in never], axis=0)

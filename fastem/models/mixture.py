@@ -10,6 +10,7 @@ import numpy as np
 from fastem.data import (
     Block,
     Data,
+    Derived,
     as_rows,
     as_writable,
     finite_array,
@@ -493,13 +494,15 @@ class Mixture(Streams, Moves):
     def _nearest_blocks(self, data: Data, points: np.ndarray) -> Iterator[Block]:
         """Blocks of coded rows whose weights are those of the rows, in the column of the nearest centre (K, S)."""
         half = 0.5 * (points**2).sum(axis=1)
-        for block in data.recut(_CODED_ROWS):
+
+        def nearest(block: Block) -> Block:
             places = self.family.positions(block.X, self.bound)
             labels = np.argmin(half - np.einsum("ns,ks->nk", places, points), axis=1)
             resp = (labels[:, None] == np.arange(self.n_components)).astype(np.float64)
             resp += self.family.softness * (1.0 / self.n_components - resp)
-            resp *= block.counts[:, None]
-            yield Block(self.family.code(block.X), resp)
+            return Block(self.family.code(block.X), resp * block.counts[:, None])
+
+        return iter(Derived(data, nearest, _CODED_ROWS))
 
     def _first_states(self, n_features: int) -> tuple[int, np.ndarray]:
         """Features that the first moments need, and parameters of 0."""
