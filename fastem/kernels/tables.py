@@ -15,7 +15,7 @@ from numba.np.arrayobj import make_array
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, aligned_empty, helper, kernel, piece
 from fastem.kernels._vectors import new_function, vector_at
 from fastem.kernels.layout import clear, turn
-from fastem.kernels.posteriors import NO_TAILS, SOFTMAX, first_maximum, log_normalizer, row_maximum, softmax
+from fastem.kernels.posteriors import SOFTMAX, first_maximum, log_normalizer, row_maximum, softmax
 from fastem.kernels.pruning import NOTHING
 from fastem.kernels.sweep import (
     LABEL,
@@ -272,7 +272,7 @@ def table_statistics(codes, weight, theta, n_threads):
 
 
 @kernel
-def _table_score_lane(products, codes, frame, states, tails, first_row, last_row, log_prob, labels, resp):
+def _table_score_lane(products, codes, frame, states, first_row, last_row, log_prob, labels, resp):
     theta = states[1]
     n_states, n_stats = theta.shape
     width = block_rows(codes.shape[0], codes.shape[1], n_states, n_stats, theta.itemsize)
@@ -310,7 +310,7 @@ def table_score(codes, theta, n_threads, wanted=LOG_DENSITY):
     log_prob = np.empty(n_rows if wanted == LOG_DENSITY else 0)
     labels = np.empty(n_rows if wanted == LABEL else 0, np.int64)
     resp = np.empty((n_rows if wanted == POSTERIOR else 0, n_states))
-    arguments = (0, codes, _NO_FRAME, _states(theta), NO_TAILS)
+    arguments = (0, codes, _NO_FRAME, _states(theta))
     assert all(a.flags.c_contiguous for a in (codes, theta))
     lane = address(_table_score_lane, (*arguments, 0, 0, log_prob, labels, resp), codes.dtype)
     arguments = (lane, *arguments, log_prob, labels, resp)
@@ -323,4 +323,4 @@ _NO_FRAME = np.zeros((2, 0))
 
 
 def _states(theta):
-    return tuple(States(_TABLE, theta, 0, np.empty((0, 2, 0)), np.empty(0)))[:-1]
+    return tuple(States(_TABLE, theta, 0, np.empty((0, 2, 0)), np.empty(0)))
