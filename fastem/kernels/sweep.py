@@ -36,7 +36,7 @@ _LANE_BLOCKS = 32  # blocks of a lane, if that leaves as many: clearing and addi
 _BLOCK_BYTES = 2**18  # a block's features, scores and responsibilities: well inside L2
 _FEATURE_BYTES = 2**19  # features held at once; more are built in chunks, twice
 # What `score` is to return.
-LOG_DENSITY, LABEL, POSTERIOR = range(3)
+LOG_DENSITY, LABEL, POSTERIOR, SCORE = range(4)
 _SERIAL_WORK = 2_000_000  # multiply-adds below which waking the threads costs more than they give (~100 us)
 
 
@@ -506,7 +506,7 @@ def run_lanes(serial, in_parallel, arguments, work, n_lanes, n_threads):
 
 
 @kernel
-def _score_lane(product, X, frame, states, first_row, last_row, log_prob, labels, resp):
+def _score_lane(product, X, frame, states, wanted, first_row, last_row, log_prob, labels, resp):
     feature_map, theta, _, whitener, peak = states
     n_features = X.shape[1]
     n_fast, n_stats = theta.shape
@@ -542,14 +542,17 @@ def _score_lane(product, X, frame, states, first_row, last_row, log_prob, labels
                 distance(columns, whitener[k - n_fast], row)
             for b in range(width):
                 row[b] = peak[k - n_fast] - 0.5 * row[b]
+        if wanted == SCORE:
+            turn(scores, n_states, n_rows, resp[first : first + n_rows])
+            continue
         row_maximum(scores, n_states, best)
-        if labels.shape[0] > 0:
+        if wanted == LABEL:
             first_maximum(scores, n_states, best, total)
             for b in range(n_rows):
                 labels[first + b] = np.int64(total[b])
             continue
         softmax(scores, n_states, best, total)
-        if log_prob.shape[0] > 0:
+        if wanted == LOG_DENSITY:
             log_normalizer(best, total, best)
             for b in range(n_rows):
                 log_prob[first + b] = best[b]
@@ -563,12 +566,12 @@ def _score_lane(product, X, frame, states, first_row, last_row, log_prob, labels
 
 
 @kernel
-def _score_serial(lane_kernel, product, X, frame, states, log_prob, labels, resp):
-    call_at(lane_kernel, (product, X, frame, states, 0, X.shape[0], log_prob, labels, resp))
+def _score_serial(lane_kernel, product, X, frame, states, wanted, log_prob, labels, resp):
+    call_at(lane_kernel, (product, X, frame, states, wanted, 0, X.shape[0], log_prob, labels, resp))
 
 
 @parallel
-def _score_parallel(turns, lane_kernel, product, X, frame, states, log_prob, labels, resp):
+def _score_parallel(turns, lane_kernel, product, X, frame, states, wanted, log_prob, labels, resp):
     n_rows, theta = X.shape[0], states[1]
     width = block_rows(X.shape[0], X.shape[1], theta.shape[0] + states[4].shape[0], theta.shape[1], theta.itemsize)
     n_lanes = min(_MAX_LANES, -(-n_rows // width))
@@ -576,23 +579,23 @@ def _score_parallel(turns, lane_kernel, product, X, frame, states, log_prob, lab
         lane = take_number(turns)
         while lane < n_lanes:
             first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
-            call_at(lane_kernel, (product, X, frame, states, first, last, log_prob, labels, resp))
+            call_at(lane_kernel, (product, X, frame, states, wanted, first, last, log_prob, labels, resp))
             lane = take_number(turns)
 
 
 def score(X, frame, states, n_threads, wanted=LOG_DENSITY):
-    """Log-normaliser (N,), best state (N,) int64 or responsibilities (N, K) of each row.
+    """Log-normaliser (N,), best state (N,) int64, responsibilities (N, K) or scores (N, K) of each row.
 
     States are taken by features if they have a theta, and whitened if not; the arguments are those of `statistics`.
     """
     n_rows, n_states = len(X), len(states.theta) + len(states.peak)
     log_prob = np.empty(n_rows if wanted == LOG_DENSITY else 0)
     labels = np.empty(n_rows if wanted == LABEL else 0, np.int64)
-    resp = np.empty((n_rows if wanted == POSTERIOR else 0, n_states))
-    arguments = (product_addresses(states.theta, states.theta)[0], X, frame, tuple(states))
+    resp = np.empty((n_rows if wanted in (POSTERIOR, SCORE) else 0, n_states))
+    arguments = (product_addresses(states.theta, states.theta)[0], X, frame, tuple(states), wanted)
     assert all(a.flags.c_contiguous for a in (X, frame, states.theta, states.whitener))
     lane_kernel = address(_score_lane, (*arguments, 0, 0, log_prob, labels, resp), X.dtype)
     arguments = (lane_kernel, *arguments, log_prob, labels, resp)
     work = n_rows * (states.theta.size + states.whitener.size)
     run_lanes(_score_serial, _score_parallel, arguments, work, n_rows, n_threads)
-    return {LOG_DENSITY: log_prob, LABEL: labels, POSTERIOR: resp}[wanted]
+    return {LOG_DENSITY: log_prob, LABEL: labels}.get(wanted, resp)

@@ -21,17 +21,18 @@ from fastem.kernels.sweep import (
     LABEL,
     LOG_DENSITY,
     POSTERIOR,
+    SCORE,
     States,
     _n_lanes,
-    _run,
     _score_parallel,
     _score_serial,
     _soft_factor,
     _sweep_parallel,
     _sweep_serial,
-    _take_weights,
     block_rows,
     padded,
+    run_lanes,
+    take_weights,
 )
 
 _TABLE = -1  # in the place of a feature map
@@ -222,7 +223,7 @@ def _table_lane(products, codes, weight, frame, states, posterior, skip, first_r
         n_rows = min(width, last_row - first)
         for b in range(width):
             rows[b] = first + b
-        _take_weights(posterior, weight, rows, n_rows, mass, no_columns)
+        take_weights(posterior, weight, rows, n_rows, mass, no_columns)
         _look_up_all(codes, first, n_rows, table, by_row)
         turn(by_row, width, n_states, scores)
         row_maximum(scores, n_states, best)
@@ -267,12 +268,12 @@ def table_statistics(codes, weight, theta, n_threads):
     assert all(a.flags.c_contiguous for a in (codes, weight, theta))
     lane = address(_table_lane, (*arguments, 0, 0, sums[0], totals[0, 0]), (codes.dtype, theta.dtype))
     work = len(codes) * n_columns * (2 * codes.shape[1] + 8)
-    _run(_sweep_serial, _sweep_parallel, (lane, *arguments, sums, totals), work, n_lanes, n_threads)
+    run_lanes(_sweep_serial, _sweep_parallel, (lane, *arguments, sums, totals), work, n_lanes, n_threads)
     return np.ascontiguousarray(sums[0][:, :n_states].T), float(totals[0, 0, 0])
 
 
 @kernel
-def _table_score_lane(product, codes, frame, states, first_row, last_row, log_prob, labels, resp):
+def _table_score_lane(product, codes, frame, states, wanted, first_row, last_row, log_prob, labels, resp):
     theta = states[1]
     n_states, n_stats = theta.shape
     width = block_rows(codes.shape[0], codes.shape[1], n_states, n_stats, theta.itemsize)
@@ -285,15 +286,20 @@ def _table_score_lane(product, codes, frame, states, first_row, last_row, log_pr
     for first in range(first_row, last_row, width):
         n_rows = min(width, last_row - first)
         _look_up_all(codes, first, n_rows, table, by_row)
+        if wanted == SCORE:
+            for b in range(n_rows):
+                for k in range(n_states):
+                    resp[first + b, k] = by_row[b, k]
+            continue
         turn(by_row, width, n_states, scores)
         row_maximum(scores, n_states, best)
-        if labels.shape[0] > 0:
+        if wanted == LABEL:
             first_maximum(scores, n_states, best, total)
             for b in range(n_rows):
                 labels[first + b] = np.int64(total[b])
             continue
         softmax(scores, n_states, best, total)
-        if log_prob.shape[0] > 0:
+        if wanted == LOG_DENSITY:
             log_normalizer(best, total, best)
             for b in range(n_rows):
                 log_prob[first + b] = best[b]
@@ -305,18 +311,18 @@ def _table_score_lane(product, codes, frame, states, first_row, last_row, log_pr
 
 
 def table_score(codes, theta, n_threads, wanted=LOG_DENSITY):
-    """Log-normaliser (N,), best state (N,) int64 or responsibilities (N, K) of rows of codes; see `sweep.score`."""
+    """Log-normaliser (N,), best state (N,) int64, responsibilities or scores (N, K) of rows of codes; see `score`."""
     n_rows, n_states = len(codes), len(theta)
     log_prob = np.empty(n_rows if wanted == LOG_DENSITY else 0)
     labels = np.empty(n_rows if wanted == LABEL else 0, np.int64)
-    resp = np.empty((n_rows if wanted == POSTERIOR else 0, n_states))
-    arguments = (0, codes, _NO_FRAME, _states(theta))
+    resp = np.empty((n_rows if wanted in (POSTERIOR, SCORE) else 0, n_states))
+    arguments = (0, codes, _NO_FRAME, _states(theta), wanted)
     assert all(a.flags.c_contiguous for a in (codes, theta))
     lane = address(_table_score_lane, (*arguments, 0, 0, log_prob, labels, resp), codes.dtype)
     arguments = (lane, *arguments, log_prob, labels, resp)
     work = n_rows * n_states * (codes.shape[1] + 8)
-    _run(_score_serial, _score_parallel, arguments, work, n_rows, n_threads)
-    return {LOG_DENSITY: log_prob, LABEL: labels, POSTERIOR: resp}[wanted]
+    run_lanes(_score_serial, _score_parallel, arguments, work, n_rows, n_threads)
+    return {LOG_DENSITY: log_prob, LABEL: labels}.get(wanted, resp)
 
 
 _NO_FRAME = np.zeros((2, 0))
