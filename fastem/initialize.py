@@ -240,7 +240,9 @@ def blocks_by_value(data: Data, n_components: int, seed: int) -> Iterator[Block]
 
     So states differ although few rows do. Each row is hashed to exponential variables, which are shared out.
     """
-    keys = np.random.default_rng(seed).integers(2**63, size=data.n_features + n_components, dtype=np.uint64) | np.uint64(1)
+    keys = np.random.default_rng(seed).integers(
+        2**63, size=data.n_features + n_components, dtype=np.uint64
+    ) | np.uint64(1)
 
     for block in data:
         for first in range(0, len(block.X), max(1024, _CHUNK // n_components)):

@@ -52,7 +52,9 @@ class Run(Block):
         lengths = self.lengths[numbers]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         rows = np.arange(offsets[-1]) + np.repeat(self.offsets[numbers] - offsets[:-1], lengths)
-        return Run(self.X[rows], self.weight[rows] if len(self.weight) else self.weight, offsets, self.sequence_weight[numbers])
+        return Run(
+            self.X[rows], self.weight[rows] if len(self.weight) else self.weight, offsets, self.sequence_weight[numbers]
+        )
 
     def reweighted(self, factors: np.ndarray) -> "Run":
         """Return the same rows with the weights of the sequences times factors (n_sequences,)."""
@@ -261,7 +263,11 @@ def _joined(runs: list[Run]) -> Run:
     if len(runs) == 1:
         return runs[0]
     starts = np.cumsum([0, *(len(run.X) for run in runs)])
-    offsets = np.concatenate([*(run.offsets[:-1] + start for run, start in zip(runs, starts, strict=False)), starts[-1:]])
+    offsets = np.concatenate(
+        [*(run.offsets[:-1] + start for run, start in zip(runs, starts, strict=False)), starts[-1:]]
+    )
     is_weighted = any(len(run.weight) for run in runs)
     weight = np.concatenate([run.counts[:, None] for run in runs]) if is_weighted else np.empty((0, 1))
-    return Run(np.concatenate([run.X for run in runs]), weight, offsets, np.concatenate([run.sequence_weight for run in runs]))
+    return Run(
+        np.concatenate([run.X for run in runs]), weight, offsets, np.concatenate([run.sequence_weight for run in runs])
+    )

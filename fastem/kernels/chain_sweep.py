@@ -301,7 +301,7 @@ def _descend(rows_of, desk, trail, chain, logs, low, n_rows, built, sums, pairs)
     """Go back through the rows that `_ascend` has followed, and add their statistics."""
     products, _, _, _, states = rows_of
     _, _, turned_matrix, _, log_matrix, owner = chain
-    _, _, work, scores, fresh, turned, top, total, gamma, mass, _, _, listed = desk
+    _, _, work, scores, _, turned, top, total, gamma, mass, _, _, listed = desk
     likely, alpha, norm, begins, row_weight, _, carry = trail
     n_states, width = top.shape
     is_mixed = scores.shape[0] > n_states
@@ -466,6 +466,8 @@ def chain_statistics(X, weight, frame, states, chain, offsets, sequence_weight, 
     n_logs : int, stretches that were done in logarithms
     """
     theta, n_thin = states.theta, states.n_thin
+    if not sequence_weight.any():
+        return np.zeros(theta.shape), np.zeros(chain.log_matrix.shape), np.zeros(len(chain.log_start)), 0.0, 0, 0
     unit = weight_unit(weight, theta)
     if unit != 1.0:
         weight, sequence_weight = weight / unit, sequence_weight / unit

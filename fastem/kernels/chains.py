@@ -1,4 +1,4 @@
-"""What is said of the states of sequences whose rows are scored: posteriors, the best path; and paths that are drawn."""
+"""What is said of the states of sequences whose rows are scored: posteriors, the best path; and paths drawn."""
 
 import numba
 import numpy as np
@@ -131,7 +131,7 @@ def _chains_parallel(turns, lane_kernel, chain, plan, scores, log_prob, states, 
 def _run(lane_kernel, chain, scores, offsets, n_threads, states, posteriors):
     """Log-probability (S,) of each sequence by a lane kernel, which fills the other arrays if they have rows."""
     n_sequences = len(offsets) - 1
-    plan = new_plan(offsets, np.ones(n_sequences), 0, 1, 1)  # each sequence by itself
+    plan = new_plan(offsets, np.ones(n_sequences), 1, 1, 1)  # each sequence by itself
     log_prob = np.empty(n_sequences)
     arguments = (tuple(chain), tuple(plan), scores)
     assert all(a.flags.c_contiguous for a in (scores, offsets, *chain))

@@ -6,9 +6,12 @@ likelihood of a row given those before (Rabiner 1989, Proc. IEEE 77, 257-286, se
     x_t = b_t (alpha_{t-1} A),  c_t = sum x_t,  alpha_t = x_t / c_t
     beta_t = A y_{t+1},  y_t = b_t beta_t / c_t,  gamma_t = alpha_t beta_t,  xi_t = alpha_{t-1} A y_t
 
-So a step in either direction is one product of a vector with a matrix and one with b: no exponentials. Arrays have
-`padded_states` columns, of which the last are 0, and alpha one row more than there are rows: alpha[t + 1] belongs to
-row t. `begins` (n + 1,) uint8 marks the rows that begin a sequence, also the one beyond the last.
+So a step in either direction is one product of a vector with a matrix and one with b: no exponentials. It takes as long
+as its operations take one after the other, so up to 4 vectors of states stay in registers from step to step (13 ns a
+step at 8 states, on a processor where a loop through memory takes 20).
+
+Arrays have `padded_states` columns, of which the last are 0, and alpha one row more than there are rows: alpha[t + 1]
+belongs to row t. `begins` (n + 1,) uint8 marks the rows that begin a sequence, also the one beyond the last.
 """
 
 import numpy as np
@@ -17,8 +20,8 @@ from numba.core import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel, piece
-from fastem.kernels._vectors import broadcast, fused, vector_at
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, kernel, piece
+from fastem.kernels._vectors import broadcast, fused, new_function, vector_at
 
 _LANES = VECTOR_BYTES // 8
 _CHAINS = 4  # sums of products that are in flight at once: one after the other, each waits for the last
@@ -34,41 +37,6 @@ def padded_states(n_states):
     if _LANES >= 4 and n_states <= _LANES // 2:
         return _LANES // 2
     return -(-n_states // _LANES) * _LANES
-
-
-def _product(builder, source, matrix, leading, depth, n_lanes, n_vectors):
-    """Vectors [j] = sum over d < depth of source[d] matrix[d, j]; depth is a multiple of the chains."""
-    scalar, index = ir.DoubleType(), ir.IntType(64)
-    vector = ir.VectorType(scalar, n_lanes)
-    n_chains = max(1, min(_CHAINS // n_vectors, n_lanes))
-    before = builder.block
-    loop, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    step = builder.phi(index)
-    sums = [[builder.phi(vector) for _ in range(n_vectors)] for _ in range(n_chains)]
-    fma = fused(builder.module, vector)
-    totals = []
-    for c in range(n_chains):
-        place = builder.add(step, index(c))
-        element = broadcast(builder, builder.load(builder.gep(source, [place])), n_lanes)
-        row = builder.mul(place, leading)
-        vectors = [vector_at(builder, matrix, builder.add(row, index(j * n_lanes)), vector) for j in range(n_vectors)]
-        loaded = [builder.load(pointer, align=8) for pointer in vectors]
-        totals.append([builder.call(fma, [element, loaded[j], sums[c][j]]) for j in range(n_vectors)])
-    following = builder.add(step, index(n_chains))
-    builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
-    step.add_incoming(index(0), before)
-    step.add_incoming(following, loop)
-    for old_chain, new_chain in zip(sums, totals):
-        for old, new in zip(old_chain, new_chain):
-            old.add_incoming(ir.Constant(vector, None), before)
-            old.add_incoming(new, loop)
-    builder.position_at_end(after)
-    while len(totals) > 1:
-        half = len(totals) // 2
-        totals = [[builder.fadd(a, b) for a, b in zip(totals[i], totals[i + half])] for i in range(half)]
-    return totals[0]
 
 
 def _total(builder, vectors):
@@ -87,131 +55,250 @@ def _total(builder, vectors):
     return builder.extract_element(total, ir.IntType(32)(0))
 
 
-@intrinsic(prefer_literal=True)
-def _forward_vector(typingctx, source, i, matrix, column, like, j, scale, out, o, vectors, parts):
-    """out[o:] = scale * like[j:] * (source[i:] matrix) for some columns, from flat offsets; returns its sum."""
-    signature = types.float64(source, i, matrix, column, like, j, scale, out, o, vectors, parts)
-    n_vectors, n_lanes = vectors.literal_value, _LANES // parts.literal_value
+def _constants(n_vectors, n_lanes):
+    """Types of index, scalar and vector, and the number of states."""
+    return ir.IntType(64), ir.DoubleType(), ir.VectorType(ir.DoubleType(), n_lanes), n_vectors * n_lanes
 
-    def codegen(context, builder, signature, args):
-        source, matrix, like, out = (make_array(signature.args[k])(context, builder, args[k]) for k in (0, 2, 4, 7))
-        i, column, j, scale, o = (args[k] for k in (1, 3, 5, 6, 8))
-        depth, leading = (builder.extract_value(matrix.shape, k) for k in (0, 1))
-        vector = ir.VectorType(ir.DoubleType(), n_lanes)
-        factor = broadcast(builder, scale, n_lanes)
-        factors = []
+
+def _register_product(builder, x, matrix, width):
+    """Vectors of x (width,) times the matrix (width, width), with x in registers."""
+    vector, n_vectors = x[0].type, len(x)
+    n_lanes, fma = vector.count, fused(builder.module, vector)
+    n_chains = max(1, _CHAINS // n_vectors)
+    chains = [[None] * n_vectors for _ in range(n_chains)]
+    for d in range(width):
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), n_lanes), [d % n_lanes] * n_lanes)
+        element = builder.shuffle_vector(x[d // n_lanes], x[d // n_lanes], lanes)
         for v in range(n_vectors):
-            offset = builder.add(builder.add(j, column), ir.IntType(64)(v * n_lanes))
-            likely = builder.load(vector_at(builder, like.data, offset, vector), align=8)
-            factors.append(builder.fmul(likely, factor))
-        start = builder.gep(matrix.data, [column])
-        sums = _product(builder, builder.gep(source.data, [i]), start, leading, depth, n_lanes, n_vectors)
-        products = [builder.fmul(a, b) for a, b in zip(sums, factors)]
-        for v, product in enumerate(products):
-            offset = builder.add(builder.add(o, column), ir.IntType(64)(v * n_lanes))
-            builder.store(product, vector_at(builder, out.data, offset, vector), align=8)
-        return _total(builder, products)
-
-    return signature, codegen
+            row = builder.load(vector_at(builder, matrix, ir.IntType(64)(d * width + v * n_lanes), vector), align=8)
+            before = chains[d % n_chains][v]
+            after = builder.fmul(element, row) if before is None else builder.call(fma, [element, row, before])
+            chains[d % n_chains][v] = after
+    while len(chains) > 1:
+        half = len(chains) // 2
+        chains = [[builder.fadd(a, b) for a, b in zip(chains[i], chains[i + half])] for i in range(half)]
+    return chains[0]
 
 
-def _forward_plain(source, i, matrix, column, like, j, scale, out, o, vectors, parts):
-    """The same step as loops."""
-    source, like, out = source.reshape(-1), like.reshape(-1), out.reshape(-1)
-    sums = 0.0
-    for k in range(column, column + vectors * _LANES // parts):
-        total = 0.0
-        for d in range(matrix.shape[0]):
-            total += source[i + d] * matrix[d, k]
-        out[o + k] = total * like[j + k] * scale
-        sums += out[o + k]
-    return sums
+def _recursion(module, name, n_pointers, shape, n_scales, body):
+    """An LLVM function of some pointers and a number of steps that takes a vector in registers from step to step.
+
+    body(builder, pointers, step, x, scales) returns the next vectors and the next scales, which are 1 at first.
+    """
+    n_vectors, n_lanes = shape
+    index, scalar, vector, _ = _constants(*shape)
+    arguments = [scalar.as_pointer()] * n_pointers + [index]
+    function, is_new = new_function(module, f"fastem_{name}_{n_vectors}x{n_lanes}", arguments)
+    if not is_new:
+        return function
+    for argument in function.args[:-1]:
+        argument.add_attribute("noalias")
+    *pointers, n_steps = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    first = [
+        builder.load(vector_at(builder, pointers[0], index(v * n_lanes), vector), align=8) for v in range(n_vectors)
+    ]
+    first += [scalar(1.0)] * n_scales
+    entry, loop, done = builder.block, function.append_basic_block("loop"), function.append_basic_block("done")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    step = builder.phi(index)
+    state = [builder.phi(value.type) for value in first]
+    after = body(builder, pointers, step, state[:n_vectors], state[n_vectors:])
+    following = builder.add(step, index(1))
+    builder.cbranch(builder.icmp_signed("<", following, n_steps), loop, done)
+    step.add_incoming(index(0), entry)
+    step.add_incoming(following, loop)
+    for old, start, new in zip(state, first, after):
+        old.add_incoming(start, entry)
+        old.add_incoming(new, loop)
+    builder.position_at_end(done)
+    builder.ret_void()
+    return function
+
+
+def _forward_body(n_vectors, n_lanes):
+    """x_t in units of the sum S of two steps before, every other step: so no step waits for a sum and a division."""
+    index, scalar, vector, width = _constants(n_vectors, n_lanes)
+    one = scalar(1.0)
+
+    def at_least(builder, value):
+        return builder.select(builder.fcmp_ordered(">", value, scalar(_SMALLEST)), value, scalar(_SMALLEST))
+
+    def body(builder, pointers, step, x, scales):
+        _, matrix, likely, alpha, norm = pointers
+        inverse, before, inverse_before, latest = scales  # 1 / S of the last step, S and 1 / S of the one before, S
+        is_even = builder.icmp_signed("==", builder.and_(step, index(1)), index(0))
+        factor = broadcast(builder, builder.select(is_even, inverse_before, one), n_lanes)
+        offset = builder.mul(step, index(width))
+        places = [builder.add(offset, index(v * n_lanes)) for v in range(n_vectors)]
+        products = []
+        for place, total in zip(places, _register_product(builder, x, matrix, width)):
+            b = builder.load(vector_at(builder, likely, place, vector), align=8)
+            products.append(builder.fmul(total, builder.fmul(b, factor)))
+        total = at_least(builder, _total(builder, products))
+        new_inverse = builder.fdiv(one, total)
+        shrink = broadcast(builder, new_inverse, n_lanes)
+        for place, product in zip(places, products):
+            builder.store(builder.fmul(product, shrink), vector_at(builder, alpha, place, vector), align=8)
+        unscaled = builder.fmul(builder.fmul(total, inverse), builder.select(is_even, before, one))
+        builder.store(at_least(builder, unscaled), builder.gep(norm, [step]), align=8)
+        return [*products, new_inverse, latest, inverse, total]
+
+    return body
+
+
+def _backward_body(n_vectors, n_lanes):
+    index, scalar, vector, width = _constants(n_vectors, n_lanes)
+
+    def body(builder, pointers, step, x, scales):
+        _, matrix, likely, alpha, gamma, norm = pointers
+        row = builder.sub(index(0), step)
+        offset = builder.mul(row, index(width))
+        inverse = builder.fdiv(scalar(1.0), builder.load(builder.gep(norm, [row]), align=8))
+        factor = broadcast(builder, inverse, n_lanes)
+        after = []
+        for v, beta in enumerate(_register_product(builder, x, matrix, width)):
+            place = builder.add(offset, index(v * n_lanes))
+            pointer = vector_at(builder, likely, place, vector)
+            after.append(builder.fmul(beta, builder.fmul(builder.load(pointer, align=8), factor)))
+            builder.store(after[-1], pointer, align=8)
+            known = builder.load(vector_at(builder, alpha, place, vector), align=8)
+            builder.store(builder.fmul(beta, known), vector_at(builder, gamma, place, vector), align=8)
+        return after
+
+    return body
 
 
 @intrinsic(prefer_literal=True)
-def _backward_vector(typingctx, like, i, matrix, column, j, scale, alpha, a, gamma, g, vectors, parts):
-    """gamma[g:] = alpha[a:] beta, like[j:] *= scale * beta, with beta = like[i:] matrix; some columns, flat offsets."""
-    signature = types.void(like, i, matrix, column, j, scale, alpha, a, gamma, g, vectors, parts)
-    n_vectors, n_lanes = vectors.literal_value, _LANES // parts.literal_value
+def _forward_vector(typingctx, alpha, matrix, likely, norm, t, n_steps, vectors, parts):
+    """`_forward_plain` of so many vectors of states."""
+    signature = types.void(alpha, matrix, likely, norm, t, n_steps, vectors, parts)
+    shape = vectors.literal_value, _LANES // parts.literal_value
 
     def codegen(context, builder, signature, args):
-        like, matrix, alpha, gamma = (make_array(signature.args[k])(context, builder, args[k]) for k in (0, 2, 6, 8))
-        i, column, j, scale, a, g = (args[k] for k in (1, 3, 4, 5, 7, 9))
-        depth, leading = (builder.extract_value(matrix.shape, k) for k in (0, 1))
-        vector = ir.VectorType(ir.DoubleType(), n_lanes)
-        factor = broadcast(builder, scale, n_lanes)
-        start = builder.gep(matrix.data, [column])
-        betas = _product(builder, builder.gep(like.data, [i]), start, leading, depth, n_lanes, n_vectors)
-        for v, beta in enumerate(betas):
-            place = builder.add(column, ir.IntType(64)(v * n_lanes))
-            pointer = vector_at(builder, like.data, builder.add(j, place), vector)
-            scaled = builder.fmul(builder.load(pointer, align=8), factor)
-            builder.store(builder.fmul(beta, scaled), pointer, align=8)
-            known = builder.load(vector_at(builder, alpha.data, builder.add(a, place), vector), align=8)
-            builder.store(
-                builder.fmul(beta, known), vector_at(builder, gamma.data, builder.add(g, place), vector), align=8
-            )
+        alpha, matrix, likely, norm = (make_array(signature.args[k])(context, builder, args[k]).data for k in range(4))
+        t, n_steps = args[4:6]
+        width = ir.IntType(64)(shape[0] * shape[1])
+        function = _recursion(builder.module, "forward", 5, shape, 4, _forward_body(*shape))
+        row = builder.mul(t, width)
+        pointers = [
+            builder.gep(alpha, [row]),
+            matrix,
+            builder.gep(likely, [row]),
+            builder.gep(alpha, [builder.add(row, width)]),
+            builder.gep(norm, [t]),
+        ]
+        builder.call(function, [*pointers, n_steps])
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-def _backward_plain(like, i, matrix, column, j, scale, alpha, a, gamma, g, vectors, parts):
-    """The same step as loops."""
-    like, alpha, gamma = like.reshape(-1), alpha.reshape(-1), gamma.reshape(-1)
-    for k in range(column, column + vectors * _LANES // parts):
-        beta = 0.0
-        for d in range(matrix.shape[0]):
-            beta += like[i + d] * matrix[d, k]
-        gamma[g + k] = beta * alpha[a + k]
-        like[j + k] *= beta * scale
+@intrinsic(prefer_literal=True)
+def _backward_vector(typingctx, turned, likely, alpha, gamma, norm, t, g, n_steps, vectors, parts):
+    """`_backward_plain` of so many vectors of states."""
+    signature = types.void(turned, likely, alpha, gamma, norm, t, g, n_steps, vectors, parts)
+    shape = vectors.literal_value, _LANES // parts.literal_value
+
+    def codegen(context, builder, signature, args):
+        turned, likely, alpha, gamma, norm = (
+            make_array(signature.args[k])(context, builder, args[k]).data for k in range(5)
+        )
+        t, g, n_steps = args[5:8]
+        width = ir.IntType(64)(shape[0] * shape[1])
+        function = _recursion(builder.module, "backward", 6, shape, 0, _backward_body(*shape))
+        row = builder.mul(t, width)
+        above = builder.add(row, width)
+        pointers = [
+            builder.gep(likely, [above]),
+            turned,
+            builder.gep(likely, [row]),
+            builder.gep(alpha, [above]),
+            builder.gep(gamma, [builder.mul(g, width)]),
+            builder.gep(norm, [t]),
+        ]
+        builder.call(function, [*pointers, n_steps])
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
-_forward_step = helper(_forward_plain) if PLAIN else _forward_vector
-_backward_step = helper(_backward_plain) if PLAIN else _backward_vector
+@kernel
+def _forward_plain(alpha, matrix, likely, norm, t, n_steps, vectors, parts):
+    """alpha[t + 1] and norm[t] from alpha[t], and so on for n_steps; as loops."""
+    n_states = matrix.shape[0]
+    for row in range(t, t + n_steps):
+        now = alpha[row + 1]
+        for k in range(n_states):
+            now[k] = 0.0
+        for j in range(n_states):
+            for k in range(n_states):
+                now[k] += alpha[row, j] * matrix[j, k]
+        total = 0.0
+        for k in range(n_states):
+            now[k] *= likely[row, k]
+            total += now[k]
+        norm[row] = max(total, _SMALLEST)
+        inverse = 1.0 / norm[row]
+        for k in range(n_states):
+            now[k] *= inverse
+
+
+@kernel
+def _backward_plain(turned, likely, alpha, gamma, norm, t, g, n_steps, vectors, parts):
+    """likely[t] -> y and gamma[g] of that row from y in likely[t + 1], and so on down for n_steps; as loops."""
+    n_states = turned.shape[0]
+    for step in range(n_steps):
+        row, beta = t - step, gamma[g - step]
+        for k in range(n_states):
+            beta[k] = 0.0
+        for j in range(n_states):
+            for k in range(n_states):
+                beta[k] += likely[row + 1, j] * turned[j, k]
+        inverse = 1.0 / norm[row]
+        for k in range(n_states):
+            likely[row, k] *= beta[k] * inverse
+            beta[k] *= alpha[row + 1, k]
+
+
+_forward_run, _backward_run = (_forward_plain, _backward_plain) if PLAIN else (_forward_vector, _backward_vector)
 
 
 @piece
-def _go_forward(alpha, t, matrix, likely, scale):
-    """alpha[t + 1] = scale * likely[t] * (alpha[t] matrix); returns its sum."""
-    width = matrix.shape[1]
-    i, j, o = t * width, t * width, (t + 1) * width
+def _follow(alpha, matrix, likely, norm, t, n_steps):
+    """`_forward_plain`, with the states in registers if these can hold them."""
+    width = matrix.shape[0]
     if width < _LANES:
-        return _forward_step(alpha, i, matrix, 0, likely, j, scale, alpha, o, 1, 2)
-    if width == _LANES:
-        return _forward_step(alpha, i, matrix, 0, likely, j, scale, alpha, o, 1, 1)
-    total, column = 0.0, 0
-    while width - column >= 4 * _LANES:
-        total += _forward_step(alpha, i, matrix, column, likely, j, scale, alpha, o, 4, 1)
-        column += 4 * _LANES
-    if width - column >= 2 * _LANES:
-        total += _forward_step(alpha, i, matrix, column, likely, j, scale, alpha, o, 2, 1)
-        column += 2 * _LANES
-    if width > column:
-        total += _forward_step(alpha, i, matrix, column, likely, j, scale, alpha, o, 1, 1)
-    return total
+        _forward_run(alpha, matrix, likely, norm, t, n_steps, 1, 2)
+    elif width == _LANES:
+        _forward_run(alpha, matrix, likely, norm, t, n_steps, 1, 1)
+    elif width == 2 * _LANES:
+        _forward_run(alpha, matrix, likely, norm, t, n_steps, 2, 1)
+    elif width == 3 * _LANES:
+        _forward_run(alpha, matrix, likely, norm, t, n_steps, 3, 1)
+    elif width == 4 * _LANES:
+        _forward_run(alpha, matrix, likely, norm, t, n_steps, 4, 1)
+    else:
+        _forward_plain(alpha, matrix, likely, norm, t, n_steps, 0, 0)
 
 
 @piece
-def _go_backward(likely, t, turned, scale, alpha, gamma, g):
-    """gamma[g] = alpha[t + 1] beta, likely[t] *= scale * beta, with beta = likely[t + 1] turned."""
-    width = turned.shape[1]
-    i, j, a, g = (t + 1) * width, t * width, (t + 1) * width, g * width
+def _return(turned, likely, alpha, gamma, norm, t, g, n_steps):
+    """`_backward_plain`, with the states in registers if these can hold them."""
+    width = turned.shape[0]
     if width < _LANES:
-        _backward_step(likely, i, turned, 0, j, scale, alpha, a, gamma, g, 1, 2)
-        return
-    if width == _LANES:
-        _backward_step(likely, i, turned, 0, j, scale, alpha, a, gamma, g, 1, 1)
-        return
-    column = 0
-    while width - column >= 4 * _LANES:
-        _backward_step(likely, i, turned, column, j, scale, alpha, a, gamma, g, 4, 1)
-        column += 4 * _LANES
-    if width - column >= 2 * _LANES:
-        _backward_step(likely, i, turned, column, j, scale, alpha, a, gamma, g, 2, 1)
-        column += 2 * _LANES
-    if width > column:
-        _backward_step(likely, i, turned, column, j, scale, alpha, a, gamma, g, 1, 1)
+        _backward_run(turned, likely, alpha, gamma, norm, t, g, n_steps, 1, 2)
+    elif width == _LANES:
+        _backward_run(turned, likely, alpha, gamma, norm, t, g, n_steps, 1, 1)
+    elif width == 2 * _LANES:
+        _backward_run(turned, likely, alpha, gamma, norm, t, g, n_steps, 2, 1)
+    elif width == 3 * _LANES:
+        _backward_run(turned, likely, alpha, gamma, norm, t, g, n_steps, 3, 1)
+    elif width == 4 * _LANES:
+        _backward_run(turned, likely, alpha, gamma, norm, t, g, n_steps, 4, 1)
+    else:
+        _backward_plain(turned, likely, alpha, gamma, norm, t, g, n_steps, 0, 0)
 
 
 @kernel
@@ -220,22 +307,24 @@ def forward(start, matrix, likely, begins, first, last, alpha, norm):
 
     start (K,), matrix (K, K) are the probabilities of the chain; likely (n, K) the likelihoods b.
     """
-    width = start.shape[0]
-    inverse = 1.0
-    for t in range(first, last):
+    t = first
+    while t < last:
+        end = t + 1
+        while end < last and not begins[end]:
+            end += 1
         if begins[t]:
             total = 0.0
-            for k in range(width):
+            for k in range(start.shape[0]):
                 alpha[t + 1, k] = start[k] * likely[t, k]
                 total += alpha[t + 1, k]
-        else:
-            total = _go_forward(alpha, t, matrix, likely, inverse)
-        norm[t] = max(total, _SMALLEST)
-        inverse = 1.0 / norm[t]
-    for t in range(first, last):
-        inverse = 1.0 / norm[t]
-        for k in range(width):
-            alpha[t + 1, k] *= inverse
+            norm[t] = max(total, _SMALLEST)
+            inverse = 1.0 / norm[t]
+            for k in range(start.shape[0]):
+                alpha[t + 1, k] *= inverse
+            t += 1
+        if t < end:
+            _follow(alpha, matrix, likely, norm, t, end - t)
+        t = end
 
 
 @kernel
@@ -244,15 +333,20 @@ def backward(turned, likely, begins, first, last, alpha, norm, gamma):
 
     likely[last] is y of the row beyond, unless that begins a sequence.
     """
-    width = turned.shape[0]
-    for t in range(last - 1, first - 1, -1):
-        inverse = 1.0 / norm[t]
+    t = last - 1
+    while t >= first:
         if begins[t + 1]:
-            for k in range(width):
+            inverse = 1.0 / norm[t]
+            for k in range(turned.shape[0]):
                 likely[t, k] *= inverse
                 gamma[t - first, k] = alpha[t + 1, k]
-        else:
-            _go_backward(likely, t, turned, inverse, alpha, gamma, t - first)
+            t -= 1
+        end = t
+        while end >= first and not begins[end + 1]:
+            end -= 1
+        if end < t:
+            _return(turned, likely, alpha, gamma, norm, t, t - first, t - end)
+        t = end
 
 
 @kernel
@@ -287,16 +381,23 @@ def traced(safe, start, matrix, likely, begins, first, last, alpha, norm, reach,
             return np.inf
         if safe:
             continue
-        _extend_reach(start, matrix, likely[t], begins[t], reach)
-        smallest, largest, drops = 1.0, 0.0, False
+        smallest, largest = 1.0, 0.0
         for k in range(n_states):
+            smallest = min(smallest, alpha[t + 1, k])
             largest = max(largest, likely[t, k])
-            if alpha[t + 1, k] < _LOST:
-                drops = drops or reach[0, k] > 0
-                alpha[t + 1, k] = likely[t, k] = 0.0
-            else:
-                smallest = min(smallest, alpha[t + 1, k])
         lost *= largest / norm[t]
+        drops = False
+        if smallest >= _LOST:  # so they all are within reach
+            reach[0] = 1
+        else:
+            _extend_reach(start, matrix, likely[t], begins[t], reach)
+            smallest = 1.0
+            for k in range(n_states):
+                if alpha[t + 1, k] < _LOST:
+                    drops = drops or reach[0, k] > 0
+                    alpha[t + 1, k] = likely[t, k] = 0.0
+                else:
+                    smallest = min(smallest, alpha[t + 1, k])
         if drops:
             lost = max(lost, n_states * _LOST)
         elif smallest * _NEGLIGIBLE > lost:

@@ -107,7 +107,9 @@ class HiddenMarkov(ChainStreams):
             object.__setattr__(self, name, int(getattr(self, name)))
         object.__setattr__(self, "weight_concentration", emissions.weight_concentration)
         if not (isinstance(self.start, str) or self.n_mix == 1):
-            raise ValueError("start gives the states of rows, which do not tell the n_mix components of each; use a name")
+            raise ValueError(
+                "start gives the states of rows, which do not tell the n_mix components of each; use a name"
+            )
 
     @property
     def emissions(self) -> Mixture:
@@ -139,7 +141,9 @@ class HiddenMarkov(ChainStreams):
     def prepare(self, data: Sequences) -> "HiddenMarkov":
         """Take the frame and the defaults of priors from the data; check the start against them."""
         if not isinstance(data, Sequences):
-            raise TypeError("a hidden Markov model is fitted to sequences; give fastem.Sequences(X, lengths) for the data")
+            raise TypeError(
+                "a hidden Markov model is fitted to sequences; give fastem.Sequences(X, lengths) for the data"
+            )
         if data.n_counting < self.n_components:
             raise DegenerateError(
                 f"X has {data.n_counting} observed row(s) for n_components={self.n_components}; use fewer components"
@@ -348,9 +352,7 @@ class HiddenMarkov(ChainStreams):
         """Probability (n_sequences, n_steps, K) of the states of the rows that would follow each sequence."""
         last = [self._smoothed(params, part, True) for part in _parts(run)]
         _possible(np.concatenate([log_prob for log_prob, _ in last]))
-        now = np.concatenate(
-            [resp[part.offsets[1:] - 1] for (_, resp), part in zip(last, _parts(run), strict=True)]
-        )
+        now = np.concatenate([resp[part.offsets[1:] - 1] for (_, resp), part in zip(last, _parts(run), strict=True)])
         out = np.empty((len(now), n_steps, self.n_components))
         for step in range(n_steps):
             now = np.einsum("sj,jk->sk", now, params.transmat)
@@ -480,9 +482,7 @@ class HiddenMarkov(ChainStreams):
             first = functools.partial(blocks_by_value, rows, n_components, int(rng.integers(2**63)))
         else:
             n_threads = use_threads(self.n_threads)
-            points = grouped_centers(
-                self.start, rows, self.bound.rows, (self.n_components, self.n_mix), rng, n_threads
-            )
+            points = grouped_centers(self.start, rows, self.bound.rows, (self.n_components, self.n_mix), rng, n_threads)
             theta[:, 0] = -0.5 * (points**2).sum(axis=1)
             theta[:, 1 : 1 + rows.n_features] = points
             posterior, first = HARD, functools.partial(iter, rows)
@@ -510,5 +510,7 @@ def _possible(log_prob: np.ndarray) -> np.ndarray:
     """Refuse sequences that the model cannot have produced."""
     if not np.isfinite(log_prob).all():
         s = int(np.argmin(np.isfinite(log_prob)))
-        raise ValueError(f"sequence {s} is impossible under the model: no path of states can have produced all its rows")
+        raise ValueError(
+            f"sequence {s} is impossible under the model: no path of states can have produced all its rows"
+        )
     return log_prob

@@ -140,7 +140,7 @@ def stationary(transmat: np.ndarray) -> np.ndarray:
     reach = ((transmat > 0) | np.eye(n_states, dtype=bool)).astype(np.float64)
     for _ in range(n_states.bit_length()):
         reach = (reach @ reach > 0).astype(np.float64)
-    recurrent = (reach.T >= reach).all(axis=1)  # is reached from all that it reaches
+    recurrent = (reach <= reach.T).all(axis=1)  # is reached from all that it reaches
     if not reach[np.ix_(recurrent, recurrent)].all():
         raise ValueError("the chain has several stationary distributions: some of its states never reach each other")
     kept = np.flatnonzero(recurrent)

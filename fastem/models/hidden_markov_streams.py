@@ -63,7 +63,11 @@ class ChainStreams:
         log_densities = self.family.expected_log_densities(moments, params.components)
         total = float((moments.counts * log_densities)[some].sum())
         total += expected_log(moments.counts, params.weights.ravel())
-        return total + expected_log(expected.starts, params.startprob) + expected_log(expected.transitions, params.transmat)
+        return (
+            total
+            + expected_log(expected.starts, params.startprob)
+            + expected_log(expected.transitions, params.transmat)
+        )
 
     def recall(self, params: HiddenMarkovParams, weight: float) -> ChainMoments:
         """Statistics of rows of some weight, in sequences of the mean length, of which the parameters are the maximum."""
@@ -72,7 +76,8 @@ class ChainStreams:
         left = occupancy(params.startprob, params.transmat, self.mean_length - 1.0) * (1.0 - begun)
         totals = np.array([begun]), left[:, None], shares[:, None]
         starts, transitions, counts = (
-            _less(total * part, extra, weight) for total, part, extra in zip(totals, params[:3], self._extras, strict=True)
+            _less(total * part, extra, weight)
+            for total, part, extra in zip(totals, params[:3], self._extras, strict=True)
         )
         return ChainMoments(starts, transitions, self.family.recall(counts.ravel(), params.components, weight))
 
