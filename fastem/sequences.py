@@ -56,6 +56,10 @@ class Run(Block):
             self.X[rows], self.weight[rows] if len(self.weight) else self.weight, offsets, self.sequence_weight[numbers]
         )
 
+    def copied(self) -> "Run":
+        """Return a copy."""
+        return self.take(np.arange(self.n_sequences))
+
     def reweighted(self, factors: np.ndarray) -> "Run":
         """Return the same rows with the weights of the sequences times factors (n_sequences,)."""
         weight = self.counts * np.repeat(factors, self.lengths)
@@ -98,9 +102,10 @@ class Sequences(Data):
     """
 
     def __init__(self, X: Any, lengths: Any = None, sequence_weight: Any = None):
-        rows = as_rows(X, allow_nan=True)
-        offsets = check_lengths(lengths, len(rows))
-        self._set([_as_run(rows, offsets, sequence_weight)])
+        run = as_run(as_rows(X, allow_nan=True), lengths, sequence_weight)
+        self._set([run])
+        if run.sequence_weight.any() and run.total_weight == 0:
+            raise ValueError("X holds nothing but NaN in the sequences that count; at least one row must be observed")
         check_total_weight(self.total_weight, "sequence_weight")
 
     @classmethod
@@ -235,8 +240,9 @@ def check_lengths(lengths: Any, n_samples: int) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(whole)]).astype(np.int64)
 
 
-def _as_run(X: np.ndarray, offsets: np.ndarray, sequence_weight: Any) -> Run:
-    """Rows as a run; those that are missing get weight 0, and the values of a row that is not."""
+def as_run(X: np.ndarray, lengths: Any = None, sequence_weight: Any = None) -> Run:
+    """Return checked rows as a run of sequences; those that are missing get weight 0, and the values of another row."""
+    offsets = check_lengths(lengths, len(X))
     lengths = np.diff(offsets)
     if sequence_weight is None:
         per_sequence = np.ones(len(lengths))
@@ -249,13 +255,25 @@ def _as_run(X: np.ndarray, offsets: np.ndarray, sequence_weight: Any) -> Run:
         return Run(X, np.empty((0, 1)), offsets, per_sequence)
     weight = np.repeat(per_sequence, lengths)
     if gaps.any():
-        if gaps.all():
-            raise ValueError("X holds nothing but NaN; at least one row must be observed")
         whole = ~np.isnan(X).any(axis=1)
         X = X.copy()
-        X[gaps] = X[np.argmax(whole) if whole.any() else np.argmin(gaps)]
+        X[gaps] = 1.0 if gaps.all() else X[np.argmax(whole) if whole.any() else np.argmin(gaps)]
         weight[gaps] = 0.0
     return Run(X, weight[:, None], offsets, per_sequence)
+
+
+def cut_runs(runs: list[Run], n_rows: int) -> tuple[Run, list[Run]]:
+    """The first whole sequences that have so many rows together, or all, and the runs that are left."""
+    taken: list[Run] = []
+    left = n_rows
+    for number, run in enumerate(runs):
+        last = min(int(np.searchsorted(run.offsets, left)), run.n_sequences)
+        taken.append(run.between(0, last))
+        left -= int(run.offsets[last])
+        if left <= 0:
+            rest = [run.between(last, run.n_sequences)] if last < run.n_sequences else []
+            return _joined(taken), [*rest, *runs[number + 1 :]]
+    return _joined(taken), []
 
 
 def _joined(runs: list[Run]) -> Run:

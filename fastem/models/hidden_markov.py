@@ -184,7 +184,7 @@ class HiddenMarkov(ChainStreams):
         if unknown := set(given) - set(fields):
             raise ValueError(f"components_init has {sorted(unknown)}; the parameters of the family are {fields}")
         if set(fields) <= set(given):
-            components = kind(**{name: given.get(name) for name in kind._fields})
+            components: Any = kind(*(given.get(name) for name in kind._fields))
         else:
             moments = self._first_moments(data, rng)
             counts = moments.counts.reshape(n_states, n_mix)
@@ -300,7 +300,8 @@ class HiddenMarkov(ChainStreams):
             components = self.family.unpack(vector[first:], n_states * n_mix, self.bound)
         if not all(np.isfinite(part).all() for part in components):
             raise DegenerateError("the coordinates overflow")
-        return HiddenMarkovParams(*parts, components)
+        startprob, transmat, weights = parts
+        return HiddenMarkovParams(startprob, transmat, weights, components)
 
     @same_bits
     def score(self, stats: HiddenMarkovStats, params: HiddenMarkovParams) -> np.ndarray:
@@ -412,8 +413,9 @@ class HiddenMarkov(ChainStreams):
     ) -> HiddenMarkovParams:
         counts = moments.counts.reshape(params.weights.shape)
         parts = zip((starts, transitions, counts), self._extras, params[:3], strict=True)
+        startprob, transmat, weights = (mode(*part) for part in parts)
         components = self.family.maximize(moments, params.components, self.bound.granule, fewest)
-        return HiddenMarkovParams(*(mode(*part) for part in parts), components)
+        return HiddenMarkovParams(startprob, transmat, weights, components)
 
     @property
     def _extras(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -70,7 +70,7 @@ class ChainStreams:
         )
 
     def recall(self, params: HiddenMarkovParams, weight: float) -> ChainMoments:
-        """Statistics of rows of some weight, in sequences of the mean length, of which the parameters are the maximum."""
+        """Statistics of rows of some weight, in sequences of the mean length, whose maximum are the parameters."""
         begun = 1.0 / self.mean_length
         shares = occupancy(params.startprob, params.transmat, self.mean_length)
         left = occupancy(params.startprob, params.transmat, self.mean_length - 1.0) * (1.0 - begun)

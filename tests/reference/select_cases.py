@@ -1,4 +1,4 @@
-"""Copy the Gaussian-mixture cases of a reference collection, and the tables they read, into this folder.
+"""Copy cases of a reference collection, and the tables they read, into this folder.
 
     python tests/reference/select_cases.py COLLECTION
 
@@ -38,20 +38,26 @@ def cut_tables(case):
     case["model"]["covariance"] = expected["bic_table_columns"]
 
 
+def is_markov(case):
+    """Whether the case is about a hidden Markov model."""
+    return case["family"].startswith("hmm-") or case["model"].get("type") == "hmm_forward"
+
+
 def main(collection):
-    """Write cases.json, one case a line, and data/."""
-    cases = [case for case in json.loads((collection / "cases_dev.json").read_text()) if selected(case)]
-    files = set()
-    for case in cases:
-        case.pop("verified", None)
-        if case["family"] == "gmm-select":
-            cut_tables(case)
-        files |= {part["file"] for part in (case["data"], case["init"] or {}) if "file" in part}
-    lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
-    (HERE / "cases.json").write_text(f"[\n{lines}\n]\n")
-    for file in sorted(files):
-        shutil.copyfile(collection / file, HERE / file)
-    print(len(cases), "cases,", len(files), "tables")
+    """Write the cases, one a line, and data/."""
+    for name, wanted in (("cases.json", selected), ("cases_hmm.json", is_markov)):
+        cases = [case for case in json.loads((collection / "cases_dev.json").read_text()) if wanted(case)]
+        files = set()
+        for case in cases:
+            case.pop("verified", None)
+            if case["family"] == "gmm-select":
+                cut_tables(case)
+            files |= {part["file"] for part in (case["data"], case["init"] or {}) if "file" in part}
+        lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
+        (HERE / name).write_text(f"[\n{lines}\n]\n")
+        for file in sorted(files):
+            shutil.copyfile(collection / file, HERE / file)
+        print(name, len(cases), "cases,", len(files), "tables")
 
 
 if __name__ == "__main__":
