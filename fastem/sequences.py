@@ -41,6 +41,12 @@ class Run(Block):
         """Number of rows (n_sequences,) of each sequence."""
         return np.diff(self.offsets)
 
+    def rows_alone(self) -> Block:
+        """Return the rows as a block that shares what is kept with them."""
+        block = Block(self.X, self.weight)
+        block._constants, block._derived = self._constants, self._derived
+        return block
+
     def between(self, first: int, last: int) -> "Run":
         """Return the sequences from one number up to another, without a copy."""
         low, high = self.offsets[first], self.offsets[last]
@@ -122,6 +128,12 @@ class Sequences(Data):
     def runs(self) -> Iterator[Run]:
         """Iterate over the blocks."""
         return iter(self.blocks)  # type: ignore[arg-type]
+
+    def unordered(self) -> Data:
+        """Return the rows alone, and what is derived from them, for those to whom their order is nothing."""
+        data = Data([run.rows_alone() for run in self.runs()])
+        data._summary = self._summary
+        return data
 
     def refuse_gaps(self) -> None:
         """Refuse rows of which only some values are missing."""

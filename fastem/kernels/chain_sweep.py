@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
+from numba.core import types
+from numba.extending import overload
 
 from fastem.kernels._jit import address, aligned_empty, call_at, kernel, parallel, take_number
 from fastem.kernels.exp_log import exp, log
@@ -38,6 +40,7 @@ from fastem.kernels.sweep import (
     weight_unit,
     workspace,
 )
+from fastem.kernels.tables import look_up_all, scatter_all, table_of
 
 _MAX_LANES, _MIN_LANES = 64, 8
 _LANE_BYTES = 2**24  # of all lanes' sums together, if that leaves _MIN_LANES
@@ -250,20 +253,99 @@ def _add_starts(gamma, begins, weight, starts):
 
 
 @kernel
-def _load(rows_of, desk, first, last):
-    """Bring the rows first..last-1 to the desk, as columns with their weights."""
-    _, X, weight, frame, _ = rows_of
-    tiles, columns, _, _, _, _, _, _, _, mass, _, rows, _ = desk
+def _bring_rows(rows_of, desk, first, last, is_scored):
+    """Bring the rows first..last-1 to the desk, with their scores if wanted; returns whether features are there."""
+    _, X, weight, frame, states = rows_of
+    tiles, columns, work, scores, _, _, _, _, _, mass, _, rows, listed = desk
     place_rows(NO_ORDER, first, last, rows)
     load_columns(X, frame, rows, last - first, tiles)
     take_weights(SOFTMAX, weight, rows, last - first, mass, columns)
+    return score_states(states, listed, 0, listed.shape[0], False, work, scores) if is_scored else False
 
 
 @kernel
-def _score(rows_of, desk):
-    """Score the rows on the desk; returns whether their features are there too."""
-    _, _, work, scores, _, _, _, _, _, _, _, _, listed = desk
-    return score_states(rows_of[4], listed, 0, listed.shape[0], False, work, scores)
+def _bring_codes(rows_of, desk, first, last, is_scored):
+    """The same for rows of codes, which have no features."""
+    _, codes, weight, _, _ = rows_of
+    _, columns, work, scores, _, _, _, _, _, mass, _, rows, _ = desk
+    table, by_row = work
+    place_rows(NO_ORDER, first, last, rows)
+    take_weights(SOFTMAX, weight, rows, last - first, mass, columns)
+    if is_scored:
+        look_up_all(codes, first, last - first, table, by_row)
+        turn(by_row, scores.shape[1], scores.shape[0], scores)
+    return False
+
+
+@kernel
+def _add_rows(rows_of, desk, first, last, built, sums):
+    """Add the statistics of the rows on the desk, whose responsibilities are its scores."""
+    _, _, work, scores, _, _, _, _, _, mass, _, _, listed = desk
+    accumulate_block(rows_of[4], listed, scores.shape[0], scores, mass, built, work, sums)
+
+
+@kernel
+def _add_codes(rows_of, desk, first, last, built, sums):
+    """The same for rows of codes."""
+    _, _, work, scores, _, _, _, _, _, mass, _, _, _ = desk
+    _, by_row = work
+    for k in range(scores.shape[0]):
+        count = 0.0
+        for b in range(scores.shape[1]):
+            scores[k, b] *= mass[b]
+            count += scores[k, b]
+        sums[0, k] += count
+    turn(scores, scores.shape[0], scores.shape[1], by_row)
+    scatter_all(rows_of[1], first, last - first, by_row, sums)
+
+
+@kernel
+def _rows_desk(products, X, states, width, sums):
+    """What the desk has for rows: tiles, columns, and what `score_states` and `accumulate_block` work with."""
+    return workspace(products, X, states, width, sums)
+
+
+@kernel
+def _codes_desk(products, X, states, width, sums):
+    """What the desk has for codes: no columns, and the table with room for the scores of each row."""
+    none = np.empty((0, width))
+    by_row = aligned_empty(width, sums.shape[1], sums)
+    clear(by_row)
+    return none, none, (table_of(states[1], sums.shape[1]), by_row)
+
+
+def _are_codes(X):
+    return X.dtype in (np.uint32, types.uint32)
+
+
+def _bring(rows_of, *others):
+    return (_bring_codes if _are_codes(rows_of[1]) else _bring_rows)(rows_of, *others)
+
+
+def _add(rows_of, *others):
+    return (_add_codes if _are_codes(rows_of[1]) else _add_rows)(rows_of, *others)
+
+
+def _desk_of(products, X, *others):
+    return (_codes_desk if _are_codes(X) else _rows_desk)(products, X, *others)
+
+
+@overload(_bring)
+def _bring_overload(rows_of, desk, first, last, is_scored):
+    function = _bring_codes if _are_codes(rows_of[1]) else _bring_rows
+    return lambda rows_of, desk, first, last, is_scored: function(rows_of, desk, first, last, is_scored)
+
+
+@overload(_add)
+def _add_overload(rows_of, desk, first, last, built, sums):
+    function = _add_codes if _are_codes(rows_of[1]) else _add_rows
+    return lambda rows_of, desk, first, last, built, sums: function(rows_of, desk, first, last, built, sums)
+
+
+@overload(_desk_of)
+def _desk_overload(products, X, states, width, sums):
+    function = _codes_desk if _are_codes(X) else _rows_desk
+    return lambda products, X, states, width, sums: function(products, X, states, width, sums)
 
 
 @kernel
@@ -280,8 +362,7 @@ def _ascend(rows_of, desk, trail, chain, logs, low, n_rows, lost):
     log_likelihood, built = 0.0, False
     for first in range(0, n_rows, width):
         last = min(first + width, n_rows)
-        _load(rows_of, desk, low + first, low + last)
-        built = _score(rows_of, desk)
+        built = _bring(rows_of, desk, low + first, low + last, True)
         _emissions(scores, owner, mass, logs, top, total, fresh, best)
         turn(fresh, fresh.shape[0], last - first, likely[first:])
         if logs:
@@ -299,9 +380,9 @@ def _ascend(rows_of, desk, trail, chain, logs, low, n_rows, lost):
 @kernel
 def _descend(rows_of, desk, trail, chain, logs, low, n_rows, built, sums, pairs):
     """Go back through the rows that `_ascend` has followed, and add their statistics."""
-    products, _, _, _, states = rows_of
+    products = rows_of[0]
     _, _, turned_matrix, _, log_matrix, owner = chain
-    _, _, work, scores, _, turned, top, total, gamma, mass, _, _, listed = desk
+    _, _, _, scores, _, turned, top, total, gamma, mass, _, _, _ = desk
     likely, alpha, norm, begins, row_weight, _, carry = trail
     n_states, width = top.shape
     is_mixed = scores.shape[0] > n_states
@@ -310,8 +391,7 @@ def _descend(rows_of, desk, trail, chain, logs, low, n_rows, built, sums, pairs)
     for first in range((n_rows - 1) // width * width, -1, -width):
         last = min(first + width, n_rows)
         if last < n_rows:  # the last block is there already
-            _load(rows_of, desk, low + first, low + last)
-            built = _score(rows_of, desk) if is_mixed else False
+            built = _bring(rows_of, desk, low + first, low + last, is_mixed)
             if is_mixed:
                 _merge(scores, owner, top, total)
         weight = row_weight[first:last]
@@ -322,7 +402,7 @@ def _descend(rows_of, desk, trail, chain, logs, low, n_rows, built, sums, pairs)
             _add_pairs(products[2], alpha[first:], likely[first:last], begins[first:], weight, turned, pairs[:n_states])
         _add_starts(gamma, begins[first:], weight, pairs[2 * n_states])
         _responsibilities(gamma, last - first, mass, owner, turned, total, scores)
-        accumulate_block(states, listed, scores.shape[0], scores, mass, built, work, sums)
+        _add(rows_of, desk, low + first, low + last, built, sums)
     if not logs:
         carry[:] = likely[0]
 
@@ -339,7 +419,7 @@ def _chain_lane(products, X, weight, frame, states, chain, plan, first, last, su
     theta = states[1]
     n_components = theta.shape[0]
     width = block_rows(X.shape[0], X.shape[1], n_components, theta.shape[1], theta.itemsize)
-    tiles, columns, work = workspace(products[:2], X, states, width, sums)
+    tiles, columns, work = _desk_of(products[:2], X, states, width, sums)
     scores = aligned_empty(n_components, width, theta)
     fresh = aligned_empty(n_columns, width, sums)
     turned = aligned_empty(n_columns, width, sums)

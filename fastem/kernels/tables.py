@@ -184,7 +184,7 @@ _scatter = helper(_scatter_plain) if PLAIN else _on_rows("scatter")
 
 
 @piece
-def _table_of(theta, n_padded):
+def table_of(theta, n_padded):
     """theta (K, M) as a table (M, n_padded), 0 beyond the states."""
     table = aligned_empty(theta.shape[1], n_padded, theta)
     clear(table)
@@ -193,7 +193,7 @@ def _table_of(theta, n_padded):
 
 
 @piece
-def _look_up_all(codes, first, n_rows, table, by_row):
+def look_up_all(codes, first, n_rows, table, by_row):
     """by_row[:n_rows] (B, padded K) = scores of the rows of a block."""
     column = 0
     while table.shape[1] - column >= _LANES:
@@ -203,13 +203,24 @@ def _look_up_all(codes, first, n_rows, table, by_row):
         _look_up(codes, first, n_rows, table, by_row, column, 2)
 
 
+@piece
+def scatter_all(codes, first, n_rows, by_row, sums):
+    """sums[code] += by_row[:n_rows] (B, padded K) for each code of each row."""
+    column = 0
+    while sums.shape[1] - column >= _LANES:
+        _scatter(codes, first, n_rows, sums, by_row, column, 1)
+        column += _LANES
+    if column < sums.shape[1]:
+        _scatter(codes, first, n_rows, sums, by_row, column, 2)
+
+
 @kernel
 def _table_lane(products, codes, weight, frame, states, posterior, skip, first_row, last_row, sums, totals):
     theta = states[1]
     n_states, n_stats = theta.shape
     width = block_rows(codes.shape[0], codes.shape[1], n_states, n_stats, theta.itemsize)
     n_padded = sums.shape[1]
-    table = _table_of(theta, n_padded)
+    table = table_of(theta, n_padded)
     by_row = aligned_empty(width, n_padded, theta)
     clear(by_row)
     scores = aligned_empty(n_states, width, theta)
@@ -224,7 +235,7 @@ def _table_lane(products, codes, weight, frame, states, posterior, skip, first_r
         for b in range(width):
             rows[b] = first + b
         take_weights(posterior, weight, rows, n_rows, mass, no_columns)
-        _look_up_all(codes, first, n_rows, table, by_row)
+        look_up_all(codes, first, n_rows, table, by_row)
         turn(by_row, width, n_states, scores)
         row_maximum(scores, n_states, best)
         softmax(scores, n_states, best, total)
@@ -236,12 +247,7 @@ def _table_lane(products, codes, weight, frame, states, posterior, skip, first_r
                 count += scores[k, b]
             sums[0, k] += count
         turn(scores, n_states, width, by_row)
-        column = 0
-        while n_padded - column >= _LANES:
-            _scatter(codes, first, n_rows, sums, by_row, column, 1)
-            column += _LANES
-        if column < n_padded:
-            _scatter(codes, first, n_rows, sums, by_row, column, 2)
+        scatter_all(codes, first, n_rows, by_row, sums)
 
 
 def table_statistics(codes, weight, theta, n_threads):
@@ -264,7 +270,7 @@ def table_statistics(codes, weight, theta, n_threads):
     n_lanes = _n_lanes(len(codes), n_columns, n_stats, codes.shape[1], theta)
     sums = np.zeros((n_lanes, n_stats, n_columns))
     totals = np.zeros((n_lanes, 1, 3))
-    arguments = ((0, 0), codes, weight, _NO_FRAME, _states(theta), SOFTMAX, tuple(NOTHING))
+    arguments = ((0, 0), codes, weight, _NO_FRAME, tuple(by_table(theta)), SOFTMAX, tuple(NOTHING))
     assert all(a.flags.c_contiguous for a in (codes, weight, theta))
     lane = address(_table_lane, (*arguments, 0, 0, sums[0], totals[0, 0]), (codes.dtype, theta.dtype))
     work = len(codes) * n_columns * (2 * codes.shape[1] + 8)
@@ -277,7 +283,7 @@ def _table_score_lane(product, codes, frame, states, wanted, first_row, last_row
     theta = states[1]
     n_states, n_stats = theta.shape
     width = block_rows(codes.shape[0], codes.shape[1], n_states, n_stats, theta.itemsize)
-    table = _table_of(theta, padded(n_states, theta.itemsize))
+    table = table_of(theta, padded(n_states, theta.itemsize))
     by_row = aligned_empty(width, table.shape[1], theta)
     clear(by_row)
     scores = aligned_empty(n_states, width, theta)
@@ -285,7 +291,7 @@ def _table_score_lane(product, codes, frame, states, wanted, first_row, last_row
     total = np.empty(width)
     for first in range(first_row, last_row, width):
         n_rows = min(width, last_row - first)
-        _look_up_all(codes, first, n_rows, table, by_row)
+        look_up_all(codes, first, n_rows, table, by_row)
         if wanted == SCORE:
             for b in range(n_rows):
                 for k in range(n_states):
@@ -316,7 +322,7 @@ def table_score(codes, theta, n_threads, wanted=LOG_DENSITY):
     log_prob = np.empty(n_rows if wanted == LOG_DENSITY else 0)
     labels = np.empty(n_rows if wanted == LABEL else 0, np.int64)
     resp = np.empty((n_rows if wanted in (POSTERIOR, SCORE) else 0, n_states))
-    arguments = (0, codes, _NO_FRAME, _states(theta), wanted)
+    arguments = (0, codes, _NO_FRAME, tuple(by_table(theta)), wanted)
     assert all(a.flags.c_contiguous for a in (codes, theta))
     lane = address(_table_score_lane, (*arguments, 0, 0, log_prob, labels, resp), codes.dtype)
     arguments = (lane, *arguments, log_prob, labels, resp)
@@ -328,5 +334,6 @@ def table_score(codes, theta, n_threads, wanted=LOG_DENSITY):
 _NO_FRAME = np.zeros((2, 0))
 
 
-def _states(theta):
-    return tuple(States(_TABLE, theta, 0, np.empty((0, 2, 0)), np.empty(0)))
+def by_table(theta):
+    """States whose scores are looked up in theta (K, 1 + M)."""
+    return States(_TABLE, theta, 0, np.empty((0, 2, 0)), np.empty(0))

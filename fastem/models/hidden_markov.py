@@ -1,6 +1,5 @@
 """Hidden Markov models over any family: a chain of states, each of which emits rows from a component or a few."""
 
-import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -8,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from fastem.data import Data, as_writable, finite_array, is_integer, is_real
+from fastem.data import Block, Data, as_writable, finite_array, is_integer, is_real
 from fastem.families.family import GUARD_ROWS
 from fastem.families.gaussian import Gaussian
 from fastem.families.gaussian_records import Frame, GaussianParams
-from fastem.initialize import STARTS, TURNS, blocks_by_value, check_resp, given_blocks, grouped_centers, has_distinct
+from fastem.initialize import STARTS, TURNS, blocks_by_value, check_resp, grouped_centers, has_distinct
 from fastem.kernels._jit import use_threads
 from fastem.kernels.chain_sweep import chain_statistics, new_chain
 from fastem.kernels.chains import best_paths, smooth, walk
-from fastem.kernels.posteriors import GIVEN, HARD
-from fastem.kernels.sweep import SCORE, score
+from fastem.kernels.sweep import SCORE
+from fastem.kernels.tables import by_table
 from fastem.models.hidden_markov_records import (
     HiddenMarkovParams,
     HiddenMarkovStats,
@@ -30,7 +29,7 @@ from fastem.models.hidden_markov_records import (
 )
 from fastem.models.hidden_markov_streams import ChainStreams
 from fastem.models.mixture import Mixture, check_weights
-from fastem.models.mixture_records import log_of, same_bits
+from fastem.models.mixture_records import MixtureParams, log_of, same_bits
 from fastem.protocol import DegenerateError
 from fastem.sequences import Run, Sequences
 
@@ -112,17 +111,19 @@ class HiddenMarkov(ChainStreams):
             )
 
     @property
-    def emissions(self) -> Mixture:
+    def emissions(self) -> "Emissions":
         """The components of all states as a mixture: what the model asks of rows without regard to their order."""
         n_components = self.n_components
         if is_integer(self.n_components, 1) and is_integer(self.n_mix, 1):
             n_components = self.n_components * self.n_mix
-        return Mixture(
+        return Emissions(
             self.family,
             n_components,
+            start=self.start,
             weight_concentration=self.weight_concentration,
             n_threads=self.n_threads,
             frame=self.frame,
+            n_groups=self.n_components,
         )
 
     @property
@@ -154,8 +155,8 @@ class HiddenMarkov(ChainStreams):
             raise ValueError(f"start must be one of {list(STARTS)}, labels or responsibilities; got {self.start!r}")
         if not self.takes_missing:
             data.refuse_gaps()
-        model = self._with_checked_start()
-        emissions = replace(model.emissions, family=model.family.seeing(data)).framed_by(data)
+        model, rows = self._with_checked_start(), data.unordered()
+        emissions = replace(model.emissions, family=model.family.seeing(rows)).framed_by(rows)
         weight = sum(float((run.sequence_weight * run.lengths).sum()) for run in data.runs())
         mean_length = weight / sum(float(run.sequence_weight.sum()) for run in data.runs())
         return replace(model, family=emissions.family, frame=emissions.frame, mean_length=mean_length)
@@ -178,33 +179,36 @@ class HiddenMarkov(ChainStreams):
         startprob = np.full(n_states, 1.0 / n_states) if self.startprob_init is None else self.startprob_init
         transmat = uniform if self.transmat_init is None else self.transmat_init
         weights = np.full((n_states, n_mix), 1.0 / n_mix)
-        given = self.components_init or {}
-        kind = GaussianParams if isinstance(self.family, Gaussian) else self.family.Params
-        fields = [name for name in kind._fields if name != "precisions_cholesky"]
-        if unknown := set(given) - set(fields):
-            raise ValueError(f"components_init has {sorted(unknown)}; the parameters of the family are {fields}")
+        given, fields = self._given, _fields_of(self.family)
         if set(fields) <= set(given):
-            components: Any = kind(*(given.get(name) for name in kind._fields))
+            components: Any = _kind_of(self.family)(*(given.get(name) for name in _kind_of(self.family)._fields))
         else:
-            moments = self._first_moments(data, rng)
-            counts = moments.counts.reshape(n_states, n_mix)
-            weights = mode(counts, self.weight_concentration - 1.0, weights)
+            moments = self.emissions.first_moments(data.unordered(), rng)
+            weights = mode(moments.counts.reshape(n_states, n_mix), self._extras[2], weights)
             components = self.family.maximize(moments, None, self.bound.granule)._replace(**given)
         if given:
             components = self.family.check_params(components, n_states * n_mix, self.bound)
-        return HiddenMarkovParams(
-            startprob, transmat, weights if self.weights_init is None else self.weights_init, components
-        )
+        weights = weights if self.weights_init is None else self.weights_init
+        return HiddenMarkovParams(startprob, transmat, weights, components)
 
     @same_bits
     def e_step(self, params: HiddenMarkovParams, block: Run) -> HiddenMarkovStats:
         """One fused pass over the sequences of a block."""
         if not isinstance(block, Run):
             raise TypeError("a hidden Markov model takes sequences; give fastem.Sequences(X, lengths) for the data")
-        layout = self.family.layout(params.components, self.bound)
-        states = self.family.natural(params.components, log_of(params.weights.ravel()), layout, self.bound)
-        rows = self.family.rows(block)
-        chain = new_chain(params.startprob, params.transmat, layout.order // self.n_mix)
+        family, scatter, half_trace = self.family, np.empty((0, 0)), 0.0
+        log_weights = log_of(params.weights.ravel())
+        if family.is_tabled:
+            rows = family.codes(block, in_order=True)
+            states = by_table(family.table(params.components, log_weights, family.missing))
+            order = np.arange(len(log_weights))
+        else:
+            rows = family.rows(block)
+            layout = family.layout(params.components, self.bound)
+            states, order = family.natural(params.components, log_weights, layout, self.bound), layout.order
+            if family.needs_scatter(layout):
+                scatter, half_trace = self.emissions.common_term(params.components, rows)
+        chain = new_chain(params.startprob, params.transmat, order // self.n_mix)
         sums, transitions, starts, log_likelihood, n_impossible, _ = chain_statistics(
             rows.X,
             rows.weight,
@@ -215,10 +219,9 @@ class HiddenMarkov(ChainStreams):
             block.sequence_weight,
             use_threads(self.n_threads),
         )
-        scatter = np.empty((0, 0))
-        if self.family.needs_scatter(layout):
-            scatter, half_trace = self.emissions.common_term(params.components, rows)
-            log_likelihood -= half_trace
+        if family.is_tabled:
+            sums = family.sums_of(sums)
+        log_likelihood -= half_trace
         if n_impossible:
             log_likelihood = -math.inf
         return HiddenMarkovStats(block.total_weight, log_likelihood, starts, transitions, sums, scatter)
@@ -244,7 +247,7 @@ class HiddenMarkov(ChainStreams):
     def guarded(self, sample: Sequences) -> "HiddenMarkov":
         """Return the model under a weak prior of what may collapse, or become 0 on a sample and then stay so."""
         unit = sample.total_weight / sample.n_counting  # weights may be on any scale
-        family = replace(self.emissions, family=self.family).guarded(sample).family
+        family = self.emissions.guarded(sample.unordered()).family
         startprob, transmat, _ = (extra + GUARD_ROWS * unit for extra in self._extras)
         if self.startprob_init is not None:
             startprob = np.where(self.startprob_init > 0, startprob, 0.0)
@@ -298,7 +301,7 @@ class HiddenMarkov(ChainStreams):
             raise DegenerateError("the coordinates overflow")
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             components = self.family.unpack(vector[first:], n_states * n_mix, self.bound)
-        if not all(np.isfinite(part).all() for part in components):
+        if not self.family.is_finite(components):
             raise DegenerateError("the coordinates overflow")
         startprob, transmat, weights = parts
         return HiddenMarkovParams(startprob, transmat, weights, components)
@@ -363,7 +366,7 @@ class HiddenMarkov(ChainStreams):
     def sample(
         self, params: HiddenMarkovParams, lengths: np.ndarray, rng: np.random.Generator, state: int = -1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw sequences of these lengths: rows (N, D) and their states (N,); the first begins after a state, if any."""
+        """Draw sequences of these lengths: rows (N, D) and their states (N,); the first may begin after a state."""
         states = np.empty(int(lengths.sum()), np.int64)
         start, matrix = np.cumsum(params.startprob), np.cumsum(params.transmat, axis=1)
         first = 0
@@ -395,11 +398,10 @@ class HiddenMarkov(ChainStreams):
         n_columns = self.family.n_columns(params.components)
         if run.X.shape[1] != n_columns:
             raise ValueError(f"X has {run.X.shape[1]} columns; the parameters are for {n_columns}")
-        log_weights = log_of(params.weights.ravel())
-        frame, states, rows = self.family.exact(params.components, log_weights, as_writable(run.X))
-        scores = score(rows, frame, states, use_threads(self.n_threads), SCORE)
+        scores = self.emissions.scores(MixtureParams(params.weights.ravel(), params.components), as_writable(run.X))
         if self.n_mix > 1:
-            scores = np.logaddexp.reduce(scores.reshape(len(scores), self.n_components, self.n_mix), axis=2)
+            with np.errstate(invalid="ignore"):
+                scores = np.logaddexp.reduce(scores.reshape(len(scores), self.n_components, self.n_mix), axis=2)
         scores[run.missing] = 0.0
         return scores
 
@@ -446,7 +448,7 @@ class HiddenMarkov(ChainStreams):
             value = np.asarray(value, dtype=np.float64)
             if value.shape != shape or not (np.isfinite(value) & (value >= 1.0)).all():
                 raise ValueError(
-                    f"{name} must be a finite number of at least 1, or an array {shape} of them (below 1, the mode lies "
+                    f"{name} must be a finite number of at least 1, or an array {shape} of them (below, the mode lies "
                     f"on the boundary); got {getattr(self, name)!r}"
                 )
         given = self.startprob_init, self.transmat_init, self.weights_init
@@ -454,7 +456,7 @@ class HiddenMarkov(ChainStreams):
         for name, init, extra in zip(("startprob", "transmat", "weights"), given, self._extras, strict=True):
             if init is not None and ((np.asarray(init) == 0) & (extra > 0)).any():
                 raise ValueError(
-                    f"{name}_init is 0 where its prior is above 1, which no probability of 0 can have; give an array of "
+                    f"{name}_init is 0 where its prior is above 1, under which nothing stays 0; give an array of "
                     f"concentrations that is 1 there"
                 )
         return replace(self, startprob_init=startprob, transmat_init=transmat, weights_init=weights)
@@ -470,25 +472,59 @@ class HiddenMarkov(ChainStreams):
             weights = check_rows_of(f"{prefix}weights{suffix}", weights, (n_states, self.n_mix))
         return startprob, transmat, weights
 
-    def _first_moments(self, data: Sequences, rng: np.random.Generator) -> Any:
-        """Moments of the components under the first responsibilities, which are blind to the order of rows."""
-        emissions, rows = self.emissions, self.family.rows_of(data)
-        n_components = self.n_components * self.n_mix
-        feature_map, theta = emissions.first_states(rows.n_features)
-        posterior = GIVEN
-        if n_components == 1 or not isinstance(self.start, str):
-            start = np.zeros(data.n_samples, np.int64) if isinstance(self.start, str) else self.start
-            resp = check_resp(start, data.n_samples, n_components)
-            first = functools.partial(given_blocks, rows, resp, n_components)
-        elif self.start == "random" or not has_distinct(rows, n_components):
-            first = functools.partial(blocks_by_value, rows, n_components, int(rng.integers(2**63)))
-        else:
-            n_threads = use_threads(self.n_threads)
-            points = grouped_centers(self.start, rows, self.bound.rows, (self.n_components, self.n_mix), rng, n_threads)
-            theta[:, 0] = -0.5 * (points**2).sum(axis=1)
-            theta[:, 1 : 1 + rows.n_features] = points
-            posterior, first = HARD, functools.partial(iter, rows)
-        return emissions.moments_under(first, theta, feature_map, posterior)
+    @property
+    def _given(self) -> dict[str, Any]:
+        """Parameters of the components that are given, by their names."""
+        given = self.components_init
+        if given is None:
+            return {}
+        if not isinstance(given, dict):
+            given = {name: part for name, part in given._asdict().items() if part is not None}
+        if unknown := set(given) - set(_kind_of(self.family)._fields):
+            raise ValueError(
+                f"components_init has {sorted(unknown)}; the parameters of the family are {_fields_of(self.family)}"
+            )
+        return given
+
+
+@dataclass(frozen=True, eq=False)
+class Emissions(Mixture):
+    """The components of all states as a mixture, which begins with those of a state together."""
+
+    n_groups: int = 1
+
+    def first_moments(self, data: Data, rng: np.random.Generator) -> Any:
+        """Moments under the first responsibilities; by chance if fewer rows are distinct than there are components."""
+        if isinstance(self.start, str) and not has_distinct(self.family.rows_of(data), self.n_components):
+            return Mixture.first_moments(replace(self, start="random"), data, rng)
+        return super().first_moments(data, rng)
+
+    def scores(self, params: MixtureParams, X: np.ndarray) -> np.ndarray:
+        """Log-density (N, K) of each row in each component, with the logarithm of its weight."""
+        scores = self._score(params, X, SCORE)
+        for k in range(self.n_components):
+            impossible = self.family.impossible(params.components, np.arange(self.n_components) == k, X)
+            if impossible is not None:
+                scores[impossible, k] = -np.inf
+        return scores
+
+    def _centers(self, data: Data, frame: np.ndarray, rng: np.random.Generator, n_threads: int) -> np.ndarray:
+        shape = self.n_groups, self.n_components // self.n_groups
+        return grouped_centers(self.start, data, frame, shape, rng, n_threads)
+
+    def _given_blocks(self, data: Data, seed: int) -> Iterator[Block]:
+        if isinstance(self.start, str) and self.n_components > 1:
+            return blocks_by_value(data, self.n_components, seed)
+        return super()._given_blocks(data, seed)
+
+
+def _kind_of(family: Any) -> Any:
+    return GaussianParams if isinstance(family, Gaussian) else family.Params
+
+
+def _fields_of(family: Any) -> list[str]:
+    """Names of the parameters that are given; the roots of covariances follow from these."""
+    return [name for name in _kind_of(family)._fields if name != "precisions_cholesky"]
 
 
 def check_rows_of(name: str, matrix: Any, shape: tuple[int, int]) -> np.ndarray:
