@@ -185,6 +185,15 @@ class Data:
             first = last
         return Data([Block(np.concatenate(parts), np.empty((0, 1)))])
 
+    def resampled(self, rng: np.random.Generator) -> "Data":
+        """Return the same rows with random weights of the same total, as the weighted bootstrap takes them.
+
+        They are exponential; that of a row that counts w times is the sum of w, a gamma variable.
+        """
+        drawn = Data([Block(block.X, rng.standard_gamma(block.counts[:, None])) for block in self])
+        factor = self.total_weight / drawn.total_weight
+        return Data([Block(block.X, block.weight * factor) for block in drawn])
+
     def whole(self) -> "Data":
         """Return the same rows and weights as one block."""
         blocks = list(self)
@@ -384,26 +393,29 @@ def as_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
     return weight
 
 
-def as_part_of_weight(sample_weight: Any, n_samples: int, first_row: int = 0) -> np.ndarray:
-    """Return weights of some rows as (n_samples, 1) float64; they may all be zero."""
-    weight = as_numbers("sample_weight", sample_weight)
+def as_part_of_weight(
+    sample_weight: Any, n_samples: int, first_row: int = 0, name: str = "sample_weight"
+) -> np.ndarray:
+    """Return weights of some rows, or sequences, as (n_samples, 1) float64; they may all be zero."""
+    weight = as_numbers(name, sample_weight)
     if weight.shape != (n_samples,):
-        raise ValueError(f"sample_weight has shape {weight.shape}; one weight per row is needed: ({n_samples},)")
+        what = "row" if name == "sample_weight" else "sequence"
+        raise ValueError(f"{name} has shape {weight.shape}; one weight per {what} is needed: ({n_samples},)")
     weight = np.ascontiguousarray(weight, dtype=np.float64)
     if not (np.isfinite(weight).all() and (weight >= 0).all()):
         row = int(np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))[0])
-        raise ValueError(f"sample_weight[{first_row + row}] is {weight[row]}; weights must be finite and not negative")
+        raise ValueError(f"{name}[{first_row + row}] is {weight[row]}; weights must be finite and not negative")
     return weight.reshape(-1, 1)
 
 
-def check_total_weight(total: float) -> None:
+def check_total_weight(total: float, name: str = "sample_weight") -> None:
     """Refuse weights that say nothing, or that cannot be divided by."""
     if total == 0:
-        raise ValueError("sample_weight is zero for every row; at least one row must count")
+        raise ValueError(f"{name} is zero for every row; at least one row must count")
     if not np.isfinite(total):
-        raise ValueError("sample_weight sums to infinity; divide the weights by a constant")
+        raise ValueError(f"{name} sums to infinity; divide the weights by a constant")
     if total < 1e-306:
-        raise ValueError(f"sample_weight sums to {total}, too small to divide by; multiply the weights by a constant")
+        raise ValueError(f"{name} sums to {total}, too small to divide by; multiply the weights by a constant")
 
 
 def summarize(block: Block) -> Summary:

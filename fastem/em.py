@@ -221,6 +221,11 @@ def _algorithm(
             f"algorithm={algorithm!r} needs a model with statistics that mix (fastem.protocol.Streamed), which "
             f"{type(model).__name__} is not; use algorithm='batch'"
         )
+    if online is not None and online.starved != "freeze" and not hasattr(model, "births"):
+        raise ValueError(
+            f"online has starved={online.starved!r}, which needs a model with components that die and are born "
+            f"(fastem.protocol.Renewed), which {type(model).__name__} is not; use starved='freeze'"
+        )
     if algorithm == "incremental":
         return functools.partial(incremental, batch_size=batch_size)
     return functools.partial(

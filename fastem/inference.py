@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import expit, logit, ndtri
 
-from fastem.data import SMALLEST, Block, Data
+from fastem.data import SMALLEST, Data
 from fastem.em import fit
 from fastem.protocol import DegenerateError, Params, Status, add_stats
 
@@ -111,17 +111,15 @@ def bootstrap(
 ) -> Uncertainty:
     """Standard errors from fits to reweighted rows, each from the given parameters, so that labels stay.
 
-    Rubin (1981), Ann. Statist. 9, 130-134: weights are exponential, scaled to the same total; those of a row that
-    counts w times are the sum of w, a gamma variable. Fits that collapse are left out.
+    Rubin (1981), Ann. Statist. 9, 130-134: weights are exponential, scaled to the same total. Fits that collapse are
+    left out.
     """
     draws = []
     for _ in range(n_bootstrap):
-        drawn = Data([Block(block.X, rng.standard_gamma(block.counts[:, None])) for block in data])
-        factor = data.total_weight / drawn.total_weight
-        scaled = Data([Block(block.X, block.weight * factor) for block in drawn])
+        drawn = data.resampled(rng)
         try:
             result = fit(
-                model, scaled, start=params, tol=tol, max_iter=max_iter, stopping="aitken", acceleration="anderson"
+                model, drawn, start=params, tol=tol, max_iter=max_iter, stopping="aitken", acceleration="anderson"
             )
         except DegenerateError:
             continue

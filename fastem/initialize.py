@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.cluster.hierarchy import cut_tree, linkage
+from scipy.optimize import linear_sum_assignment
 
-from fastem.data import Block, Data, as_numbers, chunks, draw_by_weight, squares, weighted_sum
+from fastem.data import SMALLEST, Block, Data, as_numbers, chunks, draw_by_weight, squares, weighted_sum
 from fastem.kernels.features import LINEAR
 from fastem.kernels.posteriors import HARD
 from fastem.kernels.sweep import by_features, statistics
@@ -85,6 +86,32 @@ def require_distinct(data: Data, n_components: int) -> np.ndarray:
         f"X has only {len(distinct)} distinct rows of positive weight for n_components={n_components}; "
         "use fewer components"
     )
+
+
+def has_distinct(data: Data, n_components: int) -> bool:
+    """Whether so many rows of positive weight are distinct."""
+    try:
+        require_distinct(data, n_components)
+    except DegenerateError:
+        return False
+    return True
+
+
+def grouped_centers(
+    method: str, data: Data, frame: np.ndarray, shape: tuple[int, int], rng: np.random.Generator, n_threads: int
+) -> np.ndarray:
+    """Centres (n_groups * size, D), those of a group together, by one of CENTERS.
+
+    Groups are those of centres of their own, to which as many are put as each holds, at the least squared distance.
+    """
+    n_groups, size = shape
+    points = centers(method, data, frame, n_groups * size, rng, n_threads)
+    if n_groups == 1 or size == 1:
+        return points
+    middles = centers(method, data, frame, n_groups, rng, n_threads)
+    cost = np.stack([_squares(points, middle) for middle in middles], axis=1)
+    group = linear_sum_assignment(np.repeat(cost, size, axis=1))[1] // size
+    return points[np.argsort(group, kind="stable")]
 
 
 def _distinct_rows(sample: Sample, n_components: int, rng: np.random.Generator) -> np.ndarray:
@@ -206,6 +233,36 @@ def random_blocks(data: Data, n_components: int, seed: int) -> Iterator[Block]:
         return resp / resp.sum(axis=1, keepdims=True)
 
     return _blocks_with(data, n_components, draw)
+
+
+def blocks_by_value(data: Data, n_components: int, seed: int) -> Iterator[Block]:
+    """Blocks whose weights are random responsibilities, the same for equal rows, times the weights of the rows.
+
+    So states differ although few rows do. Each row is hashed to exponential variables, which are shared out.
+    """
+    keys = np.random.default_rng(seed).integers(
+        2**63, size=data.n_features + n_components, dtype=np.uint64
+    ) | np.uint64(1)
+
+    for block in data:
+        for first in range(0, len(block.X), max(1024, _CHUNK // n_components)):
+            rows = block.X[first : first + max(1024, _CHUNK // n_components)]
+            bits = (rows.astype(np.float64) + 0.0).view(np.uint64)
+            hashed = np.zeros(len(rows), np.uint64)
+            for column, key in zip(bits.T, keys, strict=False):
+                hashed = _mixed((hashed ^ column) * key)
+            resp = np.stack([_mixed(hashed + key) for key in keys[data.n_features :]], axis=1)
+            resp = -np.log1p(-(resp >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+            resp /= np.maximum(resp.sum(axis=1, keepdims=True), SMALLEST)
+            counts = block.counts[first : first + len(rows), None]
+            yield Block(rows, np.ascontiguousarray(resp * counts))
+
+
+def _mixed(bits: np.ndarray) -> np.ndarray:
+    """Bits that depend on all bits: the finaliser of SplitMix64 (Steele, Lea & Flood 2014, OOPSLA, figure 16)."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
 
 
 def given_blocks(data: Data, resp: np.ndarray, n_components: int) -> Iterator[Block]:

@@ -14,6 +14,7 @@ import numpy as np
 from fastem.data import Block, Data, Part, check_total_weight, cut, is_real
 from fastem.drift import Drift, Reservoir, empty
 from fastem.protocol import DegenerateError
+from fastem.sequences import Run, Sequences, cut_runs
 
 _SMALL = 256  # rows of a part that is joined to others
 _TRIAL = 10  # steps that a birth is judged by
@@ -117,7 +118,7 @@ class Stream(NamedTuple):
 
     Attributes
     ----------
-    waiting : tuple of (rows (n, D), weights (n,) or None)
+    waiting : tuple of (rows (n, D), weights (n,) or None), or of Run
         Rows that no step has taken yet.
     n_waiting : int
     n_counting : int
@@ -152,7 +153,7 @@ class Stream(NamedTuple):
         Of the first rows, and so of all.
     """
 
-    waiting: tuple[Part, ...] = ()
+    waiting: tuple[Any, ...] = ()
     n_waiting: int = 0
     n_counting: int = 0
     model: Any = None
@@ -175,33 +176,35 @@ class Stream(NamedTuple):
 Start = Callable[[Data], tuple[Any, Any]]
 
 
-def feed(stream: Stream, part: Part, online: Online, batch_size: int | None, start_rows: int, start: Start) -> Stream:
-    """Return the stream after more rows (n, D) and their weights (n,) or None, which are checked.
+def feed(
+    stream: Stream, part: Part | Run, online: Online, batch_size: int | None, start_rows: int, start: Start
+) -> Stream:
+    """Return the stream after more rows (n, D) and their weights (n,) or None, or sequences, which are checked.
 
     The start takes the first `start_rows` that count, then each `batch_size` rows make a step (None: as many as the
-    model says): it makes no difference how rows are split into calls.
+    model says): it makes no difference how rows are split into calls. Of sequences, each step takes whole ones that
+    have as many rows at least.
     """
-    X, weight = part
-    waiting = [*stream.waiting, (X, weight)]
-    if len(waiting) > 1 and len(waiting[-2][0]) <= len(X) < _SMALL:
+    waiting = [*stream.waiting, part]
+    X = _rows(part)
+    if not isinstance(part, Run) and len(waiting) > 1 and len(waiting[-2][0]) <= len(X) < _SMALL:
         waiting = _gathered(waiting)
     n_waiting, n_rows = stream.n_waiting + len(X), stream.n_rows + len(X)
     n_counting = stream.n_counting + _n_counting(part)
     taken = 0
     if stream.model is None and n_counting >= start_rows:
-        taken = _rows_that_count(waiting, start_rows)
-        first, waiting = cut(waiting, taken)
-        stream = begin(_block(first), start)
+        first, waiting = _cut(waiting, _rows_that_count(waiting, start_rows))
+        taken = len(first.X)
+        stream = begin(first, start)
     if stream.model is not None:
         while n_waiting - taken >= (n_batch := _batch_rows(stream.model, online, batch_size, X.shape[1])):
-            batch, waiting = cut(waiting, n_batch)
-            stream = _follow(stream, _block(batch), online, n_batch)
-            taken += n_batch
+            batch, waiting = _cut(waiting, n_batch)
+            stream = _follow(stream, batch, online, n_batch)
+            taken += len(batch.X)
     if taken:
         n_counting = sum(map(_n_counting, waiting))
     if waiting:  # the caller may write over the rows
-        rows, w = waiting[-1]
-        waiting[-1] = rows.copy(), None if w is None else w.copy()
+        waiting[-1] = _copied(waiting[-1])
     return stream._replace(
         waiting=tuple(waiting), n_waiting=n_waiting - taken, n_counting=n_counting, n_rows=n_rows, dtype=X.dtype
     )
@@ -211,7 +214,7 @@ def begin(block: Block, start: Start) -> Stream:
     """Return a stream that has seen the rows of its start."""
     weight = block.total_weight
     check_total_weight(weight)
-    model, params = start(Data([block]))
+    model, params = start(Sequences.of([block]) if isinstance(block, Run) else Data([block]))
     stats = model.e_step(params, block)
     return Stream(
         model=model,
@@ -351,9 +354,24 @@ def _averaged(model: Any, means: tuple[Mean, ...], expected: Any) -> tuple[Mean,
     return (newer,) if n_batches == 2 * means[0].n_batches else (means[0], newer)
 
 
-def _block(part: Part) -> Block:
-    X, weight = part
-    return Block(np.ascontiguousarray(X), np.empty((0, 1)) if weight is None else np.ascontiguousarray(weight)[:, None])
+def _rows(part: Any) -> np.ndarray:
+    return part.X if isinstance(part, Run) else part[0]
+
+
+def _cut(parts: list[Any], n_rows: int) -> tuple[Block, list[Any]]:
+    """The first n_rows of the parts as a block, or whole sequences of as many, and the parts that are left."""
+    if isinstance(parts[0], Run):
+        return cut_runs(parts, n_rows)
+    (X, weight), rest = cut(parts, n_rows)
+    weight = np.empty((0, 1)) if weight is None else np.ascontiguousarray(weight)[:, None]
+    return Block(np.ascontiguousarray(X), weight), rest
+
+
+def _copied(part: Any) -> Any:
+    if isinstance(part, Run):
+        return part.copied()
+    rows, weight = part
+    return rows.copy(), None if weight is None else weight.copy()
 
 
 def _batch_rows(model: Any, online: Online, batch_size: int | None, n_features: int) -> int:
@@ -369,12 +387,18 @@ def _gathered(parts: list[Part]) -> list[Part]:
     return parts
 
 
-def _n_counting(part: Part) -> int:
+def _n_counting(part: Any) -> int:
+    if isinstance(part, Run):
+        return part.n_counting
     X, weight = part
     return len(X) if weight is None else int(np.count_nonzero(weight))
 
 
-def _rows_that_count(parts: list[Part], n_counting: int) -> int:
+def _rows_that_count(parts: list[Any], n_counting: int) -> int:
     """Number of the first rows of which so many have a weight."""
-    counts = np.concatenate([np.ones(len(X), bool) if w is None else w > 0 for X, w in parts])
-    return int(np.searchsorted(np.cumsum(counts), n_counting)) + 1
+    counts = [part.counts > 0 if isinstance(part, Run) else _has_weight(*part) for part in parts]
+    return int(np.searchsorted(np.cumsum(np.concatenate(counts)), n_counting)) + 1
+
+
+def _has_weight(X: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    return np.ones(len(X), bool) if weight is None else weight > 0

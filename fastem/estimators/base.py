@@ -1,4 +1,4 @@
-"""What estimators of mixtures share: validation in, attributes out, no algorithm."""
+"""What estimators share: validation in, attributes out, no algorithm."""
 
 import math
 import time
@@ -32,12 +32,12 @@ _STRICTER = 1000  # what is left to gain is often so many times what a step gain
 _BOOTSTRAP_TOL, _MANY = 1e-6, 10_000  # nats per row and iterations of the fits of a bootstrap
 
 
-class MixtureEstimator(Streaming, DensityMixin, BaseEstimator):
-    """Fitting a mixture and using it, whatever the family.
+class EMEstimator(Streaming, BaseEstimator):
+    """Fitting a model by EM, whatever the model.
 
     A class of it says how its constructor parameters make a model (`_model`), which of them give the whole start
-    (`_start_parts`), and how parameters become attributes (`_LEARNED`, `_attributes`) and are made of these again
-    (`_params`).
+    (`_start_parts`), what must stay as it is in a stream (`_settings`), and how parameters become attributes
+    (`_LEARNED`, `_attributes`) and are made of these again (`_params`).
     """
 
     _start_parts: ClassVar[tuple[str, ...]]
@@ -47,20 +47,17 @@ class MixtureEstimator(Streaming, DensityMixin, BaseEstimator):
         "max_iter": [Interval(Integral, 0, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "init_params": [StrOptions(set(STARTS))],
-        "weights_init": ["array-like", None],
         "random_state": ["random_state"],
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "stopping": [None, StrOptions(set(STOPPING))],
         "n_race": [None, Interval(Integral, 0, None, closed="left")],
-        "split_merge": ["boolean"],
         "acceleration": [None, StrOptions({"auto"} | {name for name in ACCELERATIONS if name is not None})],
         "algorithm": [StrOptions({"batch", "minibatch", "incremental"})],
         "n_epochs": [Interval(Integral, 1, None, closed="left")],
         "max_time": [None, Interval(Real, 0.0, None, closed="left")],
         "resp_init": ["array-like", None],
-        "weight_concentration_prior": [None, Interval(Real, 1.0, None, closed="left")],
         "n_threads": [None, Interval(Integral, 1, None, closed="left"), Options(Integral, {-1})],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
         "online": [None, Online],
@@ -69,19 +66,168 @@ class MixtureEstimator(Streaming, DensityMixin, BaseEstimator):
     tol: Any
     max_iter: Any
     init_params: Any
-    weights_init: Any
     warm_start: Any
     verbose: Any
     verbose_interval: Any
     stopping: Any
     n_race: Any
-    split_merge: Any
     acceleration: Any
     algorithm: Any
     n_epochs: Any
     max_time: Any
-    weight_concentration_prior: Any
     status_: Status
+    _settings: Callable[[Any], dict[str, Any]]
+
+    def _warn_of_the_end(self) -> None:
+        """Warn of a fit that ended before its time."""
+        cure = {
+            Status.MAX_ITER: f"did not converge in max_iter={self.max_iter} iterations: raise max_iter or tol",
+            Status.MAX_TIME: f"did not converge in max_time={self.max_time} seconds: raise max_time or tol",
+            Status.INTERRUPTED: "was interrupted and kept the best parameters so far: fit again, with warm_start=True",
+        }.get(self.status_)
+        if cure is not None and self.max_iter > 0:
+            warnings.warn(
+                f"EM {cure}, or look at lower_bounds_ for what is still gained.",
+                ConvergenceWarning,
+                stacklevel=4,  # the caller of fit, beyond scikit-learn's wrapper
+            )
+
+    def _fit_options(self) -> dict[str, Any]:
+        """Options of `fastem.fit` that some models have."""
+        return {}
+
+    def _fit_data(self, data: Data, start=None, callbacks=(), entrants=()):
+        """Fit to rows that are checked; without any warning."""
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        result = fit(
+            self._model(),
+            data,
+            start=start,
+            entrants=entrants,
+            max_iter=self.max_iter,
+            algorithm=self.algorithm,
+            batch_size=self.batch_size,
+            n_epochs=self.n_epochs,
+            online=self.online,
+            max_time=self.max_time,
+            n_init=self.n_init,
+            **self._fit_options(),
+            **self._resolved(warm=start is not None),
+            random_state=seed,
+            callbacks=[*callbacks, *self._reporters()],
+        )
+        bounds = (result.history / data.total_weight).tolist()
+        learned = {
+            **self.__dict__,
+            **self._attributes(result.params),
+            **self._seen(result.model),
+            "n_features_in_": data.n_features,
+            "n_samples_seen_": data.total_weight,
+            "converged_": result.status is Status.CONVERGED,
+            "status_": result.status,
+            "n_iter_": result.n_iter,
+            "lower_bounds_": bounds,
+            "lower_bound_": bounds[-1] if bounds else -math.inf,
+            "log_likelihood_": float(result.log_likelihood),
+        }
+        for name in ("stream_", "drift_score_", "_estimate", "_checked"):
+            learned.pop(name, None)
+        self.__dict__ = learned  # at once, for those who predict meanwhile
+
+    def _uncertainty(
+        self, model: Any, params: Any, data: Data, method: str, n_bootstrap: int, random_state: Any
+    ) -> Uncertainty:
+        """Standard errors of parameters of a model that is not prepared yet."""
+        if method == "information":
+            return information(model.prepare(data).in_double(), params, data)
+        seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
+        tol = min(self._resolved(warm=True)["tol"], _BOOTSTRAP_TOL)
+        return bootstrap(model, params, data, int(n_bootstrap), np.random.default_rng(seed), tol, _MANY)
+
+    def _resolved(self, *, warm: bool) -> dict[str, Any]:
+        """The options that by default follow from others; warm is whether a fit starts from the last one."""
+        parts = [getattr(self, name) for name in self._start_parts]
+        is_given = not warm and (self.resp_init is not None or all(part is not None for part in parts))
+        stopping, tol = self.stopping, self.tol
+        if stopping is None:
+            stopping, tol = ("change", tol) if is_given else ("aitken", tol / _STRICTER)
+        if self.n_race and is_given:
+            *first, last = self._start_parts
+            name = "resp_init" if self.resp_init is not None else f"{', '.join(first)} and {last}"
+            raise ValueError(f"{name} gives one start for all rows, so that none can race; use n_race=0")
+        n_race = 0 if warm else self.n_race
+        if n_race is None:
+            n_race = 0 if is_given or warm or self.max_iter == 0 or self.n_components == 1 else _RACE
+        acceleration = self.acceleration
+        if acceleration == "auto":
+            acceleration = None if is_given else "anderson"
+        return {"stopping": stopping, "tol": tol, "n_race": n_race, "acceleration": acceleration}
+
+    def _known(self) -> dict[str, Any] | Any:
+        """Attributes by name, those of a stream in the place of those that are not there; or its parameters alone."""
+        known = self.__dict__  # another one after each `partial_fit`, which may go on in another thread
+        given = [name for name in self._LEARNED if name in known]
+        if len(given) == len(self._LEARNED) or (found := self._estimated(known)) is None:
+            return known
+        return {**found.attributes(self._attributes), **known} if given else found.params
+
+    def _set_known(self, params: Any, n_features: int) -> None:
+        """Take parameters that were given, not fitted."""
+        self.__dict__.update(self._attributes(params))
+        self.n_features_in_ = n_features
+        self.converged_ = False
+        self.n_iter_ = 0
+        self.lower_bound_ = -math.inf
+        self.lower_bounds_: list[float] = []
+        self.log_likelihood_ = -math.inf
+        self.status_ = Status.NOT_ITERATED
+
+    def _model_of_now(self, model: Any) -> Any:
+        """The model of now, to be compared with that of a stream."""
+        return self._model()
+
+    def _check_model(self, model: Any) -> None:
+        """Refuse parameters that are not those that a stream began with."""
+        settings = self._settings(model)
+        for name, now in self._settings(self._model_of_now(model)).items():
+            if not is_same(now, settings[name]):
+                raise ValueError(
+                    f"{name} was {settings[name]!r} when the stream began and is {now!r} now; set it back, or begin "
+                    "anew with sklearn.base.clone or fit"
+                )
+
+    def _reporters(self) -> list[Callable[[Iteration], None]]:
+        if not self.verbose:
+            return []
+        began = time.perf_counter()
+
+        def report(step: Iteration) -> None:
+            if step.n_iter == 1:
+                print(f"Initialization {step.start}")
+            if step.n_iter % self.verbose_interval == 0:
+                detail = f"\t change {step.change:.5g}\t time {time.perf_counter() - began:.3f} s"
+                print(f"  Iteration {step.n_iter}\t objective {step.objective:.8g}{detail if self.verbose > 1 else ''}")
+
+        return [report]
+
+
+class MixtureEstimator(DensityMixin, EMEstimator):
+    """Fitting a mixture and using it, whatever the family.
+
+    A class of it says how its constructor parameters make a model (`_model`), which of them give the whole start
+    (`_start_parts`), and how parameters become attributes (`_LEARNED`, `_attributes`) and are made of these again
+    (`_params`).
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        **EMEstimator._parameter_constraints,
+        "weights_init": ["array-like", None],
+        "split_merge": ["boolean"],
+        "weight_concentration_prior": [None, Interval(Real, 1.0, None, closed="left")],
+    }
+    weights_init: Any
+    split_merge: Any
+    weight_concentration_prior: Any
     weights_: np.ndarray
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -107,17 +253,7 @@ class MixtureEstimator(Streaming, DensityMixin, BaseEstimator):
         """
         with unchanged_on_error(self):
             self._fit(X, sample_weight, callbacks)
-        cure = {
-            Status.MAX_ITER: f"did not converge in max_iter={self.max_iter} iterations: raise max_iter or tol",
-            Status.MAX_TIME: f"did not converge in max_time={self.max_time} seconds: raise max_time or tol",
-            Status.INTERRUPTED: "was interrupted and kept the best parameters so far: fit again, with warm_start=True",
-        }.get(self.status_)
-        if cure is not None and self.max_iter > 0:
-            warnings.warn(
-                f"EM {cure}, or look at lower_bounds_ for what is still gained.",
-                ConvergenceWarning,
-                stacklevel=3,  # the caller of fit, beyond scikit-learn's wrapper
-            )
+        self._warn_of_the_end()
         return self
 
     def _fit(self, X, sample_weight, callbacks):
@@ -127,43 +263,6 @@ class MixtureEstimator(Streaming, DensityMixin, BaseEstimator):
             self._check_start(data.n_features)
             start = self._params()
         self._fit_data(data, start, callbacks)
-
-    def _fit_data(self, data: Data, start=None, callbacks=(), entrants=()):
-        """Fit to rows that are checked; without any warning."""
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        result = fit(
-            self._model(),
-            data,
-            start=start,
-            entrants=entrants,
-            max_iter=self.max_iter,
-            algorithm=self.algorithm,
-            batch_size=self.batch_size,
-            n_epochs=self.n_epochs,
-            online=self.online,
-            max_time=self.max_time,
-            n_init=self.n_init,
-            split_merge=self.split_merge,
-            **self._resolved(warm=start is not None),
-            random_state=seed,
-            callbacks=[*callbacks, *self._reporters()],
-        )
-        bounds = (result.history / data.total_weight).tolist()
-        learned = {
-            **self.__dict__,
-            **self._attributes(result.params),
-            "n_features_in_": data.n_features,
-            "n_samples_seen_": data.total_weight,
-            "converged_": result.status is Status.CONVERGED,
-            "status_": result.status,
-            "n_iter_": result.n_iter,
-            "lower_bounds_": bounds,
-            "lower_bound_": bounds[-1] if bounds else -math.inf,
-            "log_likelihood_": float(result.log_likelihood),
-        }
-        for name in ("stream_", "drift_score_", "_estimate", "_checked"):
-            learned.pop(name, None)
-        self.__dict__ = learned  # at once, for those who predict meanwhile
 
     def fit_predict(self, X, y=None, sample_weight=None):
         """Fit, then return the most probable component (n_samples,) of each row: `fit(X).predict(X)`."""
@@ -247,39 +346,15 @@ class MixtureEstimator(Streaming, DensityMixin, BaseEstimator):
         3.0
         """
         self._check_fitted()
-        if method not in ("information", "bootstrap"):
-            raise ValueError(f"method must be 'information' or 'bootstrap'; got {method!r}")
-        if not is_integer(n_bootstrap, 2):
-            raise ValueError(f"n_bootstrap must be an integer of at least 2; got {n_bootstrap!r}")
+        check_uncertainty(method, n_bootstrap)
         rows = self._check_rows(X, reset=False)
         data, params = as_data(rows, sample_weight, allow_nan=self._takes_missing), self._params()
-        model = self._fitted_model().prepare(data)
-        if method == "information":
-            return information(model.in_double(), params, data)
-        seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
-        tol = min(self._resolved(warm=True)["tol"], _BOOTSTRAP_TOL)
-        return bootstrap(self._fitted_model(), params, data, int(n_bootstrap), np.random.default_rng(seed), tol, _MANY)
+        return self._uncertainty(self._fitted_model(), params, data, method, n_bootstrap, random_state)
 
     # between estimator and model
 
-    def _resolved(self, *, warm: bool) -> dict[str, Any]:
-        """The options that by default follow from others; warm is whether a fit starts from the last one."""
-        parts = [getattr(self, name) for name in self._start_parts]
-        is_given = not warm and (self.resp_init is not None or all(part is not None for part in parts))
-        stopping, tol = self.stopping, self.tol
-        if stopping is None:
-            stopping, tol = ("change", tol) if is_given else ("aitken", tol / _STRICTER)
-        if self.n_race and is_given:
-            *first, last = self._start_parts
-            name = "resp_init" if self.resp_init is not None else f"{', '.join(first)} and {last}"
-            raise ValueError(f"{name} gives one start for all rows, so that none can race; use n_race=0")
-        n_race = 0 if warm else self.n_race
-        if n_race is None:
-            n_race = 0 if is_given or warm or self.max_iter == 0 or self.n_components == 1 else _RACE
-        acceleration = self.acceleration
-        if acceleration == "auto":
-            acceleration = None if is_given else "anderson"
-        return {"stopping": stopping, "tol": tol, "n_race": n_race, "acceleration": acceleration}
+    def _fit_options(self) -> dict[str, Any]:
+        return {"split_merge": self.split_merge}
 
     def _check_rows(self, X, *, reset: bool) -> np.ndarray:
         rows = as_rows(X, allow_nan=self._takes_missing)
@@ -307,25 +382,6 @@ class MixtureEstimator(Streaming, DensityMixin, BaseEstimator):
             raise ValueError(f"X has {X.shape[1]} features, but {self._LEARNED[1]} is for {n_features}")
         return method(model, params, X)
 
-    def _known(self) -> dict[str, Any] | Any:
-        """Attributes by name, those of a stream in the place of those that are not there; or its parameters alone."""
-        known = self.__dict__  # another one after each `partial_fit`, which may go on in another thread
-        given = [name for name in self._LEARNED if name in known]
-        if len(given) == len(self._LEARNED) or (found := self._estimated(known)) is None:
-            return known
-        return {**found.attributes(self._attributes), **known} if given else found.params
-
-    def _set_known(self, params: Any, n_features: int) -> None:
-        """Take parameters that were given, not fitted."""
-        self.__dict__.update(self._attributes(params))
-        self.n_features_in_ = n_features
-        self.converged_ = False
-        self.n_iter_ = 0
-        self.lower_bound_ = -math.inf
-        self.lower_bounds_: list[float] = []
-        self.log_likelihood_ = -math.inf
-        self.status_ = Status.NOT_ITERATED
-
     def _settings(self, model: Mixture) -> dict[str, Any]:
         """What must stay as it is while a stream goes on."""
         return {
@@ -334,18 +390,12 @@ class MixtureEstimator(Streaming, DensityMixin, BaseEstimator):
             "the prior of the components": model.family.prior,
         }
 
-    def _check_model(self, model: Mixture) -> None:
-        """Refuse parameters that are not those that a stream began with."""
+    def _model_of_now(self, model: Mixture) -> Mixture:
+        """The model of now, with as many components as a stream has left."""
         mine = self._model()
         if self.online is not None and self.online.starved == "remove" and model.n_components < mine.n_components:
             mine = replace(mine, n_components=model.n_components, start="kmeans", weights_init=None)
-        settings = self._settings(model)
-        for name, now in self._settings(mine).items():
-            if not is_same(now, settings[name]):
-                raise ValueError(
-                    f"{name} was {settings[name]!r} when the stream began and is {now!r} now; set it back, or begin "
-                    "anew with sklearn.base.clone or fit"
-                )
+        return mine
 
     def _fitted_model(self) -> Mixture:
         """The model with as many components as were kept."""
@@ -360,19 +410,13 @@ class MixtureEstimator(Streaming, DensityMixin, BaseEstimator):
         tags.input_tags.allow_nan = self._takes_missing
         return tags
 
-    def _reporters(self) -> list[Callable[[Iteration], None]]:
-        if not self.verbose:
-            return []
-        began = time.perf_counter()
 
-        def report(step: Iteration) -> None:
-            if step.n_iter == 1:
-                print(f"Initialization {step.start}")
-            if step.n_iter % self.verbose_interval == 0:
-                detail = f"\t change {step.change:.5g}\t time {time.perf_counter() - began:.3f} s"
-                print(f"  Iteration {step.n_iter}\t objective {step.objective:.8g}{detail if self.verbose > 1 else ''}")
-
-        return [report]
+def check_uncertainty(method: Any, n_bootstrap: Any) -> None:
+    """Refuse what `standard_errors` cannot take."""
+    if method not in ("information", "bootstrap"):
+        raise ValueError(f"method must be 'information' or 'bootstrap'; got {method!r}")
+    if not is_integer(n_bootstrap, 2):
+        raise ValueError(f"n_bootstrap must be an integer of at least 2; got {n_bootstrap!r}")
 
 
 def is_same(one: Any, two: Any) -> bool:

@@ -15,6 +15,13 @@ from fastem.families.normal_inverse_wishart import NormalInverseWishart
 from fastem.models.mixture import Mixture, check_weights
 from fastem.models.mixture_records import MixtureParams
 
+NORMAL_PRIOR: dict[str, list[Any]] = {
+    "mean_prior": ["array-like", None],
+    "mean_precision_prior": [None, Interval(Real, 0.0, None, closed="left")],
+    "degrees_of_freedom_prior": [None, Interval(Real, 0.0, None, closed="neither")],
+    "covariance_prior": [None, StrOptions({"auto"}), "array-like", Interval(Real, 0.0, None, closed="neither")],
+}
+
 
 class GaussianMixture(Conditionals, MixtureEstimator):
     """Gaussian mixture, a drop-in for `sklearn.mixture.GaussianMixture` with weights, priors and threads.
@@ -164,10 +171,7 @@ class GaussianMixture(Conditionals, MixtureEstimator):
         "reg_covar": [Interval(Real, 0.0, None, closed="left")],
         "means_init": ["array-like", None],
         "precisions_init": ["array-like", None],
-        "mean_prior": ["array-like", None],
-        "mean_precision_prior": [None, Interval(Real, 0.0, None, closed="left")],
-        "degrees_of_freedom_prior": [None, Interval(Real, 0.0, None, closed="neither")],
-        "covariance_prior": [None, StrOptions({"auto"}), "array-like", Interval(Real, 0.0, None, closed="neither")],
+        **NORMAL_PRIOR,
     }
 
     def __init__(
@@ -284,21 +288,8 @@ class GaussianMixture(Conditionals, MixtureEstimator):
 
     def _model(self) -> Mixture:
         """The model that the constructor parameters describe."""
-        prior = None
-        if self.degrees_of_freedom_prior is not None and self.covariance_prior is None:
-            raise ValueError("degrees_of_freedom_prior needs covariance_prior; without one it has no effect")
-        if self.mean_prior is not None and self.covariance_prior is None and self.mean_precision_prior is None:
-            raise ValueError("mean_prior needs mean_precision_prior; without one it has no effect")
-        if self.covariance_prior is not None or self.mean_precision_prior is not None:
-            scale: Any = 0.0 if self.covariance_prior is None else self.covariance_prior
-            prior = NormalInverseWishart(
-                self.mean_prior,
-                0.01 if self.mean_precision_prior is None else self.mean_precision_prior,
-                self.degrees_of_freedom_prior,
-                None if isinstance(scale, str) else scale,
-            )
         return Mixture(
-            self._family(prior),
+            self._family(),
             self.n_components,
             start=self.init_params if self.resp_init is None else self.resp_init,
             weights_init=self.weights_init,
@@ -308,8 +299,8 @@ class GaussianMixture(Conditionals, MixtureEstimator):
             n_threads=self.n_threads,
         )
 
-    def _family(self, prior: NormalInverseWishart | None) -> Gaussian:
-        return Gaussian(self.covariance_type, self.reg_covar, prior)
+    def _family(self) -> Gaussian:
+        return Gaussian(self.covariance_type, self.reg_covar, normal_prior(self))
 
     def _params(self) -> MixtureParams:
         """Attributes as parameters, checked: users set them by hand, and the kernels index by their shapes."""
@@ -363,3 +354,19 @@ class GaussianMixture(Conditionals, MixtureEstimator):
             "reg_covar": model.family.reg_covar,
             **super()._settings(model),
         }
+
+
+def normal_prior(estimator: Any) -> NormalInverseWishart | None:
+    """The prior of normal components that the parameters of an estimator describe."""
+    freedom, scale = estimator.degrees_of_freedom_prior, estimator.covariance_prior
+    mean, precision = estimator.mean_prior, estimator.mean_precision_prior
+    if freedom is not None and scale is None:
+        raise ValueError("degrees_of_freedom_prior needs covariance_prior; without one it has no effect")
+    if mean is not None and scale is None and precision is None:
+        raise ValueError("mean_prior needs mean_precision_prior; without one it has no effect")
+    if scale is None and precision is None:
+        return None
+    if scale is None:
+        scale = 0.0
+    precision = 0.01 if precision is None else precision
+    return NormalInverseWishart(mean, precision, freedom, None if isinstance(scale, str) else scale)

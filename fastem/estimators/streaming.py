@@ -19,6 +19,7 @@ from fastem.drift import DriftWarning
 from fastem.em import fit
 from fastem.online import Online, Stream, estimate, feed, resume
 from fastem.protocol import Status
+from fastem.sequences import Run
 
 _ONLINE = Online()
 _START_STEPS = 20  # of EM on the rows of the start
@@ -57,6 +58,8 @@ class Streaming:
 
     _LEARNED: ClassVar[tuple[str, ...]]  # attributes that are parameters
     _takes_missing: ClassVar[bool] = False  # whether NaN is a value that is missing
+    # A race among so few rows ends in a poor optimum every other time, which a stream cannot leave.
+    _start_options: ClassVar[dict[str, Any]] = {"split_merge": True}
     _parameter_constraints: ClassVar[dict]
     online: Online | None
     batch_size: int | None
@@ -75,7 +78,7 @@ class Streaming:
 
     def __getattr__(self, name: str) -> Any:
         known = self.__dict__
-        if name in type(self)._LEARNED and (found := self._estimated(known)) is not None:
+        if name in self._LEARNED and (found := self._estimated(known)) is not None:
             return found.attributes(self._attributes)[name]
         if name in known:  # by now: another thread has fitted
             return known[name]
@@ -145,6 +148,10 @@ class Streaming:
                 self._learn(X, sample_weight)
         return self
 
+    def _seen(self, model: Any) -> dict[str, Any]:
+        """Attributes for what a model took from its data beside the parameters."""
+        return {}
+
     def discard_waiting(self):
         """Drop the rows of `partial_fit` that no step has taken yet.
 
@@ -187,19 +194,22 @@ class Streaming:
             )
         check_is_fitted(self)
 
-    def _learn(self, X, sample_weight) -> None:
+    def _learn(self, X, *weights: Any) -> None:
         known = self.__dict__
         stream = known.get("stream_") or Stream()
         arguments = self._checked_arguments(stream)
-        rows, weight = self._checked_rows(X, sample_weight, stream.dtype)
-        if len(rows) == 0:
+        part = self._checked_part(X, *weights, stream.dtype)
+        if part is None:
             return
-        seen = known.get("n_samples_seen_", 0.0) + (len(rows) if weight is None else _sum(weight))
+        rows, weight = (part.X, part.total_weight) if isinstance(part, Run) else (part[0], _sum(*part))
+        seen = known.get("n_samples_seen_", 0.0) + weight
         if seen == math.inf:
-            raise ValueError("sample_weight sums to infinity with those of earlier calls; divide all by a constant")
+            raise ValueError("the weights sum to infinity with those of earlier calls; divide all by a constant")
         stream, start_rows = self._begun(stream, rows)
-        after = self._fed(stream, (rows, weight), start_rows)
+        after = self._fed(stream, part, start_rows)
         learned = {**known, "stream_": after, "n_samples_seen_": seen, "_checked": arguments}
+        if after.model is not None:
+            learned |= self._seen(after.model)
         if after.seen != stream.seen or (after.model is not None and stream.model is None):
             for name in self._LEARNED:
                 learned.pop(name, None)
@@ -224,6 +234,11 @@ class Streaming:
             if stream.model is not None:
                 self._check_model(stream.model)
         return arguments
+
+    def _checked_part(self, X, *given: Any) -> Any:
+        """Rows and weights as `feed` takes them, or None if there are no rows."""
+        part = self._checked_rows(X, *given)
+        return part if len(part[0]) else None
 
     def _checked_rows(self, X, sample_weight, dtype: np.dtype | None) -> tuple[np.ndarray, np.ndarray | None]:
         """Rows (n, D), of the dtype of the stream if it has one, and weights (n,) or None."""
@@ -252,7 +267,7 @@ class Streaming:
             raise ValueError("resp_init is for fit: it cannot belong to the first rows of a stream; use None")
         return stream, self._model().start_rows(rows.shape[1])
 
-    def _fed(self, stream: Stream, part: Part, start_rows: int) -> Stream:
+    def _fed(self, stream: Stream, part: Part | Run, start_rows: int) -> Stream:
         """The stream after more rows; a generator is where it was if they are refused."""
         online = self.online or _ONLINE
         begins = stream.model is None and isinstance(self.random_state, np.random.RandomState)
@@ -281,15 +296,16 @@ class Streaming:
     def _start(self, data: Data) -> tuple[Any, Any]:
         """Model and parameters from the first rows."""
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        options = {"n_init": self.n_init, **self._resolved(warm=False)}
-        # A race among so few rows ends in a poor optimum every other time, which a stream cannot leave.
-        result = fit(self._model(), data, random_state=seed, max_iter=_START_STEPS, split_merge=True, **options)
+        options = {"n_init": self.n_init, **self._resolved(warm=False), **self._start_options}
+        result = fit(self._model(), data, random_state=seed, max_iter=_START_STEPS, **options)
         if result.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
         return result.model, result.params
 
 
-def _sum(weight: np.ndarray) -> float:
+def _sum(rows: np.ndarray, weight: np.ndarray | None) -> float:
+    if weight is None:
+        return len(rows)
     with np.errstate(over="ignore"):
         return float(weight.sum())
 

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from fastem.data import finite_array
-from fastem.estimators.gaussian_mixture import GaussianMixture
+from fastem.estimators.gaussian_mixture import GaussianMixture, normal_prior
 from fastem.families.student_t import StudentT
 from fastem.families.student_t_records import StudentTParams
 from fastem.models.mixture import Mixture
@@ -197,11 +197,11 @@ class StudentTMixture(GaussianMixture):
 
     # between estimator and model
 
-    def _family(self, prior) -> StudentT:
+    def _family(self) -> StudentT:
         return StudentT(
             self.covariance_type,
             self.reg_covar,
-            prior,
+            normal_prior(self),
             degrees_of_freedom=self.degrees_of_freedom,
             first=self.degrees_of_freedom_init,
             bounds=tuple(self.degrees_of_freedom_bounds),
@@ -237,7 +237,7 @@ class StudentTMixture(GaussianMixture):
     def _check_start(self, n_features: int | None = None) -> None:
         super()._check_start(n_features)
         name = "degrees_of_freedom_ of the last fit"
-        self._family(None).check_degrees(name, self.degrees_of_freedom_, self.n_components)
+        self._family().check_degrees(name, self.degrees_of_freedom_, self.n_components)
 
     def _settings(self, model: Mixture) -> dict[str, Any]:
         family = model.family

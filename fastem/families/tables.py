@@ -112,19 +112,23 @@ class Tabled(Exponential):
     def _grouping(self, gaps: np.ndarray) -> Grouping:
         return group(self.n_values, tuple(gaps.tolist()))
 
-    def codes(self, block: Block) -> Block:
-        """Return rows (n, G) uint32 of codes from 1, kept as long as the rows themselves."""
-        key = "codes", type(self), self._coding(), self.missing.tobytes()
-        return block.derived(key, self._codes)
+    def codes(self, block: Block, in_order: bool = False) -> Block:
+        """Return rows (n, G) uint32 of codes from 1, kept as long as the rows themselves.
 
-    def _codes(self, block: Block) -> Block:
+        Rows that repeat may be put together, unless their order matters.
+        """
+        key = "codes", type(self), self._coding(), self.missing.tobytes(), in_order
+        return block.derived(key, functools.partial(self._codes, in_order=in_order))
+
+    def _codes(self, block: Block, in_order: bool) -> Block:
         grouping = self._grouping(self.missing)
         parts = []
         for first in range(0, len(block.X), _CHUNK):
             X = block.X[first : first + _CHUNK].astype(np.float64, copy=False)
             self._checked(X, first)
             parts.append(self._coded(X, grouping))
-        return _without_repetition(np.concatenate(parts), block.weight, grouping)
+        codes = np.concatenate(parts)
+        return Block(codes, block.weight) if in_order else _without_repetition(codes, block.weight, grouping)
 
     def _coded(self, X: np.ndarray, grouping: Grouping) -> np.ndarray:
         numbers = self.numbers(X)

@@ -38,7 +38,7 @@ _LANE_BLOCKS = 32  # blocks of a lane, if that leaves as many: clearing and addi
 _BLOCK_BYTES = 2**18  # a block's features, scores and responsibilities: well inside L2
 _FEATURE_BYTES = 2**19  # features held at once; more are built in chunks, twice
 # What `score` is to return.
-LOG_DENSITY, LABEL, POSTERIOR = range(3)
+LOG_DENSITY, LABEL, POSTERIOR, SCORE = range(4)
 _SERIAL_WORK = 2_000_000  # multiply-adds below which waking the threads costs more than they give (~100 us)
 
 
@@ -101,7 +101,7 @@ def _goes_direct(n_listed, n_features, feature_map, whitener, n_thin):
 
 
 @piece
-def _score_states(states, listed, start, stop, built, work, scores):
+def score_states(states, listed, start, stop, built, work, scores):
     """scores[start:stop] of the states listed there; returns whether phi holds the features of the block.
 
     First come the fast states, by theta phi or whitened if they are few; then the thin ones, whitened.
@@ -204,7 +204,7 @@ def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums
 
 
 @piece
-def _accumulate_block(states, listed, n_listed, scores, factor, built, work, sums):
+def accumulate_block(states, listed, n_listed, scores, factor, built, work, sums):
     """Add a block's statistics to sums (P, columns), with responsibilities scores * factor; overwrites scores.
 
     Thin states have the last columns, and the statistics of their own whitened rows.
@@ -242,7 +242,7 @@ def _accumulate_block(states, listed, n_listed, scores, factor, built, work, sum
 
 
 @piece
-def _take_weights(posterior, weight, rows, n_rows, mass, columns):
+def take_weights(posterior, weight, rows, n_rows, mass, columns):
     """mass (B,) = weights of the rows, 0 beyond n_rows.
 
     Rows of weight 0 are moved to the centre: they may lie so far out that 0 times their square is NaN.
@@ -289,13 +289,12 @@ def _hard_block(scores, n_states, mass, best, label, totals):
             scores[k, b] = 1.0 if label[b] == k else 0.0
 
 
-@kernel
-def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, last_row, sums, totals):
-    theta, tails = states[1], states[5]
-    order, gaps, bounds, component, near, labels = skip
+@piece
+def workspace(products, X, states, width, sums):
+    """Where a lane keeps a block: its tiles, of which the first are its columns (D, width), and all it works with."""
+    theta = states[1]
     n_features = X.shape[1]
     n_states, n_stats = theta.shape
-    width = block_rows(X.shape[0], n_features, n_states, n_stats, theta.itemsize)
     chunk = min(n_stats, max(1, _FEATURE_BYTES // (width * theta.itemsize)))
     n_tiles = tile_columns(n_features, X.itemsize)
     in_place = chunk == n_stats  # the columns are loaded where the features want them
@@ -311,10 +310,19 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
     part = aligned_empty(max(chunk, ROWS), max(sums.shape[1], turned.shape[1]), sums)
     resp = aligned_empty(width, padded(n_states, theta.itemsize), theta)
     weighted = aligned_empty(n_features, width, theta)
-    work = (products, columns, turned, centred, y, phi, packed, part, resp, weighted, turned_y, spare)
     clear(turned)
     clear(turned_y)
     clear(resp)
+    return tiles, columns, (products, columns, turned, centred, y, phi, packed, part, resp, weighted, turned_y, spare)
+
+
+@kernel
+def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, last_row, sums, totals):
+    theta, tails = states[1], states[5]
+    order, gaps, bounds, component, near, labels = skip
+    n_states, n_stats = theta.shape
+    width = block_rows(X.shape[0], X.shape[1], n_states, n_stats, theta.itemsize)
+    tiles, columns, work = workspace(products, X, states, width, sums)
     scores = aligned_empty(n_states, width, theta)
     best = np.empty(width, theta.dtype)
     total = np.empty(width, theta.dtype)
@@ -334,7 +342,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
         rows, following = following, rows
         place_rows(order, min(first + width, last_row - 1), last_row, following)
         load_columns(X, frame, rows, n_rows, tiles)
-        _take_weights(posterior, weight, rows, n_rows, mass, columns)
+        take_weights(posterior, weight, rows, n_rows, mass, columns)
         built = False
         n_listed = 0
         for k in range(n_states):
@@ -351,7 +359,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
                 if pruned:
                     n_listed = pick(gap, bounds, component, fall, worst, chosen, listed, n_listed)
                 if n_listed > n_scored:
-                    built = _score_states(states, listed, n_scored, n_listed, built, work, scores)
+                    built = score_states(states, listed, n_scored, n_listed, built, work, scores)
                     if tails.shape[0] > 0:
                         call_at(products[2], (scores, tails, precisions))
                     row_maximum(scores, n_listed, best)
@@ -381,7 +389,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
                 best[b] = 1.0
                 for k in range(n_states):
                     scores[k, b] = weight[rows[b], k] if b < n_rows else 0.0
-        _accumulate_block(states, listed, n_listed, scores, best, built, work, expected)
+        accumulate_block(states, listed, n_listed, scores, best, built, work, expected)
 
 
 @kernel
@@ -392,7 +400,7 @@ def _first_row(lane, n_lanes, n_rows, width):
 
 
 @kernel
-def _add_lanes(lanes):
+def add_lanes(lanes):
     """lanes[0] = sum over axis 0, pairwise in a fixed order; overwrites the others."""
     n_lanes, n_rows, n_columns = lanes.shape
     while n_lanes > 1:
@@ -419,8 +427,8 @@ def _sweep_serial(lane_kernel, products, X, weight, frame, states, posterior, sk
             lane_kernel,
             (products, X, weight, frame, states, posterior, skip, first, last, sums[lane], totals[lane, 0]),
         )
-    _add_lanes(sums)
-    _add_lanes(totals)
+    add_lanes(sums)
+    add_lanes(totals)
 
 
 @parallel
@@ -437,8 +445,8 @@ def _sweep_parallel(turns, lane_kernel, products, X, weight, frame, states, post
                 (products, X, weight, frame, states, posterior, skip, first, last, sums[lane], totals[lane, 0]),
             )
             lane = take_number(turns)
-    _add_lanes(sums)
-    _add_lanes(totals)
+    add_lanes(sums)
+    add_lanes(totals)
 
 
 def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
@@ -462,7 +470,7 @@ def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
     n_pairs : float, mean number of pairs of a block and a state that were scored, and added up, if pairs are skipped
     """
     theta, n_thin, tails = states.theta, states.n_thin, states.tails
-    unit = _weight_unit(weight, theta)
+    unit = weight_unit(weight, theta)
     if unit != 1.0:
         weight = weight / unit
     n_fast, n_stats = len(theta) - n_thin, theta.shape[1]
@@ -476,7 +484,7 @@ def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
         a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, tails, *skip)
     )  # the lane sees no types
     lane = address(_sweep_lane, (*arguments, 0, 0, sums[0], totals[0, 0]), (X.dtype, theta.dtype))
-    _run(_sweep_serial, _sweep_parallel, (lane, *arguments, sums, totals), len(X) * theta.size, n_lanes, n_threads)
+    run_lanes(_sweep_serial, _sweep_parallel, (lane, *arguments, sums, totals), len(X) * theta.size, n_lanes, n_threads)
     sums, totals = sums[0], totals[0, 0]
     if n_thin and n_columns > len(theta):  # columns of padding lie before those of the thin states
         sums = np.delete(sums, np.s_[n_fast : n_columns - n_thin], axis=1)
@@ -484,7 +492,7 @@ def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
     return np.ascontiguousarray(sums.T) * unit, float(totals[0]) * unit, int(totals[1]), float(totals[2])
 
 
-def _weight_unit(weight, theta):
+def weight_unit(weight, theta):
     """Power of two to divide weights by: responsibilities times weights must lie inside the range of float32."""
     if theta.dtype != np.float32 or len(weight) == 0:
         return 1.0
@@ -501,7 +509,7 @@ def _n_lanes(n_rows, n_columns, n_stats, n_features, theta):
     return min(n_blocks, max(_MIN_LANES, wanted))
 
 
-def _run(serial, in_parallel, arguments, work, n_lanes, n_threads):
+def run_lanes(serial, in_parallel, arguments, work, n_lanes, n_threads):
     """Choose between the two entries of a kernel; both give the same bits."""
     if n_threads == 1 or n_lanes == 1 or work < _SERIAL_WORK:
         serial(*arguments)
@@ -511,7 +519,7 @@ def _run(serial, in_parallel, arguments, work, n_lanes, n_threads):
 
 
 @kernel
-def _score_lane(products, X, frame, states, first_row, last_row, log_prob, labels, resp):
+def _score_lane(products, X, frame, states, wanted, first_row, last_row, log_prob, labels, resp):
     feature_map, theta, _, whitener, peak, tails = states
     n_features = X.shape[1]
     n_fast, n_stats = theta.shape
@@ -550,14 +558,17 @@ def _score_lane(products, X, frame, states, first_row, last_row, log_prob, label
                 row[b] = peak[k - n_fast] - 0.5 * row[b]
         if tails.shape[0] > 0:
             call_at(products[1], (scores, tails, precisions))
+        if wanted == SCORE:
+            turn(scores, n_states, n_rows, resp[first : first + n_rows])
+            continue
         row_maximum(scores, n_states, best)
-        if labels.shape[0] > 0:
+        if wanted == LABEL:
             first_maximum(scores, n_states, best, total)
             for b in range(n_rows):
                 labels[first + b] = np.int64(total[b])
             continue
         softmax(scores, n_states, best, total)
-        if log_prob.shape[0] > 0:
+        if wanted == LOG_DENSITY:
             log_normalizer(best, total, best)
             for b in range(n_rows):
                 log_prob[first + b] = best[b]
@@ -571,12 +582,12 @@ def _score_lane(products, X, frame, states, first_row, last_row, log_prob, label
 
 
 @kernel
-def _score_serial(lane_kernel, products, X, frame, states, log_prob, labels, resp):
-    call_at(lane_kernel, (products, X, frame, states, 0, X.shape[0], log_prob, labels, resp))
+def _score_serial(lane_kernel, products, X, frame, states, wanted, log_prob, labels, resp):
+    call_at(lane_kernel, (products, X, frame, states, wanted, 0, X.shape[0], log_prob, labels, resp))
 
 
 @parallel
-def _score_parallel(turns, lane_kernel, products, X, frame, states, log_prob, labels, resp):
+def _score_parallel(turns, lane_kernel, products, X, frame, states, wanted, log_prob, labels, resp):
     n_rows, theta = X.shape[0], states[1]
     width = block_rows(X.shape[0], X.shape[1], theta.shape[0] + states[4].shape[0], theta.shape[1], theta.itemsize)
     n_lanes = min(_MAX_LANES, -(-n_rows // width))
@@ -584,25 +595,25 @@ def _score_parallel(turns, lane_kernel, products, X, frame, states, log_prob, la
         lane = take_number(turns)
         while lane < n_lanes:
             first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
-            call_at(lane_kernel, (products, X, frame, states, first, last, log_prob, labels, resp))
+            call_at(lane_kernel, (products, X, frame, states, wanted, first, last, log_prob, labels, resp))
             lane = take_number(turns)
 
 
 def score(X, frame, states, n_threads, wanted=LOG_DENSITY):
-    """Log-normaliser (N,), best state (N,) int64 or responsibilities (N, K) of each row.
+    """Log-normaliser (N,), best state (N,) int64, responsibilities (N, K) or scores (N, K) of each row.
 
     States are taken by features if they have a theta, and whitened if not; the arguments are those of `statistics`.
     """
     n_rows, n_states = len(X), len(states.theta) + len(states.peak)
     log_prob = np.empty(n_rows if wanted == LOG_DENSITY else 0)
     labels = np.empty(n_rows if wanted == LABEL else 0, np.int64)
-    resp = np.empty((n_rows if wanted == POSTERIOR else 0, n_states))
+    resp = np.empty((n_rows if wanted in (POSTERIOR, SCORE) else 0, n_states))
     theta, tails = states.theta, states.tails
     products = product_addresses(theta, theta)[0], tail_addresses(tails, theta, theta)[0]
-    arguments = (products, X, frame, tuple(states))
+    arguments = (products, X, frame, tuple(states), wanted)
     assert all(a.flags.c_contiguous for a in (X, frame, theta, states.whitener, tails))
     lane_kernel = address(_score_lane, (*arguments, 0, 0, log_prob, labels, resp), X.dtype)
     arguments = (lane_kernel, *arguments, log_prob, labels, resp)
     work = n_rows * (theta.size + states.whitener.size)
-    _run(_score_serial, _score_parallel, arguments, work, n_rows, n_threads)
-    return {LOG_DENSITY: log_prob, LABEL: labels, POSTERIOR: resp}[wanted]
+    run_lanes(_score_serial, _score_parallel, arguments, work, n_rows, n_threads)
+    return {LOG_DENSITY: log_prob, LABEL: labels}.get(wanted, resp)

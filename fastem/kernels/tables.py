@@ -21,17 +21,18 @@ from fastem.kernels.sweep import (
     LABEL,
     LOG_DENSITY,
     POSTERIOR,
+    SCORE,
     States,
     _n_lanes,
-    _run,
     _score_parallel,
     _score_serial,
     _soft_factor,
     _sweep_parallel,
     _sweep_serial,
-    _take_weights,
     block_rows,
     padded,
+    run_lanes,
+    take_weights,
 )
 
 _TABLE = -1  # in the place of a feature map
@@ -183,7 +184,7 @@ _scatter = helper(_scatter_plain) if PLAIN else _on_rows("scatter")
 
 
 @piece
-def _table_of(theta, n_padded):
+def table_of(theta, n_padded):
     """theta (K, M) as a table (M, n_padded), 0 beyond the states."""
     table = aligned_empty(theta.shape[1], n_padded, theta)
     clear(table)
@@ -192,7 +193,7 @@ def _table_of(theta, n_padded):
 
 
 @piece
-def _look_up_all(codes, first, n_rows, table, by_row):
+def look_up_all(codes, first, n_rows, table, by_row):
     """by_row[:n_rows] (B, padded K) = scores of the rows of a block."""
     column = 0
     while table.shape[1] - column >= _LANES:
@@ -202,13 +203,24 @@ def _look_up_all(codes, first, n_rows, table, by_row):
         _look_up(codes, first, n_rows, table, by_row, column, 2)
 
 
+@piece
+def scatter_all(codes, first, n_rows, by_row, sums):
+    """sums[code] += by_row[:n_rows] (B, padded K) for each code of each row."""
+    column = 0
+    while sums.shape[1] - column >= _LANES:
+        _scatter(codes, first, n_rows, sums, by_row, column, 1)
+        column += _LANES
+    if column < sums.shape[1]:
+        _scatter(codes, first, n_rows, sums, by_row, column, 2)
+
+
 @kernel
 def _table_lane(products, codes, weight, frame, states, posterior, skip, first_row, last_row, sums, totals):
     theta = states[1]
     n_states, n_stats = theta.shape
     width = block_rows(codes.shape[0], codes.shape[1], n_states, n_stats, theta.itemsize)
     n_padded = sums.shape[1]
-    table = _table_of(theta, n_padded)
+    table = table_of(theta, n_padded)
     by_row = aligned_empty(width, n_padded, theta)
     clear(by_row)
     scores = aligned_empty(n_states, width, theta)
@@ -222,8 +234,8 @@ def _table_lane(products, codes, weight, frame, states, posterior, skip, first_r
         n_rows = min(width, last_row - first)
         for b in range(width):
             rows[b] = first + b
-        _take_weights(posterior, weight, rows, n_rows, mass, no_columns)
-        _look_up_all(codes, first, n_rows, table, by_row)
+        take_weights(posterior, weight, rows, n_rows, mass, no_columns)
+        look_up_all(codes, first, n_rows, table, by_row)
         turn(by_row, width, n_states, scores)
         row_maximum(scores, n_states, best)
         softmax(scores, n_states, best, total)
@@ -235,12 +247,7 @@ def _table_lane(products, codes, weight, frame, states, posterior, skip, first_r
                 count += scores[k, b]
             sums[0, k] += count
         turn(scores, n_states, width, by_row)
-        column = 0
-        while n_padded - column >= _LANES:
-            _scatter(codes, first, n_rows, sums, by_row, column, 1)
-            column += _LANES
-        if column < n_padded:
-            _scatter(codes, first, n_rows, sums, by_row, column, 2)
+        scatter_all(codes, first, n_rows, by_row, sums)
 
 
 def table_statistics(codes, weight, theta, n_threads):
@@ -263,20 +270,20 @@ def table_statistics(codes, weight, theta, n_threads):
     n_lanes = _n_lanes(len(codes), n_columns, n_stats, codes.shape[1], theta)
     sums = np.zeros((n_lanes, n_stats, n_columns))
     totals = np.zeros((n_lanes, 1, 3))
-    arguments = ((0, 0), codes, weight, _NO_FRAME, _states(theta), SOFTMAX, tuple(NOTHING))
+    arguments = ((0, 0), codes, weight, _NO_FRAME, tuple(by_table(theta)), SOFTMAX, tuple(NOTHING))
     assert all(a.flags.c_contiguous for a in (codes, weight, theta))
     lane = address(_table_lane, (*arguments, 0, 0, sums[0], totals[0, 0]), (codes.dtype, theta.dtype))
     work = len(codes) * n_columns * (2 * codes.shape[1] + 8)
-    _run(_sweep_serial, _sweep_parallel, (lane, *arguments, sums, totals), work, n_lanes, n_threads)
+    run_lanes(_sweep_serial, _sweep_parallel, (lane, *arguments, sums, totals), work, n_lanes, n_threads)
     return np.ascontiguousarray(sums[0][:, :n_states].T), float(totals[0, 0, 0])
 
 
 @kernel
-def _table_score_lane(products, codes, frame, states, first_row, last_row, log_prob, labels, resp):
+def _table_score_lane(products, codes, frame, states, wanted, first_row, last_row, log_prob, labels, resp):
     theta = states[1]
     n_states, n_stats = theta.shape
     width = block_rows(codes.shape[0], codes.shape[1], n_states, n_stats, theta.itemsize)
-    table = _table_of(theta, padded(n_states, theta.itemsize))
+    table = table_of(theta, padded(n_states, theta.itemsize))
     by_row = aligned_empty(width, table.shape[1], theta)
     clear(by_row)
     scores = aligned_empty(n_states, width, theta)
@@ -284,16 +291,21 @@ def _table_score_lane(products, codes, frame, states, first_row, last_row, log_p
     total = np.empty(width)
     for first in range(first_row, last_row, width):
         n_rows = min(width, last_row - first)
-        _look_up_all(codes, first, n_rows, table, by_row)
+        look_up_all(codes, first, n_rows, table, by_row)
+        if wanted == SCORE:
+            for b in range(n_rows):
+                for k in range(n_states):
+                    resp[first + b, k] = by_row[b, k]
+            continue
         turn(by_row, width, n_states, scores)
         row_maximum(scores, n_states, best)
-        if labels.shape[0] > 0:
+        if wanted == LABEL:
             first_maximum(scores, n_states, best, total)
             for b in range(n_rows):
                 labels[first + b] = np.int64(total[b])
             continue
         softmax(scores, n_states, best, total)
-        if log_prob.shape[0] > 0:
+        if wanted == LOG_DENSITY:
             log_normalizer(best, total, best)
             for b in range(n_rows):
                 log_prob[first + b] = best[b]
@@ -305,22 +317,23 @@ def _table_score_lane(products, codes, frame, states, first_row, last_row, log_p
 
 
 def table_score(codes, theta, n_threads, wanted=LOG_DENSITY):
-    """Log-normaliser (N,), best state (N,) int64 or responsibilities (N, K) of rows of codes; see `sweep.score`."""
+    """Log-normaliser (N,), best state (N,) int64, responsibilities or scores (N, K) of rows of codes; see `score`."""
     n_rows, n_states = len(codes), len(theta)
     log_prob = np.empty(n_rows if wanted == LOG_DENSITY else 0)
     labels = np.empty(n_rows if wanted == LABEL else 0, np.int64)
-    resp = np.empty((n_rows if wanted == POSTERIOR else 0, n_states))
-    arguments = (0, codes, _NO_FRAME, _states(theta))
+    resp = np.empty((n_rows if wanted in (POSTERIOR, SCORE) else 0, n_states))
+    arguments = (0, codes, _NO_FRAME, tuple(by_table(theta)), wanted)
     assert all(a.flags.c_contiguous for a in (codes, theta))
     lane = address(_table_score_lane, (*arguments, 0, 0, log_prob, labels, resp), codes.dtype)
     arguments = (lane, *arguments, log_prob, labels, resp)
     work = n_rows * n_states * (codes.shape[1] + 8)
-    _run(_score_serial, _score_parallel, arguments, work, n_rows, n_threads)
-    return {LOG_DENSITY: log_prob, LABEL: labels, POSTERIOR: resp}[wanted]
+    run_lanes(_score_serial, _score_parallel, arguments, work, n_rows, n_threads)
+    return {LOG_DENSITY: log_prob, LABEL: labels}.get(wanted, resp)
 
 
 _NO_FRAME = np.zeros((2, 0))
 
 
-def _states(theta):
-    return tuple(States(_TABLE, theta, 0, np.empty((0, 2, 0)), np.empty(0)))
+def by_table(theta):
+    """States whose scores are looked up in theta (K, 1 + M)."""
+    return States(_TABLE, theta, 0, np.empty((0, 2, 0)), np.empty(0))

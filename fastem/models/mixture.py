@@ -130,12 +130,18 @@ class Mixture(Streams, Moves):
             raise ValueError(f"start must be one of {list(STARTS)}, labels or responsibilities; got {self.start!r}")
         model = self._with_checked_start(data.n_features)
         model = replace(model, family=self.family.seeing(data))
-        rows = model.family.rows_of(data)
-        require_distinct(rows, self.n_components)
-        model = replace(model, frame=model.family.frame_of(rows))
+        require_distinct(model.family.rows_of(data), self.n_components)
+        model = model.framed_by(data)
         if self.components_init is not None:
             components = model.family.check_params(self.components_init, self.n_components, model.bound)
             model = replace(model, components_init=components)
+        return model
+
+    @same_bits
+    def framed_by(self, data: Data) -> "Mixture":
+        """Take the frame, and what the prior leaves open, from data that the family has seen."""
+        rows = self.family.rows_of(data)
+        model = replace(self, frame=self.family.frame_of(rows))
         return replace(model, family=model._resolved_prior(rows))
 
     def check_params(self, params: MixtureParams) -> MixtureParams:
@@ -154,7 +160,7 @@ class Mixture(Streams, Moves):
             return MixtureParams(equal if weights is None else weights, self.components_init)
         if weights is not None and means is not None and precisions is not None:
             return MixtureParams(weights, self.family.from_precisions(means, precisions))
-        moments = self._first_moments(data, rng)
+        moments = self.first_moments(data, rng)
         if weights is None:
             weights = self._weights(moments.counts, data.total_weight)
         if precisions is not None:
@@ -176,9 +182,8 @@ class Mixture(Streams, Moves):
         sums, log_likelihood = self._soft_sweep(rows, params, log_weights, states, layout)
         scatter = np.empty((0, 0))
         if self.family.needs_scatter(layout):
-            scatter = self._scatter_of(rows)
-            root = params.components.precisions_cholesky / self.bound.scale[:, None]
-            log_likelihood -= 0.5 * float((root * (scatter @ root)).sum())
+            scatter, half_trace = self.common_term(params.components, rows)
+            log_likelihood -= half_trace
         return MixtureStats(block.total_weight, log_likelihood, sums, scatter)
 
     @same_bits
@@ -450,6 +455,12 @@ class Mixture(Streams, Moves):
         unit = 1.0 / self.bound.scale
         return sum(self._scatter_of(block) for block in data) / data.total_weight * (unit[:, None] * unit)
 
+    def common_term(self, components: Any, rows: Block) -> tuple[np.ndarray, float]:
+        """Second moment (D, D) of the rows in the frame, and the quadratic term that all tied components share."""
+        scatter = self._scatter_of(rows)
+        root = components.precisions_cholesky / self.bound.scale[:, None]
+        return scatter, 0.5 * float((root * (scatter @ root)).sum())
+
     def _scatter_of(self, block: Block) -> np.ndarray:
         """Second moment (D, D) of a block in the frame, computed once a block and frame."""
         return block.constant(("scatter", self.bound.rows.tobytes()), self._scatter)
@@ -461,7 +472,7 @@ class Mixture(Streams, Moves):
         sums = self._sweep(block, by_features(FULL, theta, n_features), SOFTMAX)[0]
         return unpack_second(sums[:, 1 + n_features :], n_features)[0]
 
-    def _first_moments(self, data: Data, rng: np.random.Generator) -> Any:
+    def first_moments(self, data: Data, rng: np.random.Generator) -> Any:
         """Moments under the first responsibilities."""
         rows = self.family.rows_of(data)
         n_features = rows.n_features
@@ -473,7 +484,7 @@ class Mixture(Streams, Moves):
                 points = self._points(data, rng, n_threads)
                 posterior, blocks = GIVEN, lambda: self._nearest_blocks(data, points)
             else:
-                points = centers(self.start, rows, self.bound.rows, self.n_components, rng, n_threads)
+                points = self._centers(rows, self.bound.rows, rng, n_threads)
                 theta[:, 0] = -0.5 * (points**2).sum(axis=1)
                 theta[:, 1 : 1 + n_features] = points
                 posterior, blocks = HARD, lambda: iter(rows)
@@ -489,7 +500,11 @@ class Mixture(Streams, Moves):
         block = sample.blocks[0]
         places = Data([Block(np.ascontiguousarray(self.family.positions(block.X, self.bound)), block.weight)])
         frame = np.stack([np.zeros(places.n_features), np.ones(places.n_features)])
-        return centers(self.start, places, frame, self.n_components, rng, n_threads)
+        return self._centers(places, frame, rng, n_threads)
+
+    def _centers(self, data: Data, frame: np.ndarray, rng: np.random.Generator, n_threads: int) -> np.ndarray:
+        """Centres (K, S) in a frame."""
+        return centers(self.start, data, frame, self.n_components, rng, n_threads)
 
     def _nearest_blocks(self, data: Data, points: np.ndarray) -> Iterator[Block]:
         """Blocks of coded rows whose weights are those of the rows, in the column of the nearest centre (K, S)."""

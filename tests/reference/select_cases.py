@@ -16,7 +16,14 @@ FAMILIES = {
 }  # fmt: skip
 KERNELS = {"multivariate_normal_logpdf", "gaussian_mixture_1d_posterior", "weighted_mean_covariance"}
 # Further files: the families whose cases they hold, all of them, and types of kernel cases.
-MORE = {"student_t.json": {"tmix", "multivariate_t_logpdf"}, "regressions.json": {"regression-mixture"}}
+MORE = {
+    "student_t.json": {"tmix", "multivariate_t_logpdf"},
+    "regressions.json": {"regression-mixture"},
+    "cases_hmm.json": {
+        "hmm-poisson", "hmm-gaussian-diag", "hmm-gaussian-full", "hmm-gaussian-spherical", "hmm-gaussian-tied",
+        "hmm-categorical", "hmm-score", "hmm_forward",
+    },
+}  # fmt: skip
 STRUCTURES = {"VVV", "EEE", "VVI", "VII", "V", "E", "full", "tied", "diag", "spherical"}
 TABLES = ("bic_table_columns", "bic_table", "bic_table_converged", "icl_table")
 

@@ -1,0 +1,576 @@
+"""The fused pass over sequences: features -> scores -> forward-backward -> statistics, in lanes of whole sequences.
+
+A lane takes its sequences in stretches: as many short ones as a block holds, or one long one. It goes up a stretch
+block by block, scoring rows and following the chain, and down again with the backward recursion, adding statistics as
+it goes; only the likelihoods of the states, and what is known of these from the rows before, are kept meanwhile. Of a
+sequence too long even for that, pieces are kept one at a time: the first way up leaves what is known at the end of
+each, the way down computes each again. A stretch in which underflow may matter is done again in logarithms.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numba.core import types
+from numba.extending import overload
+
+from fastem.kernels._jit import address, aligned_empty, call_at, kernel, parallel, take_number
+from fastem.kernels.exp_log import exp, log
+from fastem.kernels.forward_backward import (
+    backward,
+    backward_log,
+    forward,
+    forward_log,
+    is_safe,
+    padded_states,
+    traced,
+)
+from fastem.kernels.layout import clear, load_columns, turn
+from fastem.kernels.posteriors import SOFTMAX, row_maximum
+from fastem.kernels.products import product_addresses
+from fastem.kernels.pruning import NO_ORDER, place_rows
+from fastem.kernels.sweep import (
+    accumulate_block,
+    add_lanes,
+    block_rows,
+    padded,
+    run_lanes,
+    score_states,
+    take_weights,
+    weight_unit,
+    workspace,
+)
+from fastem.kernels.tables import look_up_all, scatter_all, table_of
+
+_MAX_LANES, _MIN_LANES = 64, 8
+_LANE_BYTES = 2**24  # of all lanes' sums together, if that leaves _MIN_LANES
+_PIECE_BYTES = 2**25  # of a lane's likelihoods and forward probabilities
+FLOOR = 1e-300  # of a likelihood that is not 0, so that it is not taken for impossible
+
+
+class Chain(NamedTuple):
+    """A Markov chain as a sweep takes it, padded to `padded_states` columns with zeros.
+
+    Attributes
+    ----------
+    start : ndarray of shape (Kp,)
+        Probabilities of the first state.
+    matrix, turned : ndarray of shape (Kp, Kp)
+        Transition probabilities, from rows to columns, and transposed.
+    log_start, log_matrix : ndarray of shape (K,), (K, K)
+    owner : ndarray of shape (n_components,), int64
+        State that each row of theta emits from.
+    """
+
+    start: np.ndarray
+    matrix: np.ndarray
+    turned: np.ndarray
+    log_start: np.ndarray
+    log_matrix: np.ndarray
+    owner: np.ndarray
+
+
+def new_chain(start, matrix, owner):
+    """The chain of probabilities start (K,) and matrix (K, K)."""
+    n_states = len(start)
+    width = int(padded_states(n_states))
+    wide_start, wide = np.zeros(width), np.zeros((width, width))
+    wide_start[:n_states], wide[:n_states, :n_states] = start, matrix
+    with np.errstate(divide="ignore"):
+        logs = np.log(start), np.log(matrix)
+    return Chain(wide_start, wide, np.ascontiguousarray(wide.T), *logs, np.ascontiguousarray(owner, dtype=np.int64))
+
+
+class Plan(NamedTuple):
+    """How sequences are dealt out, a function of their lengths and the shape of the model alone.
+
+    Attributes
+    ----------
+    offsets : ndarray of shape (S + 1,), int64
+        First row of each sequence, and the number of rows.
+    weight : ndarray of shape (S,)
+        Of each sequence.
+    stretches : ndarray of shape (n, 2), int64
+        First and last sequence of each, the last not included; those of weight 0 are in none.
+    lanes : ndarray of shape (n_lanes + 1,), int64
+        First stretch of each lane, and their number.
+    capacity : int
+        Rows that a lane keeps at once: a multiple of the block.
+    """
+
+    offsets: np.ndarray
+    weight: np.ndarray
+    stretches: np.ndarray
+    lanes: np.ndarray
+    capacity: int
+
+
+@kernel
+def _cut(offsets, weight, most, out):
+    """Write stretches of at most so many rows, or of one sequence; return how many."""
+    n, s = 0, 0
+    n_sequences = weight.shape[0]
+    while s < n_sequences:
+        first = s
+        while s < n_sequences and weight[s] > 0.0 and (s == first or offsets[s + 1] - offsets[first] <= most):
+            s += 1
+        if s == first:
+            s += 1
+            continue
+        out[n, 0], out[n, 1] = first, s
+        n += 1
+    return n
+
+
+def new_plan(offsets, weight, width, n_columns, lane_bytes, piece_rows=None):
+    """Plan for sequences of these weights (S,), with so many bytes of sums in a lane.
+
+    width is the number of rows of a block, n_columns that of padded states.
+    """
+    stretches = np.empty((len(weight), 2), np.int64)
+    n = _cut(offsets, weight, width, stretches)
+    stretches = stretches[:n].copy()
+    sizes = offsets[stretches[:, 1]] - offsets[stretches[:, 0]]
+    n_rows = np.cumsum(sizes)
+    n_lanes = min(n, max(_MIN_LANES, min(_MAX_LANES, _LANE_BYTES // lane_bytes)))
+    shares = np.arange(1, n_lanes) * (n_rows[-1] / n_lanes)  # lanes of about as many rows
+    lanes = np.concatenate([[0], np.searchsorted(n_rows, shares), [n]]).astype(np.int64)
+    most = piece_rows or max(width, _PIECE_BYTES // (16 * n_columns) // width * width)
+    return Plan(offsets, weight, stretches, lanes, int(min(most, -(-sizes.max() // width) * width)))
+
+
+@kernel
+def _mark(plan, first_sequence, last_sequence, first, last, begins, weight):
+    """begins (n + 1,) uint8 and the sequence's weight (n,) for rows first..last-1."""
+    offsets, sequence_weight = plan[0], plan[1]
+    for t in range(last - first + 1):
+        begins[t] = 0
+    for s in range(first_sequence, last_sequence):
+        if first <= offsets[s] <= last:
+            begins[offsets[s] - first] = 1
+        for t in range(max(offsets[s], first), min(offsets[s + 1], last)):
+            weight[t - first] = sequence_weight[s]
+    if offsets[last_sequence] <= last:
+        begins[offsets[last_sequence] - first] = 1
+
+
+@kernel
+def _merge(scores, owner, top, total):
+    """scores -> exp(scores - top), where top (K, B) is the largest of the state that owns them, total their sum."""
+    n_states, width = top.shape
+    for k in range(n_states):
+        for b in range(width):
+            top[k, b] = -np.inf
+            total[k, b] = 0.0
+    for j in range(scores.shape[0]):
+        k = owner[j]
+        for b in range(width):
+            top[k, b] = max(top[k, b], np.float64(scores[j, b]))
+    for j in range(scores.shape[0]):
+        k = owner[j]
+        for b in range(width):
+            value = exp(np.float64(scores[j, b]) - top[k, b]) if top[k, b] > -np.inf else 0.0
+            scores[j, b] = value
+            total[k, b] += value
+
+
+@kernel
+def _emissions(scores, owner, mass, logs, top, total, fresh, best):
+    """fresh (Kp, B) = likelihoods of the states in units of the largest, exp(best), or their logarithms.
+
+    Rows without mass are missing: any state is as likely. scores (n_components, B) are overwritten where states own
+    several.
+    """
+    n_states, width = top.shape
+    if scores.shape[0] == n_states:
+        for j in range(n_states):
+            for b in range(width):
+                fresh[owner[j], b] = scores[j, b]
+    else:
+        _merge(scores, owner, top, total)
+        for k in range(n_states):
+            for b in range(width):
+                fresh[k, b] = top[k, b] + log(total[k, b]) if total[k, b] > 0.0 else -np.inf
+    row_maximum(fresh, n_states, best)
+    for k in range(n_states):
+        for b in range(width):
+            value = fresh[k, b] - best[b]
+            if not logs:
+                value = max(exp(value), FLOOR) if value > -np.inf else 0.0
+            fresh[k, b] = value
+    for b in range(width):
+        if mass[b] == 0.0:
+            best[b] = 0.0
+            for k in range(n_states):
+                fresh[k, b] = 0.0 if logs else 1.0
+
+
+@kernel
+def _weighted_log(norm, best, weight, logs):
+    """Sum of weight * (log norm + best), for logs of norm or norms themselves; rows of weight 0 have no part in it."""
+    total = 0.0
+    for b in range(norm.shape[0]):
+        value = norm[b] if logs else log(norm[b])
+        total += weight[b] * (value + best[b])
+    return total
+
+
+@kernel
+def _responsibilities(gamma, n_rows, mass, owner, turned_gamma, total, scores):
+    """scores (n_components, B) -> responsibilities: gamma (n, Kp) of the state, shared as in scores / total."""
+    width = scores.shape[1]
+    n_states = total.shape[0]
+    turn(gamma, n_rows, gamma.shape[1], turned_gamma)
+    if scores.shape[0] == n_states:
+        for j in range(n_states):
+            for b in range(width):
+                scores[j, b] = turned_gamma[owner[j], b]
+        return
+    for j in range(scores.shape[0]):
+        k = owner[j]
+        for b in range(width):
+            scores[j, b] *= turned_gamma[k, b] / total[k, b] if total[k, b] > 0.0 else 0.0
+
+
+@kernel
+def _add_pairs(product, alpha, y, begins, weight, turned_alpha, pairs):
+    """pairs (K, Kp) += sum over the rows of weight * alpha of the row before times y, where no sequence begins."""
+    n_rows = y.shape[0]
+    turn(alpha, n_rows, alpha.shape[1], turned_alpha)
+    for k in range(pairs.shape[0]):
+        for b in range(n_rows):
+            turned_alpha[k, b] *= 0.0 if begins[b] else weight[b]
+    call_at(product, (turned_alpha, 0, y, pairs.shape[0], y.shape[1], n_rows, pairs, False))
+
+
+@kernel
+def _add_starts(gamma, begins, weight, starts):
+    """starts (K,) += weight * gamma of the rows that begin a sequence."""
+    for b in range(weight.shape[0]):
+        if begins[b]:
+            for k in range(starts.shape[0]):
+                starts[k] += weight[b] * gamma[b, k]
+
+
+@kernel
+def _bring_rows(rows_of, desk, first, last, is_scored):
+    """Bring the rows first..last-1 to the desk, with their scores if wanted; returns whether features are there."""
+    _, X, weight, frame, states = rows_of
+    tiles, columns, work, scores, _, _, _, _, _, mass, _, rows, listed = desk
+    place_rows(NO_ORDER, first, last, rows)
+    load_columns(X, frame, rows, last - first, tiles)
+    take_weights(SOFTMAX, weight, rows, last - first, mass, columns)
+    return score_states(states, listed, 0, listed.shape[0], False, work, scores) if is_scored else False
+
+
+@kernel
+def _bring_codes(rows_of, desk, first, last, is_scored):
+    """The same for rows of codes, which have no features."""
+    _, codes, weight, _, _ = rows_of
+    _, columns, work, scores, _, _, _, _, _, mass, _, rows, _ = desk
+    table, by_row = work
+    place_rows(NO_ORDER, first, last, rows)
+    take_weights(SOFTMAX, weight, rows, last - first, mass, columns)
+    if is_scored:
+        look_up_all(codes, first, last - first, table, by_row)
+        turn(by_row, scores.shape[1], scores.shape[0], scores)
+    return False
+
+
+@kernel
+def _add_rows(rows_of, desk, first, last, built, sums):
+    """Add the statistics of the rows on the desk, whose responsibilities are its scores."""
+    _, _, work, scores, _, _, _, _, _, mass, _, _, listed = desk
+    accumulate_block(rows_of[4], listed, scores.shape[0], scores, mass, built, work, sums)
+
+
+@kernel
+def _add_codes(rows_of, desk, first, last, built, sums):
+    """The same for rows of codes."""
+    _, _, work, scores, _, _, _, _, _, mass, _, _, _ = desk
+    _, by_row = work
+    for k in range(scores.shape[0]):
+        count = 0.0
+        for b in range(scores.shape[1]):
+            scores[k, b] *= mass[b]
+            count += scores[k, b]
+        sums[0, k] += count
+    turn(scores, scores.shape[0], scores.shape[1], by_row)
+    scatter_all(rows_of[1], first, last - first, by_row, sums)
+
+
+@kernel
+def _rows_desk(products, X, states, width, sums):
+    """What the desk has for rows: tiles, columns, and what `score_states` and `accumulate_block` work with."""
+    return workspace(products, X, states, width, sums)
+
+
+@kernel
+def _codes_desk(products, X, states, width, sums):
+    """What the desk has for codes: no columns, and the table with room for the scores of each row."""
+    none = np.empty((0, width))
+    by_row = aligned_empty(width, sums.shape[1], sums)
+    clear(by_row)
+    return none, none, (table_of(states[1], sums.shape[1]), by_row)
+
+
+def _are_codes(X):
+    return X.dtype in (np.uint32, types.uint32)
+
+
+def _bring(rows_of, *others):
+    return (_bring_codes if _are_codes(rows_of[1]) else _bring_rows)(rows_of, *others)
+
+
+def _add(rows_of, *others):
+    return (_add_codes if _are_codes(rows_of[1]) else _add_rows)(rows_of, *others)
+
+
+def _desk_of(products, X, *others):
+    return (_codes_desk if _are_codes(X) else _rows_desk)(products, X, *others)
+
+
+@overload(_bring)
+def _bring_overload(rows_of, desk, first, last, is_scored):
+    function = _bring_codes if _are_codes(rows_of[1]) else _bring_rows
+    return lambda rows_of, desk, first, last, is_scored: function(rows_of, desk, first, last, is_scored)
+
+
+@overload(_add)
+def _add_overload(rows_of, desk, first, last, built, sums):
+    function = _add_codes if _are_codes(rows_of[1]) else _add_rows
+    return lambda rows_of, desk, first, last, built, sums: function(rows_of, desk, first, last, built, sums)
+
+
+@overload(_desk_of)
+def _desk_overload(products, X, states, width, sums):
+    function = _codes_desk if _are_codes(X) else _rows_desk
+    return lambda products, X, states, width, sums: function(products, X, states, width, sums)
+
+
+@kernel
+def _ascend(rows_of, desk, trail, chain, logs, low, n_rows, lost):
+    """Follow the chain through the rows from `low` on, of which alpha[0] tells what was known before.
+
+    Returns their weighted log-likelihood; what may be lost, see `traced`, or inf where the logarithms are needed, or
+    where no state can have produced a row; and whether the features of the last block, on the desk, are there.
+    """
+    start, matrix, _, log_start, log_matrix, owner = chain
+    _, _, _, scores, fresh, _, top, total, _, mass, best, _, _ = desk
+    likely, alpha, norm, begins, row_weight, reach, _ = trail
+    safe, width = is_safe(matrix, top.shape[0]), fresh.shape[1]
+    log_likelihood, built = 0.0, False
+    for first in range(0, n_rows, width):
+        last = min(first + width, n_rows)
+        built = _bring(rows_of, desk, low + first, low + last, True)
+        _emissions(scores, owner, mass, logs, top, total, fresh, best)
+        turn(fresh, fresh.shape[0], last - first, likely[first:])
+        if logs:
+            if forward_log(log_start, log_matrix, likely, begins, first, last, alpha, norm):
+                return -np.inf, np.inf, built
+        else:
+            forward(start, matrix, likely, begins, first, last, alpha, norm)
+            lost = traced(safe, start, matrix, likely, begins, first, last, alpha, norm, reach, lost)
+            if lost == np.inf:
+                return 0.0, lost, built
+        log_likelihood += _weighted_log(norm[first:last], best, row_weight[first:last], logs)
+    return log_likelihood, lost, built
+
+
+@kernel
+def _descend(rows_of, desk, trail, chain, logs, low, n_rows, built, sums, pairs):
+    """Go back through the rows that `_ascend` has followed, and add their statistics."""
+    products = rows_of[0]
+    _, _, turned_matrix, _, log_matrix, owner = chain
+    _, _, _, scores, _, turned, top, total, gamma, mass, _, _, _ = desk
+    likely, alpha, norm, begins, row_weight, _, carry = trail
+    n_states, width = top.shape
+    is_mixed = scores.shape[0] > n_states
+    if not logs:
+        likely[n_rows] = carry
+    for first in range((n_rows - 1) // width * width, -1, -width):
+        last = min(first + width, n_rows)
+        if last < n_rows:  # the last block is there already
+            built = _bring(rows_of, desk, low + first, low + last, is_mixed)
+            if is_mixed:
+                _merge(scores, owner, top, total)
+        weight = row_weight[first:last]
+        if logs:
+            backward_log(log_matrix, likely, begins, first, last, alpha, norm, weight, carry, gamma, pairs[n_states:])
+        else:
+            backward(turned_matrix, likely, begins, first, last, alpha, norm, gamma)
+            _add_pairs(products[2], alpha[first:], likely[first:last], begins[first:], weight, turned, pairs[:n_states])
+        _add_starts(gamma, begins[first:], weight, pairs[2 * n_states])
+        _responsibilities(gamma, last - first, mass, owner, turned, total, scores)
+        _add(rows_of, desk, low + first, low + last, built, sums)
+    if not logs:
+        carry[:] = likely[0]
+
+
+@kernel
+def _chain_lane(products, X, weight, frame, states, chain, plan, first, last, sums, pairs, totals):
+    """Statistics of the stretches first..last-1.
+
+    sums (P, columns); pairs (2 K + 1, Kp): sums of alpha times y in K rows, then of xi, then of first states; totals:
+    log-likelihood, sequences that are impossible, stretches done in logarithms.
+    """
+    offsets, _, stretches, _, capacity = plan
+    n_states, n_columns = chain[3].shape[0], chain[0].shape[0]
+    theta = states[1]
+    n_components = theta.shape[0]
+    width = block_rows(X.shape[0], X.shape[1], n_components, theta.shape[1], theta.itemsize)
+    tiles, columns, work = _desk_of(products[:2], X, states, width, sums)
+    scores = aligned_empty(n_components, width, theta)
+    fresh = aligned_empty(n_columns, width, sums)
+    turned = aligned_empty(n_columns, width, sums)
+    top = aligned_empty(n_states, width, sums)
+    total = aligned_empty(n_states, width, sums)
+    gamma = aligned_empty(width, n_columns, sums)
+    mass, best = np.empty(width), np.empty(width)
+    rows = np.empty(width, np.int64)
+    listed = np.arange(n_components)
+    desk = (tiles, columns, work, scores, fresh, turned, top, total, gamma, mass, best, rows, listed)
+    likely = aligned_empty(capacity + 1, n_columns, sums)
+    alpha = aligned_empty(capacity + 1, n_columns, sums)
+    begins, row_weight, norm = np.empty(capacity + 1, np.uint8), np.empty(capacity), np.empty(capacity)
+    reach = np.zeros((2, n_states), np.uint8)
+    carry = np.zeros(n_columns)  # y of the row beyond a piece, or the logarithm of its beta
+    trail = (likely, alpha, norm, begins, row_weight, reach, carry)
+    rows_of = (products, X, weight, frame, states)
+    clear(fresh)
+    clear(turned)
+    clear(gamma)
+    clear(alpha)
+    for stretch in range(first, last):
+        begin, end = stretches[stretch]
+        low, high = offsets[begin], offsets[end]
+        n_pieces = -(-(high - low) // capacity)
+        known = np.zeros((n_pieces, n_columns))  # alpha before each piece
+        log_likelihood, lost, built, logs = 0.0, np.inf, False, False
+        known_lost, known_reach = np.zeros(n_pieces), np.zeros((n_pieces, n_states), np.uint8)
+        for attempt in range(2):
+            if lost < np.inf:
+                break
+            logs = attempt == 1
+            log_likelihood, lost = 0.0, 0.0
+            for piece in range(n_pieces):
+                at = low + piece * capacity
+                n_rows = min(capacity, high - at)
+                _mark(plan, begin, end, at, at + n_rows, begins, row_weight)
+                known[piece], known_lost[piece], known_reach[piece] = alpha[capacity], lost, reach[0]
+                alpha[0] = known[piece]
+                value, lost, built = _ascend(rows_of, desk, trail, chain, logs, at, n_rows, lost)
+                log_likelihood += value
+                if lost == np.inf:
+                    break
+        totals[2] += 1.0 if logs else 0.0
+        if lost == np.inf:
+            totals[1] += 1.0
+            continue
+        totals[0] += log_likelihood
+        for piece in range(n_pieces - 1, -1, -1):
+            at = low + piece * capacity
+            n_rows = min(capacity, high - at)
+            if piece < n_pieces - 1:
+                _mark(plan, begin, end, at, at + n_rows, begins, row_weight)
+                alpha[0], reach[0] = known[piece], known_reach[piece]
+                _, _, built = _ascend(rows_of, desk, trail, chain, logs, at, n_rows, known_lost[piece])
+            _descend(rows_of, desk, trail, chain, logs, at, n_rows, built, sums, pairs)
+
+
+@kernel
+def _chain_serial(lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals):
+    for lane in range(sums.shape[0]):
+        first, last = plan[3][lane], plan[3][lane + 1]
+        call_at(
+            lane_kernel,
+            (products, X, weight, frame, states, chain, plan, first, last, sums[lane], pairs[lane], totals[lane, 0]),
+        )
+    add_lanes(sums)
+    add_lanes(pairs)
+    add_lanes(totals)
+
+
+@parallel
+def _chain_parallel(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals):
+    n_lanes = sums.shape[0]
+    for _ in numba.prange(turns.shape[0]):
+        lane = take_number(turns)
+        while lane < n_lanes:
+            first, last = plan[3][lane], plan[3][lane + 1]
+            call_at(
+                lane_kernel,
+                (
+                    products,
+                    X,
+                    weight,
+                    frame,
+                    states,
+                    chain,
+                    plan,
+                    first,
+                    last,
+                    sums[lane],
+                    pairs[lane],
+                    totals[lane, 0],
+                ),
+            )
+            lane = take_number(turns)
+    add_lanes(sums)
+    add_lanes(pairs)
+    add_lanes(totals)
+
+
+def chain_statistics(X, weight, frame, states, chain, offsets, sequence_weight, n_threads, piece_rows=None):
+    """Expected sufficient statistics of sequences, one pass.
+
+    Parameters
+    ----------
+    X, weight, frame, states
+        As in `statistics`; a row of weight 0 is missing.
+    chain : Chain
+    offsets : ndarray of shape (S + 1,), int64
+        First row of each sequence, and the number of rows.
+    sequence_weight : ndarray of shape (S,), float64
+    n_threads : int
+    piece_rows : int, default=None
+        Rows of a sequence that a lane keeps at once, a multiple of the block; None: 32 MiB.
+
+    Returns
+    -------
+    sums : (n_components, P) float64
+    pairs : (K, K) float64, expected transitions
+    starts : (K,) float64, expected first states
+    log_likelihood : float
+    n_impossible : int, stretches with rows that no state can have produced
+    n_logs : int, stretches that were done in logarithms
+    """
+    theta, n_thin = states.theta, states.n_thin
+    if not sequence_weight.any():
+        return np.zeros(theta.shape), np.zeros(chain.log_matrix.shape), np.zeros(len(chain.log_start)), 0.0, 0, 0
+    unit = weight_unit(weight, theta)
+    if unit != 1.0:
+        weight, sequence_weight = weight / unit, sequence_weight / unit
+    n_states, n_padded = len(chain.log_start), len(chain.start)
+    n_fast, n_stats = len(theta) - n_thin, theta.shape[1]
+    n_columns = int(padded(n_fast, theta.itemsize)) + n_thin
+    width = int(block_rows(len(X), X.shape[1], len(theta), n_stats, theta.itemsize))
+    lane_bytes = 8 * (n_stats * n_columns + (2 * n_states + 1) * n_padded)
+    plan = new_plan(offsets, sequence_weight, width, n_padded, lane_bytes, piece_rows)
+    n_lanes = len(plan.lanes) - 1
+    sums = np.zeros((n_lanes, n_stats, n_columns))
+    pairs = np.zeros((n_lanes, 2 * n_states + 1, n_padded))
+    totals = np.zeros((n_lanes, 1, 3))
+    assert all(a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, *chain, *plan[:-1]))
+    products = *product_addresses(theta, sums[0]), product_addresses(pairs[0], pairs[0])[0]
+    arguments = (products, X, weight, frame, tuple(states), tuple(chain), tuple(plan))
+    lane = address(_chain_lane, (*arguments, 0, 0, sums[0], pairs[0], totals[0, 0]), (X.dtype, theta.dtype))
+    work = len(X) * (theta.size + 2 * chain.matrix.size)
+    run_lanes(_chain_serial, _chain_parallel, (lane, *arguments, sums, pairs, totals), work, n_lanes, n_threads)
+    sums, pairs, totals = sums[0], pairs[0], totals[0, 0]
+    if n_thin and n_columns > len(theta):  # columns of padding lie before those of the thin states
+        sums = np.delete(sums, np.s_[n_fast : n_columns - n_thin], axis=1)
+    sums = np.ascontiguousarray(sums[:, : len(theta)].T) * unit
+    pairs = pairs[:, :n_states] * unit
+    xi = pairs[:n_states] * chain.matrix[:n_states, :n_states] + pairs[n_states:-1]
+    return sums, xi, pairs[-1], float(totals[0]) * unit, int(totals[1]), int(totals[2])
