@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import expit, logit, ndtri
 
-from fastem.data import SMALLEST, Block, Data
+from fastem.data import SMALLEST, Data
 from fastem.em import fit
 from fastem.protocol import DegenerateError, Params, Status, add_stats
 
@@ -116,9 +116,9 @@ def bootstrap(
     """
     draws = []
     for _ in range(n_bootstrap):
-        drawn = Data([Block(block.X, rng.standard_gamma(block.counts[:, None])) for block in data])
+        drawn = Data([block.weighing(rng.standard_gamma(block.counts[:, None])) for block in data])
         factor = data.total_weight / drawn.total_weight
-        scaled = Data([Block(block.X, block.weight * factor) for block in drawn])
+        scaled = Data([block.weighing(block.weight * factor) for block in drawn])
         try:
             result = fit(
                 model, scaled, start=params, tol=tol, max_iter=max_iter, stopping="aitken", acceleration="anderson"

@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from fastem.data import as_numbers, finite_array
 from fastem.estimators.base import MixtureEstimator
 from fastem.estimators.conditionals import Conditionals
+from fastem.estimators.deconvolution import Deconvolution
 from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian
 from fastem.families.gaussian_records import GaussianParams
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
@@ -16,7 +17,7 @@ from fastem.models.mixture import Mixture, check_weights
 from fastem.models.mixture_records import MixtureParams
 
 
-class GaussianMixture(Conditionals, MixtureEstimator):
+class GaussianMixture(Deconvolution, Conditionals, MixtureEstimator):
     """Gaussian mixture, a drop-in for `sklearn.mixture.GaussianMixture` with weights, priors and threads.
 
     Parameters
@@ -139,6 +140,14 @@ class GaussianMixture(Conditionals, MixtureEstimator):
     See Also
     --------
     sklearn.mixture.GaussianMixture : What this replaces.
+    MultivariateNormal : A single component, with its mean and covariance.
+
+    Notes
+    -----
+    NaN is a value that is missing, at random: the likelihood is that of what is there, and each component completes a
+    row by regression (Ghahramani & Jordan 1994, Advances in Neural Information Processing Systems 6, 120-127). A row
+    without any value is kept and informs nothing; a column without any is refused. Without a NaN nothing of this is
+    computed.
 
     References
     ----------
@@ -158,6 +167,7 @@ class GaussianMixture(Conditionals, MixtureEstimator):
 
     _LEARNED: ClassVar[tuple[str, ...]] = ("weights_", "means_", "covariances_", "precisions_cholesky_", "precisions_")
     _start_parts = ("weights_init", "means_init", "precisions_init")
+    _takes_missing = True
     _parameter_constraints: ClassVar[dict] = {
         **MixtureEstimator._parameter_constraints,
         "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
@@ -284,21 +294,8 @@ class GaussianMixture(Conditionals, MixtureEstimator):
 
     def _model(self) -> Mixture:
         """The model that the constructor parameters describe."""
-        prior = None
-        if self.degrees_of_freedom_prior is not None and self.covariance_prior is None:
-            raise ValueError("degrees_of_freedom_prior needs covariance_prior; without one it has no effect")
-        if self.mean_prior is not None and self.covariance_prior is None and self.mean_precision_prior is None:
-            raise ValueError("mean_prior needs mean_precision_prior; without one it has no effect")
-        if self.covariance_prior is not None or self.mean_precision_prior is not None:
-            scale: Any = 0.0 if self.covariance_prior is None else self.covariance_prior
-            prior = NormalInverseWishart(
-                self.mean_prior,
-                0.01 if self.mean_precision_prior is None else self.mean_precision_prior,
-                self.degrees_of_freedom_prior,
-                None if isinstance(scale, str) else scale,
-            )
         return Mixture(
-            self._family(prior),
+            self._family(normal_inverse_wishart(self)),
             self.n_components,
             start=self.init_params if self.resp_init is None else self.resp_init,
             weights_init=self.weights_init,
@@ -363,3 +360,20 @@ class GaussianMixture(Conditionals, MixtureEstimator):
             "reg_covar": model.family.reg_covar,
             **super()._settings(model),
         }
+
+
+def normal_inverse_wishart(estimator: Any) -> NormalInverseWishart | None:
+    """The prior that the parameters of an estimator describe, or None."""
+    if estimator.degrees_of_freedom_prior is not None and estimator.covariance_prior is None:
+        raise ValueError("degrees_of_freedom_prior needs covariance_prior; without one it has no effect")
+    if estimator.mean_precision_prior is None and estimator.covariance_prior is None:
+        if estimator.mean_prior is not None:
+            raise ValueError("mean_prior needs mean_precision_prior; without one it has no effect")
+        return None
+    scale: Any = 0.0 if estimator.covariance_prior is None else estimator.covariance_prior
+    return NormalInverseWishart(
+        estimator.mean_prior,
+        0.01 if estimator.mean_precision_prior is None else estimator.mean_precision_prior,
+        estimator.degrees_of_freedom_prior,
+        None if isinstance(scale, str) else scale,
+    )
