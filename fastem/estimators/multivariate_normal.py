@@ -8,7 +8,8 @@ from sklearn.utils._param_validation import StrOptions
 from fastem.data import as_numbers, finite_array
 from fastem.estimators.base import DensityEstimator
 from fastem.estimators.conditionals import Conditionals
-from fastem.estimators.gaussian_mixture import GaussianMixture, normal_inverse_wishart
+from fastem.estimators.imputation import Imputation
+from fastem.estimators.normal_mixture import NormalMixture, normal_inverse_wishart
 from fastem.families.gaussian import Gaussian
 from fastem.families.gaussian_records import GaussianParams
 from fastem.models.missing import IncompleteNormal
@@ -17,7 +18,7 @@ from fastem.models.mixture_records import MixtureParams
 _ONE = np.ones(1)
 
 
-class MultivariateNormal(Conditionals, DensityEstimator):
+class MultivariateNormal(Imputation, Conditionals, DensityEstimator):
     """Mean and covariance of rows of which values may be missing, by maximum likelihood or with a prior.
 
     The likelihood is that of what is there, which is right where values are missing at random (Rubin 1976): whether one
@@ -126,7 +127,7 @@ class MultivariateNormal(Conditionals, DensityEstimator):
             )
         },
         **{
-            name: GaussianMixture._parameter_constraints[name]
+            name: NormalMixture._parameter_constraints[name]
             for name in (
                 "reg_covar",
                 "mean_prior",
