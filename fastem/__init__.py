@@ -30,6 +30,7 @@ _HOMES = {
     "Mixture": "fastem.models.mixture",
     "ModelFileError": "fastem.persistence",
     "Multinomial": "fastem.families.multinomial",
+    "MultivariateNormal": "fastem.estimators.multivariate_normal",
     "Normal": "fastem.families.normal",
     "NormalInverseWishart": "fastem.families.normal_inverse_wishart",
     "Online": "fastem.online",

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 LARGEST = 1e152
 # The variance of a column that varies by less underflows.
 SMALLEST = 1e-152
+_CHECKED = 2**14  # covariances that are looked at at once
 
 
 Part = tuple[np.ndarray, np.ndarray | None]  # rows (n, D), and their weights (n,) if they have any
@@ -25,18 +27,43 @@ class Block:
     X : ndarray of shape (n_samples, n_features), float32 or float64, C-ordered
     weight : ndarray of shape (n_samples, 1), or (0, 1) where every weight is one; float64
     total_weight : float
+    has_missing : bool
+        Whether a value is NaN.
+    noise : ndarray of shape (n_samples or 1, n_features or 1, n_features), or None
+        Covariance of the noise that each row was measured with, or its variances; one for all rows, or none.
     notes : dict or None
         What an E-step noted for the next one over these rows, to be faster: a climb gives every block empty notes of
         its own, so that its bits depend on nothing before it. None: nothing is noted.
     """
 
-    def __init__(self, X: np.ndarray, weight: np.ndarray):
+    def __init__(
+        self, X: np.ndarray, weight: np.ndarray, has_missing: bool | None = None, noise: np.ndarray | None = None
+    ):
         self.X = as_writable(X)
         self.weight = as_writable(weight)
+        self._has_missing = has_missing
+        self.noise = noise
         self.total_weight = float(weight.sum()) if len(weight) else float(len(X))
         self.notes: dict[Any, Any] | None = None
         self._constants: dict[Any, Any] = {}
         self._derived: dict[Any, Block] = {}
+
+    @property
+    def has_missing(self) -> bool:
+        """Whether a value is NaN; looked up once, unless it is known."""
+        if self._has_missing is None:
+            self._has_missing = bool(np.isnan(self.X.min()))
+        return self._has_missing
+
+    def some(self, rows: Any) -> "Block":
+        """Return some of the rows, by a slice or by their numbers."""
+        noise = self.noise if self.noise is None or len(self.noise) == 1 else self.noise[rows]
+        known = None if self._has_missing else self._has_missing
+        return Block(self.X[rows], self.weight[rows] if len(self.weight) else self.weight, known, noise)
+
+    def weighing(self, weight: np.ndarray) -> "Block":
+        """Return the same rows with other weights (n, 1)."""
+        return Block(self.X, weight, self._has_missing, self.noise)
 
     @property
     def n_counting(self) -> int:
@@ -50,14 +77,13 @@ class Block:
 
     def part(self, first: int, last: int) -> "Block":
         """Return some of the rows."""
-        return Block(self.X[first:last], self.weight[first:last])
+        return self.some(slice(first, last))
 
     def shuffled(self, n_rows: int, rng: np.random.Generator) -> Iterator["Block"]:
         """Yield copies of the rows in random order, so many at a time."""
         order = rng.permutation(len(self.X))
         for first in range(0, len(order), n_rows):
-            rows = order[first : first + n_rows]
-            yield Block(self.X[rows], self.weight[rows] if len(self.weight) else self.weight)
+            yield self.some(order[first : first + n_rows])
 
     def with_notes(self) -> "Block":
         """Return the same rows and constants with empty notes."""
@@ -100,9 +126,9 @@ def as_writable(array: np.ndarray) -> np.ndarray:
 
 
 class Summary(NamedTuple):
-    """Weighted moments and extremes of each column, of the rows that count."""
+    """Weighted moments and extremes of each column, of the rows that count and have a value there."""
 
-    weight: float
+    weight: Any  # one number, or that of each column (D,) where values are missing
     mean: np.ndarray  # (D,)
     variance: np.ndarray  # (D,)
     low: np.ndarray  # (D,)
@@ -140,6 +166,16 @@ class Data:
     def with_notes(self) -> "Data":
         """Return the same blocks, each with empty notes."""
         return Data([block.with_notes() for block in self.blocks])
+
+    @property
+    def has_missing(self) -> bool:
+        """Whether a value is NaN."""
+        return any(block.has_missing for block in self)
+
+    @property
+    def noise(self) -> np.ndarray | None:
+        """Noise of the first rows, which tells whether there is any, and its form."""
+        return next(iter(self)).noise
 
     @property
     def summary(self) -> Summary:
@@ -181,18 +217,18 @@ class Data:
         for block in self:
             last = first + len(block.X)
             chosen = rows[np.searchsorted(rows, first) : np.searchsorted(rows, last)] - first
-            parts.append(block.X[chosen])
+            parts.append(block.some(chosen))
             first = last
-        return Data([Block(np.concatenate(parts), np.empty((0, 1)))])
+        return Data([_joined([part for part in parts if len(part.X)], np.empty((0, 1)))])
 
     def resampled(self, rng: np.random.Generator) -> "Data":
         """Return the same rows with random weights of the same total, as the weighted bootstrap takes them.
 
         They are exponential; that of a row that counts w times is the sum of w, a gamma variable.
         """
-        drawn = Data([Block(block.X, rng.standard_gamma(block.counts[:, None])) for block in self])
+        drawn = Data([block.weighing(rng.standard_gamma(block.counts[:, None])) for block in self])
         factor = self.total_weight / drawn.total_weight
-        return Data([Block(block.X, block.weight * factor) for block in drawn])
+        return Data([block.weighing(block.weight * factor) for block in drawn])
 
     def whole(self) -> "Data":
         """Return the same rows and weights as one block."""
@@ -200,7 +236,17 @@ class Data:
         if len(blocks) == 1:
             return Data(blocks)
         weights = [block.counts[:, None] for block in blocks] if self.is_weighted else [np.empty((0, 1))]
-        return Data([Block(np.concatenate([block.X for block in blocks]), np.concatenate(weights))])
+        return Data([_joined(blocks, np.concatenate(weights))])
+
+
+def _joined(blocks: list[Block], weight: np.ndarray) -> Block:
+    """The rows of all blocks as one."""
+    noise = blocks[0].noise
+    if noise is not None and not all(block.noise is noise and len(noise) == 1 for block in blocks):
+        parts = ((np.asarray(block.noise), (len(block.X), *noise.shape[1:])) for block in blocks)
+        noise = np.concatenate([np.broadcast_to(part, shape) for part, shape in parts])
+    X = np.concatenate([block.X for block in blocks])
+    return Block(X, weight, any(block.has_missing for block in blocks), noise)
 
 
 class Derived(Data):
@@ -239,14 +285,15 @@ def _counts(block: Block) -> bool:
     return block.n_counting > 0
 
 
-def as_data(data: Any, sample_weight: Any = None, *, allow_nan: bool = False) -> Data:
-    """Return rows as Data; arrays are checked (see `as_rows`, `as_weight`), Data passes through."""
+def as_data(data: Any, sample_weight: Any = None, *, allow_nan: bool = False, noise_covariance: Any = None) -> Data:
+    """Return rows as Data; arrays are checked (see `as_rows`, `as_weight`, `as_noise`), Data passes through."""
     if isinstance(data, Data):
         if sample_weight is not None:
             raise ValueError("sample_weight: the weights are already in the Data object; give them once")
         return data
-    X = as_rows(data, allow_nan=allow_nan)
-    return Data([Block(X, as_weight(sample_weight, len(X)))])
+    X, has_missing = checked_rows(data, allow_nan=allow_nan)
+    noise = None if noise_covariance is None else as_noise(noise_covariance, X, has_missing)
+    return Data([Block(X, as_weight(sample_weight, len(X)), has_missing, noise)])
 
 
 def cut(parts: list[Part], n_rows: int) -> tuple[Part, list[Part]]:
@@ -296,6 +343,7 @@ def as_numbers(name: str, values: Any) -> np.ndarray:
     try:
         array = np.asarray(values)
         if array.dtype.kind == "O":
+            array = np.where(_is_na(array), math.nan, array)
             words = next((entry for entry in array.flat if isinstance(entry, str | bytes)), None)
             if words is not None:
                 raise ValueError(f"{words!r} is a string")
@@ -308,6 +356,11 @@ def as_numbers(name: str, values: Any) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} has dtype {array.dtype}; it must hold real numbers: encode or drop other columns")
     return array
+
+
+def _is_na(array: np.ndarray) -> np.ndarray:
+    """Which entries of an array of objects are pandas.NA, which does not turn into a number."""
+    return np.array([type(entry).__name__ == "NAType" for entry in array.flat], bool).reshape(array.shape)
 
 
 def finite_array(name: str, values: Any, n_dimensions: int) -> np.ndarray:
@@ -331,6 +384,11 @@ def as_rows(data: Any, name: str = "X", first_row: int = 0, *, allow_nan: bool =
         Names what is wrong: not numeric (see `as_numbers`), not two-dimensional, empty, NaN or infinite (with its
         place, where the first row has the number `first_row`), or beyond 1e152, where squares overflow.
     """
+    return checked_rows(data, name, first_row, allow_nan=allow_nan)[0]
+
+
+def checked_rows(data: Any, name: str = "X", first_row: int = 0, *, allow_nan: bool = False) -> tuple[np.ndarray, bool]:
+    """Return what `as_rows` does, and whether a value is missing."""
     X = as_numbers(name, data)
     if X.ndim != 2:
         cure = (
@@ -342,21 +400,25 @@ def as_rows(data: Any, name: str = "X", first_row: int = 0, *, allow_nan: bool =
             raise ValueError(f"{name} has 0 {what} (shape={X.shape}) while a minimum of 1 is required.")
     dtype = np.float32 if X.dtype == np.float32 else np.float64
     X = np.ascontiguousarray(X, dtype=dtype)
-    _check_finite(X, name, first_row, allow_nan)
-    return X
+    return X, _check_finite(X, name, first_row, allow_nan)
 
 
-def _check_finite(X: np.ndarray, name: str, first_row: int, allow_nan: bool) -> None:
+def _check_finite(X: np.ndarray, name: str, first_row: int, allow_nan: bool) -> bool:
+    """Refuse numbers that cannot be computed with; return whether some are missing."""
     if float(X.min()) >= -LARGEST and float(X.max()) <= LARGEST:  # not with a NaN
-        return
+        return False
     if allow_nan:
-        X = np.where(np.isnan(X), 0.0, X)
-    low, high = column_extremes(X)
-    bad = ~((low >= -LARGEST) & (high <= LARGEST))
+        low, high = column_extremes(X, known=True)
+        bad = (low < -LARGEST) | (high > LARGEST)
+    else:
+        low, high = column_extremes(X)
+        bad = ~((low >= -LARGEST) & (high <= LARGEST))
     if not bad.any():
-        return
+        return True
     column = int(np.flatnonzero(bad)[0])
     values = X[:, column].astype(np.float64)
+    if allow_nan:
+        values[np.isnan(values)] = 0.0
     row = int(np.flatnonzero(~(np.abs(values) <= LARGEST))[0])
     value = values[row]
     if np.isfinite(value):
@@ -365,15 +427,15 @@ def _check_finite(X: np.ndarray, name: str, first_row: int, allow_nan: bool) -> 
     raise ValueError(f"{name} contains {kind} at row {first_row + row}, column {column}; drop or impute such rows")
 
 
-def column_extremes(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest value of each column, float64; NaN where a column holds one.
+def column_extremes(X: np.ndarray, known: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value of each column, float64; NaN where a column holds one, or `known` nothing else.
 
     Rows are folded 64 into one first: NumPy's reduction over rows is 10 times slower where they are short.
     """
     n_rows, n_features = X.shape
     whole = n_rows - n_rows % 64
     ends = []
-    for extreme in (np.minimum.reduce, np.maximum.reduce):
+    for extreme in (np.fmin.reduce, np.fmax.reduce) if known else (np.minimum.reduce, np.maximum.reduce):
         folded = X[whole:]
         if whole:
             folded = extreme(X[:whole].reshape(-1, 64 * n_features), axis=0).reshape(64, n_features)
@@ -381,6 +443,56 @@ def column_extremes(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
                 folded = np.concatenate([folded, X[whole:]])
         ends.append(extreme(folded, axis=0).astype(np.float64))
     return ends[0], ends[1]
+
+
+def as_noise(noise_covariance: Any, X: np.ndarray, has_missing: bool) -> np.ndarray:
+    """Return covariances (n, D, D) or variances (n, 1, D) of the noise of rows X (N, D), float64; n is N, or 1 for all.
+
+    Raises
+    ------
+    ValueError or TypeError
+        If a shape does not fit, or may mean two things, if one is not finite or not symmetric positive semidefinite, or
+        if values of X are missing.
+    """
+    noise = as_numbers("noise_covariance", noise_covariance).astype(np.float64, copy=False)
+    n_samples, n_features = X.shape
+    shapes = (n_samples, n_features, n_features), (n_samples, n_features), (n_features, n_features), (n_features,)
+    if noise.shape not in shapes:
+        raise ValueError(f"noise_covariance has shape {noise.shape}; one of {list(dict.fromkeys(shapes))} is needed")
+    if noise.shape == (n_samples, n_features) and n_samples == n_features > 1:
+        raise ValueError(
+            f"noise_covariance of shape {noise.shape} may be variances of each row or the covariance of all; give "
+            f"{(n_samples, n_features, n_features)} or {(n_features,)}"
+        )
+    if has_missing:
+        raise ValueError("X has missing values, for which there can be no noise_covariance; drop or impute such rows")
+    if noise.shape in ((n_samples, n_features), (n_features,)):
+        noise = noise.reshape(-1, 1, n_features)
+    else:
+        noise = noise.reshape(-1, n_features, n_features)
+    noise = as_writable(np.ascontiguousarray(noise))
+    for first in range(0, len(noise), _CHECKED):
+        part = noise[first : first + _CHECKED]
+        bad = ~_is_semidefinite(part)
+        if bad.any():
+            row = first + int(np.flatnonzero(bad)[0])
+            where = "noise_covariance" if len(noise) == 1 else f"noise_covariance[{row}]"
+            raise ValueError(f"{where} must be finite and symmetric positive semidefinite")
+    return noise
+
+
+def _is_semidefinite(stack: np.ndarray) -> np.ndarray:
+    """Whether each covariance (n, D, D), or row of variances (n, 1, D), is one."""
+    finite = (np.abs(stack) <= LARGEST).all(axis=(1, 2))
+    if stack.shape[1] < stack.shape[2]:
+        return finite & (stack >= 0).all(axis=(1, 2))
+    stack = np.where(finite[:, None, None], stack, 0.0)
+    variances = np.diagonal(stack, axis1=1, axis2=2)
+    good = finite & (variances >= 0).all(axis=1)
+    unit = np.sqrt(np.where(variances > 0, variances, 1.0))
+    scaled = stack / (unit[:, :, None] * unit[:, None, :])
+    good &= (np.abs(scaled - np.swapaxes(scaled, 1, 2)) <= 1e-8).all(axis=(1, 2))
+    return good & (np.linalg.eigvalsh(scaled)[:, 0] >= -1e-8)
 
 
 def as_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
@@ -423,6 +535,8 @@ def summarize(block: Block) -> Summary:
 
     In two passes over chunks of rows, so that no large temporary is made.
     """
+    if block.has_missing:
+        return _summarize_known(block)
     weight = block.total_weight
     counted = (x if w.all() else x[w > 0] for x, w in chunks([block]) if w.any())
     lows, highs = zip(*(column_extremes(x) for x in counted), strict=True)
@@ -435,12 +549,34 @@ def summarize(block: Block) -> Summary:
     return Summary(weight, mean, variance, low, high)
 
 
+def _summarize_known(block: Block) -> Summary:
+    """The same where values are missing; a column without any has weight 0, and every moment 0."""
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for x, w in chunks([block]):
+            yield x[w > 0], w[w > 0, None]
+
+    weight = sum((w * ~np.isnan(x)).sum(axis=0) for x, w in parts())
+    lows, highs = zip(*(column_extremes(x, known=True) for x, _ in parts() if len(x)), strict=True)
+    low = np.where(weight > 0, np.fmin.reduce(lows, axis=0), 0.0)
+    high = np.where(weight > 0, np.fmax.reduce(highs, axis=0), 0.0)
+    per_unit = 1.0 / np.where(weight > 0, weight, 1.0)
+    mean = np.clip(sum(np.nansum(w * per_unit * x, axis=0) for x, w in parts()), low, high)
+    reach = np.maximum(high - mean, mean - low)
+    unit = np.where(reach > 0, reach, 1.0)
+    variance = sum(np.nansum(w * per_unit * ((x - mean) / unit) ** 2, axis=0) for x, w in parts()) * unit**2
+    return Summary(weight, mean, variance, low, high)
+
+
 def merge_summaries(one: Summary, two: Summary) -> Summary:
     """Summary of the rows of both: Chan, Golub & LeVeque (1983), Amer. Statist. 37, 242-247, equation 2.1."""
     weight = one.weight + two.weight
-    share = two.weight / weight
+    share = two.weight / weight if np.ndim(weight) == 0 else two.weight / np.where(weight > 0, weight, 1.0)
     gap = two.mean - one.mean
     low, high = np.minimum(one.low, two.low), np.maximum(one.high, two.high)
+    if np.ndim(weight):  # a column without a value has no extremes
+        low = np.where(one.weight > 0, np.where(two.weight > 0, low, one.low), two.low)
+        high = np.where(one.weight > 0, np.where(two.weight > 0, high, one.high), two.high)
     mean = np.clip(one.mean + share * gap, low, high)
     variance = (1 - share) * one.variance + share * two.variance + share * (1 - share) * gap**2
     return Summary(weight, mean, variance, low, high)

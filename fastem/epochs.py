@@ -132,7 +132,8 @@ def _term(model: Any, block: Block, params: Params) -> _Term:
 
 def _merged(model: Any, one: _Term, two: _Term) -> _Term:
     weight = one.weight + two.weight
-    return _Term(model.blend(one.expected, two.expected, two.weight / weight), weight, one.entropy + two.entropy)
+    share = two.weight / weight if weight > 0 else 0.0  # rows may inform nothing
+    return _Term(model.blend(one.expected, two.expected, share), weight, one.entropy + two.entropy)
 
 
 def _counting(blocks: Iterable[Block]) -> Iterator[Block]:

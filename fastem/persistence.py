@@ -112,6 +112,10 @@ def _check_stream(stream: Any, estimator: Any) -> None:
             for value in values
         )
 
+    def are_rows(rows: Any, of: tuple[int, ...], dtype: Any = np.float64) -> bool:
+        known = np.nan_to_num(rows, posinf=np.inf, neginf=-np.inf)  # NaN is a missing value
+        return isinstance(rows, np.ndarray) and are(known, of=of, dtype=dtype)
+
     def demand(sound: Any) -> None:
         if not sound:
             raise ModelFileError("the parts of stream_ do not fit together")
@@ -120,7 +124,7 @@ def _check_stream(stream: Any, estimator: Any) -> None:
     demand(isinstance(stream, Stream) and stream.dtype in (np.float32, np.float64) and isinstance(stream.drift, Drift))
     counting = 0
     for rows, weight in stream.waiting:
-        demand(are(rows, of=(len(rows), d), dtype=stream.dtype))
+        demand(are_rows(rows, of=(len(rows), d), dtype=stream.dtype))
         demand(weight is None or are(weight, of=(len(rows),), least=0.0))
         counting += len(rows) if weight is None else int(np.count_nonzero(weight))
     counts = (stream.n_waiting, stream.n_counting, stream.n_rows, stream.n_batches)
@@ -149,7 +153,7 @@ def _check_stream(stream: Any, estimator: Any) -> None:
     if stream.reservoir is not None:
         demand(isinstance(stream.reservoir, Reservoir))
         n = len(stream.reservoir.rows)
-        demand(are(stream.reservoir.rows, of=(n, d)) and are(*stream.reservoir[1:], of=(n,)))
+        demand(are_rows(stream.reservoir.rows, of=(n, d)) and are(*stream.reservoir[1:], of=(n,)))
 
 
 # A later estimator is one more line here.
@@ -163,6 +167,8 @@ RECORDS = {
     "Gaussian": "fastem.families.gaussian",
     "GaussianParams": "fastem.families.gaussian_records",
     "Mean": "fastem.online",
+    "IncompleteMixture": "fastem.models.missing",
+    "IncompleteNormal": "fastem.models.missing",
     "Mixture": "fastem.models.mixture",
     "MixtureParams": "fastem.models.mixture_records",
     "Moments": "fastem.families.gaussian_records",

@@ -24,6 +24,7 @@ from fastem.data import (
     as_part_of_weight,
     as_rows,
     check_total_weight,
+    checked_rows,
     cut,
     is_integer,
     merge_summaries,
@@ -130,6 +131,7 @@ class Stored(Data):
         self._source, self._allow_nan = source, allow_nan
         self._weight = None if sample_weight is None else np.asarray(sample_weight)
         self._kept: list[dict[Any, Any]] = []  # constants of each block
+        self._missing: list[bool | None] = []  # whether values of it are
         self._notes: list[dict[Any, Any]] | None = None
         self.n_samples = self.n_counting = 0
         self.total_weight = 0.0
@@ -139,8 +141,9 @@ class Stored(Data):
             first = self.n_samples
             if number == 0:
                 self.n_features, self.dtype = X.shape[1], X.dtype
-            rows = as_rows(X, "X", first, allow_nan=allow_nan)
-            block = Block(rows, self._weight_of(weight, first, len(X)))
+            rows, has_missing = checked_rows(X, "X", first, allow_nan=allow_nan)
+            block = Block(rows, self._weight_of(weight, first, len(X)), has_missing)
+            self._missing.append(has_missing)
             self._kept.append({})
             self.n_samples += len(X)
             self.n_counting += block.n_counting
@@ -166,11 +169,21 @@ class Stored(Data):
             for number, (X, weight) in enumerate(parts):
                 if number == len(self._kept) or X.shape[1] != self.n_features or X.dtype != self.dtype:
                     raise _changed(f"a block of shape {X.shape} and dtype {X.dtype}")
-                block = Block(X, self._weight_of(weight, n_rows, len(X)))
+                block = Block(X, self._weight_of(weight, n_rows, len(X)), self._missing[number])
                 n_rows += len(X)
                 yield block.keeping(self._kept[number], None if self._notes is None else self._notes[number])
         if n_rows != self.n_samples:
             raise _changed(f"{n_rows} rows after {self.n_samples}")
+
+    @property
+    def has_missing(self) -> bool:
+        """Whether a value is NaN."""
+        return any(missing is not False for missing in self._missing)
+
+    @property
+    def noise(self) -> None:
+        """None: rows that are read have no noise of a known covariance."""
+        return None
 
     def with_notes(self) -> "Stored":
         """Return the same rows with empty notes."""
@@ -178,14 +191,19 @@ class Stored(Data):
 
     def recut(self, n_rows: int) -> "Stored":
         """Return the same rows in blocks of so many."""
-        return self._like(_source=self._source.recut(n_rows), _kept=[{} for _ in range(0, self.n_samples, n_rows)])
+        source, n_blocks = self._source.recut(n_rows), -(-self.n_samples // n_rows)
+        return self._like(_source=source, _kept=[{} for _ in range(n_blocks)], _missing=self._unknown(n_blocks))
 
     def shuffled(self, n_rows: int, rng: np.random.Generator) -> Iterator[Block]:
         """Yield the rows in random order within blocks, so many at a time; files fill them from many places."""
         source, pieces = self._source.mixed(rng)
         weight = None if self._weight is None else np.concatenate([self._weight[piece] for piece in pieces])
-        for block in self._like(_source=source, _weight=weight):
+        for block in self._like(_source=source, _weight=weight, _missing=self._unknown(len(self._kept))):
             yield from block.shuffled(n_rows, rng)
+
+    def _unknown(self, n_blocks: int) -> list[bool | None]:
+        """What is known of the missing values of other blocks of the same rows."""
+        return [None if self.has_missing else False] * n_blocks
 
     def _like(self, **changed: Any) -> "Stored":
         data = object.__new__(type(self))
@@ -197,7 +215,8 @@ class Stored(Data):
         found = self._source.take(np.sort(rows))
         if found is None:
             return super().take(rows)
-        return Data([Block(as_rows(found, allow_nan=self._allow_nan), np.empty((0, 1)))])
+        found, has_missing = checked_rows(found, allow_nan=self._allow_nan)
+        return Data([Block(found, np.empty((0, 1)), has_missing)])
 
     def _read(self):
         return iter(self._source)
@@ -444,8 +463,8 @@ class _Arrow:
         for batch in batches:
             rows = np.empty((batch.num_rows, len(self.names)), self.dtype)
             for number, name in enumerate(self.names):
-                rows[:, number] = _column(batch, name, first)
-            weight = _column(batch, self.weight[0], first).astype(np.float64) if self.weight else None
+                rows[:, number] = _column(batch, name)
+            weight = _weights(batch, self.weight[0], first) if self.weight else None
             first += len(rows)
             yield rows, weight
 
@@ -453,11 +472,17 @@ class _Arrow:
         return None
 
 
-def _column(batch, name: str, first_row: int) -> np.ndarray:
+def _weights(batch, name: str, first_row: int) -> np.ndarray:
+    weight = _column(batch, name).astype(np.float64)
+    if np.isnan(weight).any():
+        row = first_row + int(np.flatnonzero(np.isnan(weight))[0])
+        raise ValueError(f"X has no weight at row {row}, column {name!r}; drop such rows")
+    return weight
+
+
+def _column(batch, name: str) -> np.ndarray:
+    """A column as an array, NaN where there is no value."""
     column = batch.column(batch.schema.names.index(name))
-    if column.null_count:
-        row = first_row + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-        raise ValueError(f"X has no value at row {row}, column {name!r}; drop or impute such rows")
     values = column.to_numpy(zero_copy_only=False)
     if values.dtype.kind not in "biuf":
         raise ValueError(f"X: column {name!r} holds {column.type}, not numbers; choose others with columns")

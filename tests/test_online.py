@@ -240,11 +240,11 @@ def test_before_the_start_nothing_can_be_predicted(rng):
 def test_a_refused_call_changes_nothing(rng):
     X = two_clusters(rng, 3000)
     bad = X[:50].copy()
-    bad[7, 1] = np.nan
+    bad[7, 1] = np.inf
     for gm in (learned(X, batch_size=100), learned(X[:500], batch_size=100), GaussianMixture(2, batch_size=100)):
         before = dict(vars(gm))
         for rows, weight, message in [
-            (bad, None, "NaN at row 7, column 1"),
+            (bad, None, "infinity at row 7, column 1"),
             (X[:5], [1, 1, 1, 1, -1], r"sample_weight\[4\] is -1"),
             (X[:5], [1.0], "one weight per row"),
             (X[0], None, "1 dimension"),
@@ -525,8 +525,8 @@ def test_saving_and_failing_fits_beside_learning_see_one_state(rng, tmp_path):
     for first in range(1200, len(X), 50):
         gm.partial_fit(X[first : first + 50])
         if first % 1000 == 0:
-            with pytest.raises(ValueError, match="NaN"):
-                gm.fit([[np.nan, 1.0]])
+            with pytest.raises(ValueError, match="infinity"):
+                gm.fit([[np.inf, 1.0]])
     done.set()
     for thread in threads:
         thread.join()
@@ -628,7 +628,7 @@ def test_the_drift_score_tells_what_is_new():
         lambda stream: stream._replace(seen="x"),
         lambda stream: stream._replace(weight=float("nan")),
         lambda stream: stream._replace(dtype=np.dtype(np.int64)),
-        lambda stream: stream._replace(waiting=((np.full((1, 2), np.nan), None),), n_waiting=1, n_counting=1),
+        lambda stream: stream._replace(waiting=((np.full((1, 2), np.inf), None),), n_waiting=1, n_counting=1),
         lambda stream: stream._replace(waiting=((np.ones((1, 2)), -np.ones(1)),), n_waiting=1, n_counting=1),
         lambda stream: stream._replace(params=None),
         lambda stream: stream._replace(model=dataclasses.replace(stream.model, family=Gaussian("diag"))),
@@ -702,9 +702,11 @@ def test_any_sequence_of_calls(calls, constant, batch_size, seed):
             "fractions": rng.exponential(size=n_rows),
             "zeros": np.zeros(n_rows),
         }[kind]
-        if state != "sound" and n_rows:
-            if state in ("NaN", "infinite"):
-                X[n_rows // 2, 0] = np.nan if state == "NaN" else np.inf
+        if state == "NaN" and n_rows:
+            X[n_rows // 2, 0] = np.nan
+        elif state != "sound" and n_rows:
+            if state == "infinite":
+                X[n_rows // 2, 0] = np.inf
             else:
                 weight = -np.ones(n_rows) if state == "negative weight" else np.ones(n_rows + 1)
             before = dict(vars(gm))

@@ -239,15 +239,15 @@ def refuse(source, message, weight=None, kind=ValueError):
     assert not [thread for thread in threading.enumerate() if thread.name == "fastem-reader"]
 
 
-def with_nan(X, row):
+def with_infinity(X, row):
     X = X.copy()
-    X[row, 1] = np.nan
+    X[row, 1] = np.inf
     return X
 
 
 def test_refusals(rng, tmp_path):
     X = rows(rng)
-    refuse(Blocks(with_nan(X, 700), BLOCK), "NaN at row 700, column 1")
+    refuse(Blocks(with_infinity(X, 700), BLOCK), "infinity at row 700, column 1")
     refuse(lambda: iter([X, X[:, :2]]), "begins at row 1000 has 2 columns, and those before have 3")
     refuse(Blocks(lambda: iter([X, X[:, :2]]), 1000), "begins at row 1000 has 2 columns, and those before have 3")
     refuse(Blocks(lambda: iter([X, (X, np.ones(1000))]), 1000), "differs from those before in having weights")
@@ -327,8 +327,7 @@ def test_refusals_of_arrow_data(rng, tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     table = pyarrow.table({"a": [1.0, 2.0, None, 4.0], "b": ["x", "y", "z", "w"], "c": [1, 2, 3, 5]})
-    refuse(Blocks(table, columns=["a", "c"]), "no value at row 2, column 'a'")
-    refuse(table, "no value at row 2")
+    refuse(Blocks(table, columns=["c"], weight="a"), "no weight at row 2, column 'a'")
     refuse(Blocks(table, columns=["b", "c"]), "column 'b' holds string, not numbers")
     for columns, weight, message in [
         (["d"], None, "'d' is not among"),

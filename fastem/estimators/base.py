@@ -17,7 +17,7 @@ from sklearn.utils.validation import validate_data
 
 from fastem.acceleration import ACCELERATIONS
 from fastem.climb import STOPPING
-from fastem.data import Data, as_data, as_rows, as_weight, is_integer
+from fastem.data import Block, Data, as_data, as_noise, as_weight, checked_rows, is_integer
 from fastem.em import fit
 from fastem.estimators.streaming import Streaming, unchanged_on_error
 from fastem.inference import Uncertainty, bootstrap, information
@@ -78,8 +78,8 @@ class EMEstimator(Streaming, BaseEstimator):
     status_: Status
     _settings: Callable[[Any], dict[str, Any]]
 
-    def _warn_of_the_end(self) -> None:
-        """Warn of a fit that ended before its time."""
+    def _warn_of_the_end(self, stacklevel: int = 4) -> None:
+        """Warn of a fit that ended before its time, at the caller of fit, beyond scikit-learn's wrapper."""
         cure = {
             Status.MAX_ITER: f"did not converge in max_iter={self.max_iter} iterations: raise max_iter or tol",
             Status.MAX_TIME: f"did not converge in max_time={self.max_time} seconds: raise max_time or tol",
@@ -89,7 +89,7 @@ class EMEstimator(Streaming, BaseEstimator):
             warnings.warn(
                 f"EM {cure}, or look at lower_bounds_ for what is still gained.",
                 ConvergenceWarning,
-                stacklevel=4,  # the caller of fit, beyond scikit-learn's wrapper
+                stacklevel=stacklevel,
             )
 
     def _fit_options(self) -> dict[str, Any]:
@@ -211,8 +211,8 @@ class EMEstimator(Streaming, BaseEstimator):
         return [report]
 
 
-class MixtureEstimator(DensityMixin, EMEstimator):
-    """Fitting a mixture and using it, whatever the family.
+class DensityEstimator(DensityMixin, EMEstimator):
+    """Fitting a mixture, or one component, and using its density, whatever the family.
 
     A class of it says how its constructor parameters make a model (`_model`), which of them give the whole start
     (`_start_parts`), and how parameters become attributes (`_LEARNED`, `_attributes`) and are made of these again
@@ -251,32 +251,21 @@ class MixtureEstimator(DensityMixin, EMEstimator):
         -------
         self
         """
+        return self._fitted(X, sample_weight, callbacks)
+
+    def _fitted(self, X, sample_weight, callbacks, noise_covariance=None):
         with unchanged_on_error(self):
-            self._fit(X, sample_weight, callbacks)
-        self._warn_of_the_end()
+            self._fit(X, sample_weight, callbacks, noise_covariance)
+        self._warn_of_the_end(5)
         return self
 
-    def _fit(self, X, sample_weight, callbacks):
-        data = self._check_data(X, sample_weight)
+    def _fit(self, X, sample_weight, callbacks, noise_covariance):
+        data = self._check_data(X, sample_weight, noise_covariance)
         start = None
         if self.warm_start and self.__sklearn_is_fitted__():
             self._check_start(data.n_features)
             start = self._params()
         self._fit_data(data, start, callbacks)
-
-    def fit_predict(self, X, y=None, sample_weight=None):
-        """Fit, then return the most probable component (n_samples,) of each row: `fit(X).predict(X)`."""
-        if is_source(X) and not isinstance(X, np.ndarray):
-            raise TypeError("fit_predict takes rows in memory; for others call fit(X), then predict block by block")
-        return self.fit(X, sample_weight=sample_weight).predict(X)
-
-    def predict(self, X):
-        """Most probable component (n_samples,) int64 of each row of X (n_samples, n_features)."""
-        return self._evaluate(Mixture.labels, X)
-
-    def predict_proba(self, X):
-        """Posterior probabilities (n_samples, n_components) of the components given each row."""
-        return self._evaluate(Mixture.posteriors, X)
 
     def score_samples(self, X):
         """Log-density (n_samples,) of each row, in nats; accurate to about 1e-12 for any conditioning."""
@@ -284,17 +273,19 @@ class MixtureEstimator(DensityMixin, EMEstimator):
 
     def score(self, X, y=None, sample_weight=None):
         """Mean log-density of the rows, weighted if sample_weight (n_samples,) is given."""
-        log_prob = self.score_samples(X)
-        if sample_weight is None:
-            return float(log_prob.mean())
-        weight = as_weight(sample_weight, len(log_prob))[:, 0]
-        counts = weight > 0  # a row of weight 0 may have log-density -inf
-        return float((weight[counts] * log_prob[counts]).sum() / weight.sum())
+        return weighted_mean(self.score_samples(X), sample_weight)
 
     def bic(self, X):
-        """Bayesian information criterion on X, -2 log L + p log n: lower is better."""
-        log_prob = self.score_samples(X)
-        return float(-2 * log_prob.sum() + self._n_parameters() * math.log(len(log_prob)))
+        """Bayesian information criterion on X, -2 log L + p log n: lower is better.
+
+        n is the number of rows, but for those without any value.
+        """
+        return self._bic(X, self.score_samples(X))
+
+    def _bic(self, X, log_prob: np.ndarray) -> float:
+        rows, has_missing = self._rows_and_gaps(X, reset=False)
+        n_rows = int((~np.isnan(rows).all(axis=1)).sum()) if has_missing else len(rows)
+        return float(-2 * log_prob.sum() + self._n_parameters() * math.log(n_rows))
 
     def aic(self, X):
         """Akaike information criterion on X, -2 log L + 2 p: lower is better."""
@@ -345,10 +336,16 @@ class MixtureEstimator(DensityMixin, EMEstimator):
         >>> float(np.round(gm.standard_errors(X).standard_errors["means"][0, 0] * 400**0.5, 1))
         3.0
         """
+        return self._standard_errors(X, sample_weight, method, n_bootstrap, random_state)
+
+    def _standard_errors(
+        self, X, sample_weight, method, n_bootstrap, random_state, noise_covariance=None
+    ) -> Uncertainty:
         self._check_fitted()
         check_uncertainty(method, n_bootstrap)
         rows = self._check_rows(X, reset=False)
-        data, params = as_data(rows, sample_weight, allow_nan=self._takes_missing), self._params()
+        data = as_data(rows, sample_weight, allow_nan=self._takes_missing, noise_covariance=noise_covariance)
+        params = self._params()
         return self._uncertainty(self._fitted_model(), params, data, method, n_bootstrap, random_state)
 
     # between estimator and model
@@ -357,13 +354,22 @@ class MixtureEstimator(DensityMixin, EMEstimator):
         return {"split_merge": self.split_merge}
 
     def _check_rows(self, X, *, reset: bool) -> np.ndarray:
-        rows = as_rows(X, allow_nan=self._takes_missing)
-        validate_data(self, X if hasattr(X, "columns") else rows, reset=reset, skip_check_array=True)
-        return rows
+        return self._rows_and_gaps(X, reset=reset)[0]
 
-    def _check_data(self, X, sample_weight) -> Data:
+    def _rows_and_gaps(self, X, *, reset: bool) -> tuple[np.ndarray, bool]:
+        """Rows, and whether values of them are missing."""
+        rows, has_missing = checked_rows(X, allow_nan=self._takes_missing)
+        validate_data(self, X if hasattr(X, "columns") else rows, reset=reset, skip_check_array=True)
+        return rows, has_missing
+
+    def _check_data(self, X, sample_weight, noise_covariance=None) -> Data:
         """Rows to fit to, in memory or not."""
         rows = X if is_source(X) else self._check_rows(X, reset=True)
+        if noise_covariance is not None:
+            if is_source(rows):
+                raise ValueError("noise_covariance is for rows in memory; give X as an array")
+            rows = as_data(rows, sample_weight, allow_nan=True, noise_covariance=noise_covariance)
+            sample_weight = None
         data = open_data(rows, sample_weight, allow_nan=self._takes_missing)
         if isinstance(data, Stored):
             validate_data(self, np.empty((0, data.n_features)), reset=True, skip_check_array=True)
@@ -373,13 +379,18 @@ class MixtureEstimator(DensityMixin, EMEstimator):
             raise ValueError("X has 1 sample; a fit needs at least 2 (n_samples=1)")
         return data
 
-    def _evaluate(self, method, X):
+    def _evaluate(self, method, X, noise_covariance=None):
         self._check_fitted()
-        X = self._check_rows(X, reset=False)
+        X, has_missing = self._rows_and_gaps(X, reset=False)
         model, params = self._model(), self._params()
         n_features = model.family.n_columns(params.components)
         if n_features != X.shape[1]:
             raise ValueError(f"X has {X.shape[1]} features, but {self._LEARNED[1]} is for {n_features}")
+        if noise_covariance is not None:
+            model = model.deconvolving()
+            X = Block(X, np.empty((0, 1)), has_missing, as_noise(noise_covariance, X, has_missing))
+        elif has_missing and model.family.completes:
+            model = model.completing()
         return method(model, params, X)
 
     def _settings(self, model: Mixture) -> dict[str, Any]:
@@ -417,6 +428,33 @@ def check_uncertainty(method: Any, n_bootstrap: Any) -> None:
         raise ValueError(f"method must be 'information' or 'bootstrap'; got {method!r}")
     if not is_integer(n_bootstrap, 2):
         raise ValueError(f"n_bootstrap must be an integer of at least 2; got {n_bootstrap!r}")
+
+
+class MixtureEstimator(DensityEstimator):
+    """A mixture whose components tell rows apart."""
+
+    def fit_predict(self, X, y=None, sample_weight=None):
+        """Fit, then return the most probable component (n_samples,) of each row: `fit(X).predict(X)`."""
+        if is_source(X) and not isinstance(X, np.ndarray):
+            raise TypeError("fit_predict takes rows in memory; for others call fit(X), then predict block by block")
+        return self.fit(X, sample_weight=sample_weight).predict(X)
+
+    def predict(self, X):
+        """Most probable component (n_samples,) int64 of each row of X (n_samples, n_features)."""
+        return self._evaluate(Mixture.labels, X)
+
+    def predict_proba(self, X):
+        """Posterior probabilities (n_samples, n_components) of the components given each row."""
+        return self._evaluate(Mixture.posteriors, X)
+
+
+def weighted_mean(log_prob: np.ndarray, sample_weight: Any) -> float:
+    """Mean over the rows, weighted if there are weights."""
+    if sample_weight is None:
+        return float(log_prob.mean())
+    weight = as_weight(sample_weight, len(log_prob))[:, 0]
+    counts = weight > 0  # a row of weight 0 may have log-density -inf
+    return float((weight[counts] * log_prob[counts]).sum() / weight.sum())
 
 
 def is_same(one: Any, two: Any) -> bool:

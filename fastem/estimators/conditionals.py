@@ -11,7 +11,7 @@ class Conditionals:
     """What `GaussianMixture` says of some columns, named or numbered, when others are known or left out."""
 
     covariance_type: str
-    means_: np.ndarray
+    n_features_in_: int
     _check_fitted: Any
     _model: Any
     _params: Any
@@ -100,7 +100,7 @@ class Conditionals:
         self._check_fitted()
         known = list(getattr(self, "feature_names_in_", ()))
         columns = list(np.atleast_1d(np.asarray(columns, dtype=object)))
-        n_features = self.means_.shape[1]
+        n_features = self.n_features_in_
         numbers = []
         for column in columns:
             if isinstance(column, str):
@@ -117,7 +117,7 @@ class Conditionals:
     def _split(self, columns) -> tuple[np.ndarray, np.ndarray]:
         """Columns that are given, and the others, of which there must be one."""
         columns = self._columns("columns", columns)
-        left = np.setdiff1d(np.arange(self.means_.shape[1]), columns)
+        left = np.setdiff1d(np.arange(self.n_features_in_), columns)
         if len(left) == 0:
             raise ValueError("columns holds every column, so that none is left")
         return columns, left

@@ -1,29 +1,11 @@
-"""scikit-learn's GaussianMixture over fastem's model and driver: validation in, attributes out, no algorithm."""
+"""scikit-learn's GaussianMixture over fastem's model and driver, with what normal components allow beside."""
 
-from numbers import Real
-from typing import Any, ClassVar
-
-import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions
-
-from fastem.data import as_numbers, finite_array
-from fastem.estimators.base import MixtureEstimator
-from fastem.estimators.conditionals import Conditionals
-from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian
-from fastem.families.gaussian_records import GaussianParams
-from fastem.families.normal_inverse_wishart import NormalInverseWishart
-from fastem.models.mixture import Mixture, check_weights
-from fastem.models.mixture_records import MixtureParams
-
-NORMAL_PRIOR: dict[str, list[Any]] = {
-    "mean_prior": ["array-like", None],
-    "mean_precision_prior": [None, Interval(Real, 0.0, None, closed="left")],
-    "degrees_of_freedom_prior": [None, Interval(Real, 0.0, None, closed="neither")],
-    "covariance_prior": [None, StrOptions({"auto"}), "array-like", Interval(Real, 0.0, None, closed="neither")],
-}
+from fastem.estimators.deconvolution import Deconvolution
+from fastem.estimators.imputation import Imputation
+from fastem.estimators.normal_mixture import NormalMixture
 
 
-class GaussianMixture(Conditionals, MixtureEstimator):
+class GaussianMixture(Deconvolution, Imputation, NormalMixture):
     """Gaussian mixture, a drop-in for `sklearn.mixture.GaussianMixture` with weights, priors and threads.
 
     Parameters
@@ -146,6 +128,14 @@ class GaussianMixture(Conditionals, MixtureEstimator):
     See Also
     --------
     sklearn.mixture.GaussianMixture : What this replaces.
+    MultivariateNormal : A single component, with its mean and covariance.
+
+    Notes
+    -----
+    NaN is a value that is missing, at random: the likelihood is that of what is there, and each component completes a
+    row by regression (Ghahramani & Jordan 1994, Advances in Neural Information Processing Systems 6, 120-127). A row
+    without any value is kept and informs nothing; a column without any is refused. Without a NaN nothing of this is
+    computed.
 
     References
     ----------
@@ -163,210 +153,4 @@ class GaussianMixture(Conditionals, MixtureEstimator):
     2
     """
 
-    _LEARNED: ClassVar[tuple[str, ...]] = ("weights_", "means_", "covariances_", "precisions_cholesky_", "precisions_")
-    _start_parts = ("weights_init", "means_init", "precisions_init")
-    _parameter_constraints: ClassVar[dict] = {
-        **MixtureEstimator._parameter_constraints,
-        "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
-        "reg_covar": [Interval(Real, 0.0, None, closed="left")],
-        "means_init": ["array-like", None],
-        "precisions_init": ["array-like", None],
-        **NORMAL_PRIOR,
-    }
-
-    def __init__(
-        self,
-        n_components=1,
-        *,
-        covariance_type="full",
-        tol=1e-3,
-        reg_covar=1e-6,
-        max_iter=100,
-        n_init=1,
-        init_params="kmeans",
-        weights_init=None,
-        means_init=None,
-        precisions_init=None,
-        random_state=None,
-        warm_start=False,
-        verbose=0,
-        verbose_interval=10,
-        stopping=None,
-        n_race=None,
-        split_merge=False,
-        acceleration="auto",
-        algorithm="batch",
-        n_epochs=10,
-        max_time=None,
-        resp_init=None,
-        weight_concentration_prior=None,
-        mean_prior=None,
-        mean_precision_prior=None,
-        degrees_of_freedom_prior=None,
-        covariance_prior=None,
-        n_threads=None,
-        batch_size=None,
-        online=None,
-    ):
-        self.n_components = n_components
-        self.covariance_type = covariance_type
-        self.tol = tol
-        self.reg_covar = reg_covar
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init_params = init_params
-        self.weights_init = weights_init
-        self.means_init = means_init
-        self.precisions_init = precisions_init
-        self.random_state = random_state
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.verbose_interval = verbose_interval
-        self.stopping = stopping
-        self.n_race = n_race
-        self.split_merge = split_merge
-        self.acceleration = acceleration
-        self.algorithm = algorithm
-        self.n_epochs = n_epochs
-        self.max_time = max_time
-        self.resp_init = resp_init
-        self.weight_concentration_prior = weight_concentration_prior
-        self.mean_prior = mean_prior
-        self.mean_precision_prior = mean_precision_prior
-        self.degrees_of_freedom_prior = degrees_of_freedom_prior
-        self.covariance_prior = covariance_prior
-        self.n_threads = n_threads
-        self.batch_size = batch_size
-        self.online = online
-
-    @classmethod
-    def from_parameters(cls, weights, means, covariances=None, *, precisions=None, **params):
-        """Build a fitted mixture from known parameters.
-
-        Parameters
-        ----------
-        weights : array-like of shape (n_components,)
-            Positive or zero, summing to 1.
-        means : array-like of shape (n_components, n_features)
-        covariances, precisions : array-like
-            Exactly one of them, of the shape of `covariances_` for the covariance_type.
-        **params
-            Constructor parameters, such as covariance_type.
-
-        Returns
-        -------
-        GaussianMixture
-
-        Raises
-        ------
-        ValueError
-            If a shape does not fit, the weights do not sum to 1, or a matrix is not symmetric positive definite.
-
-        Examples
-        --------
-        >>> from fastem import GaussianMixture
-        >>> gm = GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [3.0]], [1.0, 1.0], covariance_type="spherical")
-        >>> gm.predict([[-1.0], [4.0]])
-        array([0, 1])
-        """
-        means = finite_array("means", means, 2)
-        estimator = cls(n_components=len(means), **params)
-        estimator._validate_params()
-        family = Gaussian(estimator.covariance_type)
-        weights = check_weights("weights", weights, len(means))
-        if (covariances is None) == (precisions is None):
-            raise ValueError("give exactly one of covariances and precisions")
-        if precisions is not None:
-            components = family.from_precisions(means, family.check_shape("precisions", precisions, *means.shape))
-        else:
-            covariances = family.check_shape("covariances", covariances, *means.shape)
-            components = GaussianParams(means, covariances, family.precisions_cholesky(covariances))
-        estimator._set_known(MixtureParams(weights, components), means.shape[1])
-        return estimator
-
-    # between estimator and model
-
-    def _model(self) -> Mixture:
-        """The model that the constructor parameters describe."""
-        return Mixture(
-            self._family(),
-            self.n_components,
-            start=self.init_params if self.resp_init is None else self.resp_init,
-            weights_init=self.weights_init,
-            means_init=self.means_init,
-            precisions_init=self.precisions_init,
-            weight_concentration=self.weight_concentration_prior or 1.0,
-            n_threads=self.n_threads,
-        )
-
-    def _family(self) -> Gaussian:
-        return Gaussian(self.covariance_type, self.reg_covar, normal_prior(self))
-
-    def _params(self) -> MixtureParams:
-        """Attributes as parameters, checked: users set them by hand, and the kernels index by their shapes."""
-        family = Gaussian(self.covariance_type)
-        known = self._known()
-        if not isinstance(known, dict):
-            return known
-        means = finite_array("means_", known["means_"], 2)
-        weights = finite_array("weights_", known["weights_"], 1)
-        roots = as_numbers("precisions_cholesky_", known["precisions_cholesky_"]).astype(np.float64)
-        if "covariances_" not in known:
-            components = family.from_roots(means, roots)
-        else:
-            covariances = as_numbers("covariances_", known["covariances_"]).astype(np.float64)
-            components = GaussianParams(means, covariances, roots)
-        shape = family.shape(*means.shape)
-        if weights.shape != means.shape[:1] or roots.shape != shape or components.covariances.shape != shape:
-            raise ValueError(
-                f"weights_ {weights.shape}, means_ {means.shape}, covariances_ {components.covariances.shape} and "
-                f"precisions_cholesky_ {roots.shape} do not fit together for {self.covariance_type!r}"
-            )
-        return MixtureParams(weights, components)
-
-    def _attributes(self, params: MixtureParams) -> dict[str, np.ndarray]:
-        means, covariances, roots = params.components[:3]
-        precisions = roots @ np.swapaxes(roots, -1, -2) if self.covariance_type in ("full", "tied") else roots**2
-        return {
-            "weights_": params.weights,
-            "means_": means,
-            "covariances_": covariances,
-            "precisions_cholesky_": roots,
-            "precisions_": precisions,
-        }
-
-    def _check_start(self, n_features: int | None = None) -> None:
-        """Refuse to go on from parameters that are not those of the model."""
-        last = np.shape(self.means_), np.shape(self.covariances_)
-        n_features = last[0][1] if n_features is None else n_features
-        shape = Gaussian(self.covariance_type).shape(self.n_components, n_features)
-        if last != ((self.n_components, n_features), shape):
-            wanted = (self.n_components, n_features), shape
-            raise ValueError(
-                f"means and covariances of the last fit have shapes {last}, but {wanted} are needed to go on; set "
-                "n_components and covariance_type back, or begin anew with warm_start=False and fit"
-            )
-
-    def _settings(self, model: Mixture) -> dict[str, Any]:
-        """What must stay as it is while a stream goes on."""
-        return {
-            "covariance_type": model.family.covariance_type,
-            "reg_covar": model.family.reg_covar,
-            **super()._settings(model),
-        }
-
-
-def normal_prior(estimator: Any) -> NormalInverseWishart | None:
-    """The prior of normal components that the parameters of an estimator describe."""
-    freedom, scale = estimator.degrees_of_freedom_prior, estimator.covariance_prior
-    mean, precision = estimator.mean_prior, estimator.mean_precision_prior
-    if freedom is not None and scale is None:
-        raise ValueError("degrees_of_freedom_prior needs covariance_prior; without one it has no effect")
-    if mean is not None and scale is None and precision is None:
-        raise ValueError("mean_prior needs mean_precision_prior; without one it has no effect")
-    if scale is None and precision is None:
-        return None
-    if scale is None:
-        scale = 0.0
-    precision = 0.01 if precision is None else precision
-    return NormalInverseWishart(mean, precision, freedom, None if isinstance(scale, str) else scale)
+    _takes_missing = True

@@ -14,7 +14,7 @@ from sklearn.utils.validation import validate_data
 
 from fastem.data import as_rows, finite_array, is_integer
 from fastem.estimators.base import EMEstimator, check_uncertainty
-from fastem.estimators.gaussian_mixture import NORMAL_PRIOR, normal_prior
+from fastem.estimators.normal_mixture import NORMAL_PRIOR, normal_prior
 from fastem.estimators.streaming import unchanged_on_error
 from fastem.families.categorical import Categorical, CategoricalParams
 from fastem.families.exponential import Conjugate

@@ -7,14 +7,14 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from fastem.data import finite_array
-from fastem.estimators.gaussian_mixture import GaussianMixture, normal_prior
+from fastem.estimators.normal_mixture import NormalMixture, normal_prior
 from fastem.families.student_t import StudentT
 from fastem.families.student_t_records import StudentTParams
 from fastem.models.mixture import Mixture
 from fastem.models.mixture_records import MixtureParams
 
 
-class StudentTMixture(GaussianMixture):
+class StudentTMixture(NormalMixture):
     """Mixture of Student's t distributions: outliers count little, and how little is estimated.
 
     Parameters
@@ -73,9 +73,9 @@ class StudentTMixture(GaussianMixture):
     array([ 0., 20.])
     """
 
-    _LEARNED: ClassVar[tuple[str, ...]] = (*GaussianMixture._LEARNED, "degrees_of_freedom_")
+    _LEARNED: ClassVar[tuple[str, ...]] = (*NormalMixture._LEARNED, "degrees_of_freedom_")
     _parameter_constraints: ClassVar[dict] = {
-        **GaussianMixture._parameter_constraints,
+        **NormalMixture._parameter_constraints,
         "degrees_of_freedom": [StrOptions({"free", "common"}), Interval(Real, 0.0, None, closed="neither")],
         "degrees_of_freedom_init": [Interval(Real, 0.0, None, closed="neither")],
         "degrees_of_freedom_bounds": [tuple, list],

@@ -26,6 +26,7 @@ class Family:
 
     prior: Any = None
     takes_missing: ClassVar[bool] = False  # whether NaN in a row is a value that is missing
+    completes: ClassVar[bool] = False  # whether such rows are completed by regression: `in_frame`, `in_form`
     has_moving_frame: ClassVar[bool] = False  # whether the frame follows a stream: `fits`, `reframed`
     is_coded: ClassVar[bool] = False  # whether `rows` are other than the rows themselves
     is_tabled: ClassVar[bool] = False  # whether rows can be codes, whose scores are looked up: `tables.Tabled`

@@ -72,6 +72,7 @@ class Gaussian(MomentAlgebra, Coordinates, Family):
     prior: NormalInverseWishart | None = None
     resolved: ResolvedPrior = field(default=NO_PRIOR, repr=False)
     has_moving_frame: ClassVar[bool] = True
+    completes: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.covariance_type not in COVARIANCE_TYPES:

@@ -29,6 +29,30 @@ class MomentAlgebra(Structure):
     frame: Any
     resolve_prior: Any
 
+    def in_frame(self, params: GaussianParams, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Means (K, D), whiteners and covariances of each component in a frame (2, D): (K, D, D).
+
+        Diagonals (K, D) of both where columns are independent.
+        """
+        center, scale = rows
+        n_components, n_features = params.means.shape
+        means = (params.means - center) * scale
+        roots, covariances = params.precisions_cholesky, params.covariances
+        if self._is_matrix:
+            shape = n_components, n_features, n_features
+            whiteners = np.broadcast_to(np.swapaxes(roots, -1, -2) / scale, shape)
+            return means, whiteners, np.broadcast_to(covariances * (scale[:, None] * scale), shape)
+        roots, covariances = np.atleast_2d(roots.T).T, np.atleast_2d(covariances.T).T
+        return means, roots / scale, covariances * scale**2
+
+    def in_form(self, counts: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> Moments:
+        """Moments from those of each component, with covariances (K, D, D) or, of diagonals alone, (K, D)."""
+        if self.covariance_type == "tied":
+            covariances = np.einsum("k,kij->ij", counts / max(counts.sum(), _TINY), covariances)
+        elif not self._is_matrix and covariances.ndim == 3:
+            covariances = np.diagonal(covariances, axis1=1, axis2=2)
+        return Moments(counts, means, covariances.mean(axis=1) if self.covariance_type == "spherical" else covariances)
+
     def blend(self, one: Moments, two: Moments, share: float) -> Moments:
         """Moments of a mixture of both, of which the second makes up a share.
 

@@ -74,6 +74,11 @@ class Structure:
     def _is_matrix(self) -> bool:
         return self.covariance_type in ("full", "tied")
 
+    @property
+    def has_independent_columns(self) -> bool:
+        """Whether a column says nothing of the others within a component."""
+        return not self._is_matrix
+
     def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         """Shape of covariances, precisions and their roots."""
         return {

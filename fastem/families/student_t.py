@@ -10,7 +10,7 @@ row, locations and scale matrices follow as means and covariances of normal comp
 import functools
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import digamma, gammaln
@@ -65,6 +65,7 @@ class StudentT(Gaussian):
     array([3.])
     """
 
+    completes: ClassVar[bool] = False  # moments of completed rows are those of a normal
     degrees_of_freedom: Any = field(default="free", kw_only=True)
     first: float = field(default=10.0, kw_only=True)
     bounds: Any = field(default=(0.01, 1000.0), kw_only=True)

@@ -139,7 +139,7 @@ def score_states(states, listed, start, stop, built, work, scores):
 
 
 @piece
-def _add_moments(product, source, turned, resp, weighted, second, sums, column):
+def add_moments(product, source, turned, resp, weighted, second, sums, column):
     """sums[:, column] += sum of resp (B,) times the full statistics of source (D, B), turned (B, padded D)."""
     n_features, width = source.shape
     total = 0.0
@@ -236,7 +236,7 @@ def accumulate_block(states, listed, n_listed, scores, factor, built, work, sums
             if feature_map == FULL:
                 turn(y, n_features, width, turned_y)
         if feature_map == FULL:
-            _add_moments(products[1], source, turned_source, scores[j], weighted, part, sums, column)
+            add_moments(products[1], source, turned_source, scores[j], weighted, part, sums, column)
         else:
             _add_features(feature_map, source, scores[j], spare, sums, column)
 
@@ -261,7 +261,7 @@ def take_weights(posterior, weight, rows, n_rows, mass, columns):
 
 
 @piece
-def _soft_factor(mass, best, total, row_log, totals):
+def soft_factor(mass, best, total, row_log, totals):
     """best -> mass over total of each row; adds log-likelihood and lost rows to totals."""
     log_normalizer(best, total, row_log)
     log_likelihood, n_lost = 0.0, 0.0
@@ -379,7 +379,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
             for j in range(n_listed):
                 fetch_rows(X, following, j * width // n_listed, (j + 1) * width // n_listed)
                 add_exponentials(scores, j, best, total)
-            _soft_factor(mass, best, total, row_log, totals)
+            soft_factor(mass, best, total, row_log, totals)
             if tails.shape[0] > 0:
                 call_at(products[3], (scores, tails, precisions, best, states[2], sums))
         elif posterior == HARD:
@@ -393,7 +393,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
 
 
 @kernel
-def _first_row(lane, n_lanes, n_rows, width):
+def first_row_of(lane, n_lanes, n_rows, width):
     """First row of a lane: whole blocks, dealt evenly."""
     n_blocks = -(-n_rows // width)
     return min(n_rows, lane * n_blocks // n_lanes * width)
@@ -422,7 +422,7 @@ def _sweep_serial(lane_kernel, products, X, weight, frame, states, posterior, sk
     theta = states[1]
     width = block_rows(X.shape[0], X.shape[1], theta.shape[0], theta.shape[1], theta.itemsize)
     for lane in range(n_lanes):
-        first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
+        first, last = first_row_of(lane, n_lanes, n_rows, width), first_row_of(lane + 1, n_lanes, n_rows, width)
         call_at(
             lane_kernel,
             (products, X, weight, frame, states, posterior, skip, first, last, sums[lane], totals[lane, 0]),
@@ -439,7 +439,7 @@ def _sweep_parallel(turns, lane_kernel, products, X, weight, frame, states, post
     for _ in numba.prange(turns.shape[0]):
         lane = take_number(turns)
         while lane < n_lanes:
-            first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
+            first, last = first_row_of(lane, n_lanes, n_rows, width), first_row_of(lane + 1, n_lanes, n_rows, width)
             call_at(
                 lane_kernel,
                 (products, X, weight, frame, states, posterior, skip, first, last, sums[lane], totals[lane, 0]),
@@ -594,7 +594,7 @@ def _score_parallel(turns, lane_kernel, products, X, frame, states, wanted, log_
     for _ in numba.prange(turns.shape[0]):
         lane = take_number(turns)
         while lane < n_lanes:
-            first, last = _first_row(lane, n_lanes, n_rows, width), _first_row(lane + 1, n_lanes, n_rows, width)
+            first, last = first_row_of(lane, n_lanes, n_rows, width), first_row_of(lane + 1, n_lanes, n_rows, width)
             call_at(lane_kernel, (products, X, frame, states, wanted, first, last, log_prob, labels, resp))
             lane = take_number(turns)
 

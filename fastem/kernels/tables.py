@@ -26,12 +26,12 @@ from fastem.kernels.sweep import (
     _n_lanes,
     _score_parallel,
     _score_serial,
-    _soft_factor,
     _sweep_parallel,
     _sweep_serial,
     block_rows,
     padded,
     run_lanes,
+    soft_factor,
     take_weights,
 )
 
@@ -239,7 +239,7 @@ def _table_lane(products, codes, weight, frame, states, posterior, skip, first_r
         turn(by_row, width, n_states, scores)
         row_maximum(scores, n_states, best)
         softmax(scores, n_states, best, total)
-        _soft_factor(mass, best, total, row_log, totals)
+        soft_factor(mass, best, total, row_log, totals)
         for k in range(n_states):
             count = 0.0
             for b in range(width):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -113,13 +113,36 @@ class Mixture(Streams, Moves):
     @property
     def takes_missing(self) -> bool:
         """Whether NaN in the rows are values that are missing."""
-        return self.family.takes_missing
+        return self.family.takes_missing or self.family.completes
+
+    def completing(self) -> "Mixture":
+        """The mixture that completes rows of which values are missing."""
+        from fastem.models.missing import IncompleteMixture  # which is a Mixture
+
+        return IncompleteMixture(**{part.name: getattr(self, part.name) for part in fields(self)})
+
+    def deconvolving(self) -> "Mixture":
+        """The mixture of what rows would be without the noise that they were measured with."""
+        from fastem.models.noisy import NoisyMixture  # which is a Mixture
+
+        return NoisyMixture(**{part.name: getattr(self, part.name) for part in fields(self)})
+
+    def _suiting(self, data: Data) -> "Mixture":
+        """The mixture for rows such as these."""
+        if not self.family.completes:
+            return self
+        if data.noise is not None:
+            return self.deconvolving()
+        return self.completing() if data.has_missing else self
 
     # the protocol
 
     @same_bits
     def prepare(self, data: Data) -> "Mixture":
         """Take the frame and the defaults of the prior from the data; check the start against them."""
+        suiting = self._suiting(data)
+        if suiting is not self:
+            return suiting.prepare(data)
         if data.n_samples < self.n_components:
             raise DegenerateError(
                 f"X has {data.n_samples} sample(s) for n_components={self.n_components}; use fewer components"
@@ -130,7 +153,7 @@ class Mixture(Streams, Moves):
             raise ValueError(f"start must be one of {list(STARTS)}, labels or responsibilities; got {self.start!r}")
         model = self._with_checked_start(data.n_features)
         model = replace(model, family=self.family.seeing(data))
-        require_distinct(model.family.rows_of(data), self.n_components)
+        require_distinct(model._filled(model.family.rows_of(data)), self.n_components)
         model = model.framed_by(data)
         if self.components_init is not None:
             components = model.family.check_params(self.components_init, self.n_components, model.bound)
@@ -266,15 +289,15 @@ class Mixture(Streams, Moves):
 
     # beyond fitting
 
-    def log_densities(self, params: MixtureParams, X: np.ndarray) -> np.ndarray:
+    def log_densities(self, params: MixtureParams, X: np.ndarray | Block) -> np.ndarray:
         """Log-density (N,) of each row; -inf where it is impossible."""
         return self._score(params, X, LOG_DENSITY)
 
-    def labels(self, params: MixtureParams, X: np.ndarray) -> np.ndarray:
+    def labels(self, params: MixtureParams, X: np.ndarray | Block) -> np.ndarray:
         """Most probable component (N,) of each row."""
         return self._score(params, X, LABEL)
 
-    def posteriors(self, params: MixtureParams, X: np.ndarray) -> np.ndarray:
+    def posteriors(self, params: MixtureParams, X: np.ndarray | Block) -> np.ndarray:
         """Probability (N, K) of each component given each row."""
         return self._score(params, X, POSTERIOR)
 
@@ -283,7 +306,9 @@ class Mixture(Streams, Moves):
 
         Both are given what the rows hold.
         """
-        X = np.array(_as_kernel_rows(X, self.takes_missing), np.float64)
+        if self.family.completes:
+            return self.completing().impute(params, X, rng)
+        X = np.array(as_kernel_rows(X, self.takes_missing), np.float64)
         holes = np.isnan(X)
         rows = np.flatnonzero(holes.any(axis=1))
         if len(rows) == 0:
@@ -316,7 +341,7 @@ class Mixture(Streams, Moves):
 
     def regress(self, params: MixtureParams, given: np.ndarray, wanted: np.ndarray, X: np.ndarray) -> np.ndarray:
         """Expectation (N, m) of the wanted columns (m,) int, given rows (N, g) of some others (g,) int."""
-        X = _as_kernel_rows(X)
+        X = as_kernel_rows(X)
         resp = self.posteriors(self.marginal(params, given), X)
         with one_blas_thread(max(X.size, resp.size) * len(wanted) + self._blas_work(params)):
             slopes, _ = self.family.conditional(params.components, given, wanted)
@@ -340,8 +365,8 @@ class Mixture(Streams, Moves):
     # inside
 
     @same_bits
-    def _score(self, params: MixtureParams, X: np.ndarray, wanted: int) -> np.ndarray:
-        X = _as_kernel_rows(X, self.takes_missing)
+    def _score(self, params: MixtureParams, X: np.ndarray | Block, wanted: int) -> np.ndarray:
+        X = X.X if isinstance(X, Block) else as_kernel_rows(X, self.takes_missing)
         n_columns = self.family.n_columns(params.components)
         if X.shape[1] != n_columns:
             raise ValueError(f"X has {X.shape[1]} columns; the parameters are for {n_columns}")
@@ -484,7 +509,7 @@ class Mixture(Streams, Moves):
                 points = self._points(data, rng, n_threads)
                 posterior, blocks = GIVEN, lambda: self._nearest_blocks(data, points)
             else:
-                points = self._centers(rows, self.bound.rows, rng, n_threads)
+                points = self._centers(self._filled(rows), self.bound.rows, rng, n_threads)
                 theta[:, 0] = -0.5 * (points**2).sum(axis=1)
                 theta[:, 1 : 1 + n_features] = points
                 posterior, blocks = HARD, lambda: iter(rows)
@@ -519,6 +544,10 @@ class Mixture(Streams, Moves):
 
         return iter(Derived(data, nearest, _CODED_ROWS))
 
+    def _filled(self, data: Data) -> Data:
+        """The coded rows with something for every value that is missing, between which there are distances."""
+        return data
+
     def _first_states(self, n_features: int) -> tuple[int, np.ndarray]:
         """Features that the first moments need, and parameters of 0."""
         feature_map = self.family.start_map
@@ -550,7 +579,7 @@ class Mixture(Streams, Moves):
         return self.family.moments(sums, np.empty((0, 0)), layout, self.bound)
 
 
-def _as_kernel_rows(X: np.ndarray, allow_nan: bool = False) -> np.ndarray:
+def as_kernel_rows(X: np.ndarray, allow_nan: bool = False) -> np.ndarray:
     """Rows in the form that kernels take, checked only if they are not in it."""
     if isinstance(X, np.ndarray) and X.ndim == 2 and X.flags.c_contiguous and X.dtype in (np.float32, np.float64):
         return X

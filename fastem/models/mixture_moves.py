@@ -72,19 +72,23 @@ class Moves:
         by its responsibilities, is from its density.
         """
         block = sample.whole().blocks[0]
-        posterior = self.posteriors(params, block.X)
+        posterior = self.posteriors(params, block)
         coded = self.family.rows(block)
         resp = posterior * block.counts[:, None]
         counts = np.maximum(resp.sum(axis=0), SMALLEST)
         # share * log(share / density of the component), where that density is posterior * density of the row / weight
-        log_ratio = log_of(params.weights / counts) - self.log_densities(params, block.X)[:, None]
+        log_ratio = log_of(params.weights / counts) - self.log_densities(params, block)[:, None]
         misfit = (resp / counts * np.where(resp > 0, log_ratio, 0.0)).sum(axis=0)
-        rows = self.family.positions(block.X, self.bound)
+        rows = self._places(params, block)
         means = np.einsum("nk,nd->kd", resp, rows) / counts[:, None]
         within = np.einsum("n,nd,ne->de", block.counts, rows, rows) - np.einsum("k,kd,ke->de", counts, means, means)
         values, axes = np.linalg.eigh(within / block.total_weight)
         rows = np.einsum("nd,de->ne", rows, axes / np.sqrt(np.maximum(values, _FLAT * values[-1])))
         return Anatomy(coded, rows, posterior, resp, np.argsort(-misfit, kind="stable"))
+
+    def _places(self, params: MixtureParams, block: Block) -> np.ndarray:
+        """Where rows lie (N, S), in units in which columns are alike."""
+        return self.family.positions(block.X, self.bound)
 
     @same_bits
     def _split(self, anatomy: Anatomy, resp: np.ndarray, k: int, j: int) -> MixtureParams:
@@ -101,6 +105,6 @@ class Moves:
         resp[:, j] = np.where(np.einsum("nd,d->n", rows, axis) > 0, resp[:, k], 0.0)
         resp[:, k] -= resp[:, j]
         feature_map, theta = self._first_states(block.X.shape[1])
-        moments = self._moments_under(lambda: [Block(block.X, resp)], theta, feature_map, GIVEN)
+        moments = self._moments_under(lambda: [block.weighing(resp)], theta, feature_map, GIVEN)
         components = self.family.maximize(moments, None, self.bound.granule)
         return MixtureParams(self._weights(moments.counts, block.total_weight), components)

@@ -22,6 +22,7 @@ class Streams:
     weight_concentration: float
     bound: Any
     keep: Any
+    completing: Any
     _moments: Any
     _maximized: Any
     _blas_work: Any
@@ -30,7 +31,7 @@ class Streams:
     def condense(self, stats: MixtureStats, params: MixtureParams) -> Any:
         """Moments of the components, per unit of weight: they do not depend on the parameters they were found under."""
         moments = self._moments(stats, params)
-        return moments._replace(counts=moments.counts / stats.weight)
+        return moments._replace(counts=moments.counts / stats.weight) if stats.weight > 0 else moments
 
     @same_bits
     def blend(self, one: Any, two: Any, share: float) -> Any:
@@ -94,6 +95,8 @@ class Streams:
         if not self.family.has_moving_frame:
             return self
         low, high = column_extremes(block.X if len(block.weight) == 0 else block.X[block.weight[:, 0] > 0])
+        if self.family.completes and np.isnan(low).any():
+            return self.completing().framed(expected, block)
         if self.family.fits(self.bound, low, high):
             return self
         return replace(self, frame=self.family.reframed(expected, self.bound, block.total_weight, low, high))

@@ -97,6 +97,9 @@ class Skipping:
 def part_that_may_matter(family, last: Point, now: Point, cutoff: np.ndarray, X: np.ndarray) -> float:
     """Part of the pairs of some rows and a component: mean of those alive and those that known gaps leave open."""
     rows = X[:: max(1, len(X) // _PROBED)].astype(np.float64)
+    rows = rows[~np.isnan(rows).any(axis=1)]  # the others do not count
+    if len(rows) == 0:
+        return 1.0
     before = family.log_densities(last.params, rows) + last.log_weights
     after = family.log_densities(now.params, rows) + now.log_weights
     best = after.max(axis=1, keepdims=True)
