@@ -27,7 +27,7 @@ from fastem.kernels.layout import clear, load_columns, tile_columns, turn
 from fastem.kernels.patterns import NO_GROUPS
 from fastem.kernels.posteriors import GIVEN, row_maximum
 from fastem.kernels.products import ROWS
-from fastem.kernels.sweep import _add_moments, _take_weights, padded
+from fastem.kernels.sweep import add_moments, padded, take_weights
 
 _LOG_2_PI = np.log(2.0 * np.pi)
 _NEGLIGIBLE = 1e-25  # responsibility below which a row adds nothing to a component
@@ -165,7 +165,7 @@ def _noisy_lane(products, data, groups, states, code, first_row, last_row, sums,
         load_columns(X, frame, rows, n_rows, tiles)
         _load_noise(noise, frame, rows, spread)
         if code < ROWWISE:
-            _take_weights(code, weight, rows, n_rows, mass, columns)
+            take_weights(code, weight, rows, n_rows, mass, columns)
         for k in range(n_states if code != GIVEN else 0):
             _factor(covariance[k], spread, lower, inverse)
             _whiten(columns, means, k, lower, inverse, y)
@@ -199,7 +199,7 @@ def _noisy_lane(products, data, groups, states, code, first_row, last_row, sums,
                     whole[i, b] = columns_k
             expected = whole[:n_features]
             turn(expected, n_features, width, turned)
-            _add_moments(products[1], expected, turned, scores[k], weighted, second, sums, k)
+            add_moments(products[1], expected, turned, scores[k], weighted, second, sums, k)
             _add_spread(covariance[k], lower, inverse, scores[k], whole, sums, k)
 
 
@@ -229,7 +229,7 @@ def _noisy_diagonal_lane(products, data, groups, states, code, first_row, last_r
             for b in range(width):
                 spread[d, b] = noise[rows[b], 0, d] * frame[1, d] * frame[1, d]
         if code < ROWWISE:
-            _take_weights(code, weight, rows, n_rows, mass, columns)
+            take_weights(code, weight, rows, n_rows, mass, columns)
         for k in range(n_states if code != GIVEN else 0):
             for d in range(n_features):
                 root, mean = whitener[k, 0, d], whitener[k, 1, d]
