@@ -43,6 +43,7 @@ _HOMES = {
     "StudentT": "fastem.families.student_t",
     "StudentTMixture": "fastem.estimators.student_t_mixture",
     "VonMises": "fastem.families.von_mises",
+    "WithNoise": "fastem.families.noise",
     "bootstrap_test": "fastem.selection",
     "fit": "fastem.em",
     "load": "fastem.persistence",

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral, Real
@@ -16,7 +17,9 @@ SMALLEST = 1e-152
 _CHECKED = 2**14  # covariances that are looked at at once
 
 
-Part = tuple[np.ndarray, np.ndarray | None]  # rows (n, D), and their weights (n,) if they have any
+# Rows (n, D), their weights (n,) or None, and their labels (n,) or None, which may be missing.
+Part = tuple[Any, ...]
+_FILL = 0.0, 1.0, -1  # of rows that have none of these
 
 
 class Block:
@@ -26,6 +29,8 @@ class Block:
     ----------
     X : ndarray of shape (n_samples, n_features), float32 or float64, C-ordered
     weight : ndarray of shape (n_samples, 1), or (0, 1) where every weight is one; float64
+    labels : ndarray of shape (n_samples,), int64, or None
+        Which components a row can come from, see `labels.as_labels`. None: any of them.
     total_weight : float
     has_missing : bool
         Whether a value is NaN.
@@ -37,12 +42,18 @@ class Block:
     """
 
     def __init__(
-        self, X: np.ndarray, weight: np.ndarray, has_missing: bool | None = None, noise: np.ndarray | None = None
+        self,
+        X: np.ndarray,
+        weight: np.ndarray,
+        has_missing: bool | None = None,
+        noise: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
     ):
         self.X = as_writable(X)
         self.weight = as_writable(weight)
         self._has_missing = has_missing
         self.noise = noise
+        self.labels = labels
         self.total_weight = float(weight.sum()) if len(weight) else float(len(X))
         self.notes: dict[Any, Any] | None = None
         self._constants: dict[Any, Any] = {}
@@ -59,11 +70,12 @@ class Block:
         """Return some of the rows, by a slice or by their numbers."""
         noise = self.noise if self.noise is None or len(self.noise) == 1 else self.noise[rows]
         known = None if self._has_missing else self._has_missing
-        return Block(self.X[rows], self.weight[rows] if len(self.weight) else self.weight, known, noise)
+        labels = None if self.labels is None else self.labels[rows]
+        return Block(self.X[rows], self.weight[rows] if len(self.weight) else self.weight, known, noise, labels)
 
     def weighing(self, weight: np.ndarray) -> "Block":
         """Return the same rows with other weights (n, 1)."""
-        return Block(self.X, weight, self._has_missing, self.noise)
+        return Block(self.X, weight, self._has_missing, self.noise, self.labels)
 
     @property
     def n_counting(self) -> int:
@@ -75,9 +87,39 @@ class Block:
         """Weights (n_samples,), ones where none are kept."""
         return self.weight[:, 0] if len(self.weight) else np.ones(len(self.X))
 
+    @property
+    def codes(self) -> np.ndarray:
+        """Labels (n_samples,), -1 where none are kept."""
+        return np.full(len(self.X), -1) if self.labels is None else self.labels
+
     def part(self, first: int, last: int) -> "Block":
         """Return some of the rows."""
         return self.some(slice(first, last))
+
+    def holding(self, X: np.ndarray) -> "Block":
+        """Return other rows, complete ones, of the same weights and labels."""
+        return Block(X, self.weight, False, labels=self.labels)
+
+    def by_label(self) -> list[tuple[int, "Block"]]:
+        """Return the rows of each label, in blocks without labels; -1 is any component.
+
+        They are copies, kept as long as the rows themselves, and their notes are with those of this block.
+        """
+        if self.labels is None:
+            return [(-1, self)]
+        codes = self.constant("codes", lambda block: np.unique(block.codes).tolist())
+        groups = []
+        for code in codes:
+            group = self.derived(("label", code), functools.partial(Block._of_label, code=code, is_all=len(codes) == 1))
+            if self.notes is not None:
+                group = copy.copy(group)
+                group.notes = self.notes.setdefault(("label", code), {})
+            groups.append((code, group))
+        return groups
+
+    def _of_label(self, code: int, is_all: bool) -> "Block":
+        block = self if is_all else self.some(np.flatnonzero(self.codes == code))
+        return Block(block.X, block.weight, block._has_missing, block.noise)
 
     def shuffled(self, n_rows: int, rng: np.random.Generator) -> Iterator["Block"]:
         """Yield copies of the rows in random order, so many at a time."""
@@ -158,6 +200,7 @@ class Data:
         self.dtype = blocks[0].X.dtype
         self.n_counting = sum(block.n_counting for block in blocks)
         self.is_weighted = any(len(block.weight) for block in blocks)
+        self.is_labelled = any(block.labels is not None for block in blocks)
         self._summary: Summary | None = None
 
     def __iter__(self) -> Iterator[Block]:
@@ -231,7 +274,7 @@ class Data:
         return Data([block.weighing(block.weight * factor) for block in drawn])
 
     def whole(self) -> "Data":
-        """Return the same rows and weights as one block."""
+        """Return the same rows, weights and labels as one block."""
         blocks = list(self)
         if len(blocks) == 1:
             return Data(blocks)
@@ -245,8 +288,11 @@ def _joined(blocks: list[Block], weight: np.ndarray) -> Block:
     if noise is not None and not all(block.noise is noise and len(noise) == 1 for block in blocks):
         parts = ((np.asarray(block.noise), (len(block.X), *noise.shape[1:])) for block in blocks)
         noise = np.concatenate([np.broadcast_to(part, shape) for part, shape in parts])
+    labels = None
+    if any(block.labels is not None for block in blocks):
+        labels = np.concatenate([block.codes for block in blocks])
     X = np.concatenate([block.X for block in blocks])
-    return Block(X, weight, any(block.has_missing for block in blocks), noise)
+    return Block(X, weight, any(block.has_missing for block in blocks), noise, labels)
 
 
 class Derived(Data):
@@ -256,6 +302,7 @@ class Derived(Data):
         self._data, self._derive, self._n_rows = data, derive, n_rows
         self.n_samples, self.n_counting = data.n_samples, data.n_counting
         self.total_weight, self.is_weighted = data.total_weight, data.is_weighted
+        self.is_labelled = data.is_labelled
         first = next(iter(self)).X
         self.n_features, self.dtype = first.shape[1], first.dtype
         self._summary = None
@@ -285,36 +332,66 @@ def _counts(block: Block) -> bool:
     return block.n_counting > 0
 
 
-def as_data(data: Any, sample_weight: Any = None, *, allow_nan: bool = False, noise_covariance: Any = None) -> Data:
-    """Return rows as Data; arrays are checked (see `as_rows`, `as_weight`, `as_noise`), Data passes through."""
+def as_data(
+    data: Any,
+    sample_weight: Any = None,
+    labels: np.ndarray | None = None,
+    *,
+    allow_nan: bool = False,
+    noise_covariance: Any = None,
+) -> Data:
+    """Return rows as Data; arrays are checked (see `as_rows`, `as_weight`, `as_noise`), Data passes through.
+
+    Labels (n_samples,) are checked but for their number.
+    """
     if isinstance(data, Data):
         if sample_weight is not None:
             raise ValueError("sample_weight: the weights are already in the Data object; give them once")
+        if labels is not None:
+            raise ValueError("labels: those of a Data object are in its blocks; give them there")
         return data
     X, has_missing = checked_rows(data, allow_nan=allow_nan)
     noise = None if noise_covariance is None else as_noise(noise_covariance, X, has_missing)
-    return Data([Block(X, as_weight(sample_weight, len(X)), has_missing, noise)])
+    check_number_of_labels(labels, len(X))
+    return Data([Block(X, as_weight(sample_weight, len(X)), has_missing, noise, labels)])
+
+
+def check_number_of_labels(labels: np.ndarray | None, n_samples: int) -> None:
+    """Refuse labels that are not one for each row."""
+    if labels is not None and len(labels) != n_samples:
+        raise ValueError(f"labels are for {len(labels)} rows; one per row of X is needed: {n_samples}")
 
 
 def cut(parts: list[Part], n_rows: int) -> tuple[Part, list[Part]]:
-    """The first n_rows of the parts as one, and the parts that are left; where only some have weights, others get 1."""
+    """The first n_rows of the parts as one, and the parts that are left.
+
+    Where only some have weights, others get 1; where only some have labels, others get -1.
+    """
     taken: list[Part] = []
     rest: list[Part] = []
     left = n_rows
-    for number, (X, w) in enumerate(parts):
-        taken.append((X[:left], None if w is None else w[:left]))
-        if len(X) >= left:
+    for number, part in enumerate(parts):
+        taken.append(_piece(part, slice(left)))
+        if len(part[0]) >= left:
             rest = parts[number + 1 :]
-            if len(X) > left:
-                rest = [(X[left:], None if w is None else w[left:]), *rest]
+            if len(part[0]) > left:
+                rest = [_piece(part, slice(left, None)), *rest]
             break
-        left -= len(X)
+        left -= len(part[0])
     if len(taken) == 1:
         return taken[0], rest
-    weight = None
-    if any(w is not None for _, w in taken):
-        weight = np.concatenate([np.ones(len(X)) if w is None else w for X, w in taken])
-    return (np.concatenate([X for X, _ in taken]), weight), rest
+    sizes = [len(part[0]) for part in taken]
+    joined = [
+        None
+        if all(part is None for part in values)
+        else np.concatenate([np.full(n, fill) if part is None else part for part, n in zip(values, sizes, strict=True)])
+        for values, fill in zip(itertools.zip_longest(*taken), _FILL, strict=False)
+    ]
+    return tuple(joined), rest
+
+
+def _piece(part: Part, rows: slice) -> Part:
+    return tuple(None if values is None else values[rows] for values in part)
 
 
 def is_integer(value: Any, at_least: int) -> bool:

@@ -12,6 +12,7 @@ from fastem.acceleration import ACCELERATIONS, Accelerator
 from fastem.climb import STOPPING, Callback, Options, StoppingRule, climb
 from fastem.data import Data, is_integer, is_real
 from fastem.epochs import incremental, minibatch
+from fastem.labels import as_labels
 from fastem.online import Online
 from fastem.protocol import DegenerateError, Model, Params, Result, Status
 from fastem.race import CUT_SHORT, CutShort, Samples, improve, merit, race
@@ -23,6 +24,7 @@ def fit(
     data: Any,
     *,
     sample_weight: Any = None,
+    labels: Any = None,
     start: Params | None = None,
     max_iter: int = 100,
     tol: float = 1e-3,
@@ -50,6 +52,9 @@ def fit(
         Rows; float32 stays float32, everything else numeric becomes float64.
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; a weight of 2 is the row twice, 0 is the row left out.
+    labels : array-like of shape (n_samples,) or (n_samples, n_states), default=None
+        Components that rows are known to come from, where the model has such: their numbers, -1 where unknown; or 1 for
+        each component that a row can come from, and 0 for the others. The log-likelihood is that of rows and labels.
     start : Params, default=None
         Parameters to start from, instead of `model.initialize`; then `n_init` is 1.
     max_iter : int, default=100
@@ -132,10 +137,12 @@ def fit(
     )
     rng = _generator(random_state)
     ascend = _algorithm(algorithm, model, batch_size, n_epochs, online, rng) if max_iter else climb
-    data = open_data(data, sample_weight, allow_nan=getattr(model, "takes_missing", False))
+    labels = _labels(labels, model)
+    data = open_data(data, sample_weight, labels, allow_nan=getattr(model, "takes_missing", False))
     model = model.prepare(data)
     if start is not None:
         start = model.check_params(start)
+        model = model.holding(start) if hasattr(model, "holding") else model
     entrants = [model.check_params(params) for params in entrants]
     best: Result | None = None
     best_worth = (False, -math.inf)
@@ -200,6 +207,12 @@ def _from_one_start(
             raise cut from error
         return result._replace(status=cut.result.status)
     return ascend(model, data, params, number, options)
+
+
+def _labels(labels: Any, model: Any) -> np.ndarray | None:
+    if labels is not None and not hasattr(model, "n_states"):
+        raise ValueError(f"labels are for models whose components they can name, which {type(model).__name__} is not")
+    return as_labels(labels, model.n_states) if labels is not None else None
 
 
 def _algorithm(

@@ -65,10 +65,14 @@ def information(model: Any, params: Params, data: Data) -> Uncertainty:
         If the parameters are not at a maximum, or the objective is flat there in some direction.
     """
     center = model.pack(params)
+    estimates = model.estimands(params)
+    jacobian = _jacobian(lambda x: _flatten(model.estimands(model.unpack(x))), center)
+    if not jacobian.any():  # nothing is free
+        n_estimates = len(_flatten(estimates))
+        return _named(estimates, np.zeros((n_estimates, n_estimates)))
     score = _score_of(model, data)
     curvature = np.array([-_slope(score, center, unit, data.total_weight) for unit in np.eye(len(center))])
     curvature = 0.5 * (curvature + curvature.T)
-    jacobian = _jacobian(lambda x: _flatten(model.estimands(model.unpack(x))), center)
     # In coordinates of unit curvature, and without the directions in which nothing that is reported changes.
     diagonal = np.diagonal(curvature)
     unit = 1.0 / np.sqrt(np.where(diagonal > _FLAT * diagonal.max(), diagonal, 1.0))
@@ -90,7 +94,7 @@ def information(model: Any, params: Params, data: Data) -> Uncertainty:
             "stopping='aitken' and reg_covar=0 before asking for standard errors"
         )
     turned = jacobian @ directions.T
-    return _named(model.estimands(params), (turned / values) @ turned.T)
+    return _named(estimates, (turned / values) @ turned.T)
 
 
 def _slope(score, center: np.ndarray, unit: np.ndarray, total: float) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Starts of a mixture: centres by k-means and its kin, responsibilities by chance or given. All use the weights."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.cluster.hierarchy import cut_tree, linkage
@@ -11,6 +11,7 @@ from fastem.data import SMALLEST, Block, Data, as_numbers, chunks, draw_by_weigh
 from fastem.kernels.features import LINEAR
 from fastem.kernels.posteriors import HARD
 from fastem.kernels.sweep import by_features, statistics
+from fastem.labels import allowed
 from fastem.protocol import DegenerateError
 
 CENTERS = ("kmeans", "k-means++", "k-means||", "ward", "random_from_data")
@@ -25,6 +26,7 @@ _LLOYD_TOL = 1e-4  # relative fall of the inertia
 _WARD_ROWS = 2000  # of the sample that is merged: time and memory grow with its square
 _OVERSAMPLING, _ROUNDS = 2, 5  # of k-means||
 _CHUNK = 2**20  # responsibilities held at once
+_NONE = np.empty((0, 0))  # no centres
 
 
 class Sample(NamedTuple):
@@ -34,26 +36,70 @@ class Sample(NamedTuple):
     weight: np.ndarray  # (n,)
 
 
-def centers(method: str, data: Data, frame: np.ndarray, n_components: int, rng: np.random.Generator, n_threads: int):
-    """Centres (K, D) in the frame (2, D) by one of CENTERS."""
+def centers(
+    method: str,
+    data: Data,
+    frame: np.ndarray,
+    n_components: int,
+    rng: np.random.Generator,
+    n_threads: int,
+    seeds: Any = None,
+) -> np.ndarray:
+    """Centres (K, D) in the frame (2, D) by one of CENTERS.
+
+    `seeds` has `numbers` (F,) of centres that are known, their `points` (F, D), and (F,) whether they `stay` when
+    Lloyd's iterations move the others (Basu, Banerjee & Mooney 2002, ICML, 27-34, section 3: 'seeded k-means').
+    """
+    known = np.empty((0, data.n_features)) if seeds is None else seeds.points
+    stay = np.zeros(n_components, bool)
+    order = np.arange(n_components)  # the known ones first, as they are found, to where they belong
+    if seeds is not None:
+        stay[: len(known)] = seeds.stay
+        order = np.argsort(np.append(seeds.numbers, np.setdiff1d(order, seeds.numbers)))
+    return _centers(method, data, frame, n_components, rng, n_threads, known, stay)[order]
+
+
+def _centers(
+    method: str,
+    data: Data,
+    frame: np.ndarray,
+    n_components: int,
+    rng: np.random.Generator,
+    n_threads: int,
+    known: np.ndarray,
+    stay: np.ndarray,
+) -> np.ndarray:
+    """Centres of which some are known, these first."""
+    if len(known) == n_components and stay.all():
+        return known
     if method == "k-means||":
-        return k_means_parallel(data, frame, n_components, rng)
+        return k_means_parallel(data, frame, n_components, rng, known)
     sample = sample_rows(data, frame, max(_SEED_ROWS, _SEED_ROWS_PER_NUMBER * n_components * data.n_features), rng)
-    if len(np.unique(sample.rows, axis=0)) < n_components:  # the sample repeats few rows: add what the data have
-        rows = (require_distinct(data, n_components) - frame[0]) * frame[1]
+    n_others = n_components - len(known)
+    if len(np.unique(sample.rows, axis=0)) < n_others:  # the sample repeats few rows: add what the data have
+        rows = (require_distinct(data, n_others) - frame[0]) * frame[1]
         sample = Sample(np.concatenate([sample.rows, rows]), np.append(sample.weight, np.ones(len(rows))))
     if method == "random_from_data":
-        return _distinct_rows(sample, n_components, rng)
+        return _distinct_rows(sample, n_components, rng, known)
     if method == "ward":
-        return ward(sample, n_components, rng)
-    points = k_means_plus_plus(sample, n_components, rng)
+        return ward(sample, n_components, rng, known)
+    points = k_means_plus_plus(sample, n_components, rng, known)
     if method == "k-means++":
         return points
     identity = np.stack([np.zeros(data.n_features), np.ones(data.n_features)])
-    points = lloyd(Data([Block(sample.rows, sample.weight[:, None])]), identity, points, sample, n_threads)
+    points = lloyd(Data([Block(sample.rows, sample.weight[:, None])]), identity, points, sample, n_threads, stay)
     if len(sample.rows) < data.n_samples:
-        points = lloyd(data, frame, points, sample, n_threads)
+        points = lloyd(data, frame, points, sample, n_threads, stay)
     return points
+
+
+def square_radius(data: Data, frame: np.ndarray, points: np.ndarray, share: float, rng: np.random.Generator) -> float:
+    """Squared distance from the nearest of the points (K, D) that a share of the rows exceeds, by a sample of them."""
+    rows, weight = sample_rows(data, frame, _SEED_ROWS, rng)
+    nearest = np.min([_squares(rows, point) for point in points], axis=0)
+    order = np.argsort(nearest, kind="stable")
+    below = np.searchsorted(np.cumsum(weight[order]), (1.0 - share) * weight.sum())
+    return float(nearest[order[min(below, len(order) - 1)]])
 
 
 def sample_rows(data: Data, frame: np.ndarray, n_rows: int, rng: np.random.Generator) -> Sample:
@@ -114,43 +160,64 @@ def grouped_centers(
     return points[np.argsort(group, kind="stable")]
 
 
-def _distinct_rows(sample: Sample, n_components: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows drawn by their weight, no two equal: the smallest of exponential clocks (Efraimidis & Spirakis 2006)."""
+def _distinct_rows(
+    sample: Sample, n_components: int, rng: np.random.Generator, known: np.ndarray = _NONE
+) -> np.ndarray:
+    """Rows drawn by their weight, no two equal: the smallest of exponential clocks (Efraimidis & Spirakis 2006).
+
+    They come behind what is known.
+    """
+    n_others = n_components - len(known)
     order = np.argsort(rng.exponential(size=len(sample.rows)) / sample.weight, kind="stable")
     first = np.sort(np.unique(sample.rows[order], axis=0, return_index=True)[1])
-    if len(first) < n_components:  # some differ by less than the rounding of the frame
-        return k_means_plus_plus(sample, n_components, rng)
-    return sample.rows[order[first[:n_components]]]
+    if len(first) < n_others:  # some differ by less than the rounding of the frame
+        return k_means_plus_plus(sample, n_components, rng, known)
+    return _behind(known, sample.rows[order[first[:n_others]]])
 
 
-def k_means_plus_plus(sample: Sample, n_components: int, rng: np.random.Generator) -> np.ndarray:
-    """Greedy k-means++ (Arthur & Vassilvitskii 2007, section 2.2): the best of 2 + ln K candidates for each centre."""
+def _behind(known: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return np.concatenate([known, points]) if len(known) else points
+
+
+def k_means_plus_plus(
+    sample: Sample, n_components: int, rng: np.random.Generator, known: np.ndarray = _NONE
+) -> np.ndarray:
+    """Greedy k-means++ (Arthur & Vassilvitskii 2007, section 2.2): the best of 2 + ln K candidates for each centre.
+
+    They come behind what is known (F, D).
+    """
     n_trials = 2 + int(np.log(n_components))
     rows, weight = sample
-    chosen = [int(draw_by_weight(weight, 1, rng)[0])]
-    distance = _squares(rows, rows[chosen[0]])
-    for _ in range(1, n_components):
+    chosen: list[int] = []
+    if len(known) == 0:
+        chosen = [int(draw_by_weight(weight, 1, rng)[0])]
+    distance = np.min([_squares(rows, point) for point in [*known, *rows[chosen]]], axis=0)
+    while len(known) + len(chosen) < n_components:
         mass = weight * distance
         candidates = draw_by_weight(mass if mass.any() else weight, n_trials, rng)
         trials = [np.minimum(distance, _squares(rows, rows[c])) for c in candidates]
         best = int(np.argmin([(weight * trial).sum() for trial in trials]))
         chosen.append(int(candidates[best]))
         distance = trials[best]
-    return rows[chosen]
+    return _behind(known, rows[chosen])
 
 
-def k_means_parallel(data: Data, frame: np.ndarray, n_components: int, rng: np.random.Generator) -> np.ndarray:
+def k_means_parallel(
+    data: Data, frame: np.ndarray, n_components: int, rng: np.random.Generator, known: np.ndarray = _NONE
+) -> np.ndarray:
     """k-means|| (Bahmani et al. 2012, algorithm 2): candidates from five passes over all rows, then k-means++ on them.
 
     A row becomes a candidate with a probability in proportion to its squared distance from those before, such that 2 K
-    come of each pass; it weighs as much as the rows that are nearest to it.
+    come of each pass; it weighs as much as the rows that are nearest to it. What is known comes first, and is the
+    first candidates if there is any.
     """
+    n_others = n_components - len(known)
 
     def scaled():
         for x, w in chunks(data):
             yield (x[w > 0] - frame[0]) * frame[1], w[w > 0]
 
-    candidates = fresh = sample_rows(data, frame, 1, rng).rows[:1]
+    candidates = fresh = sample_rows(data, frame, 1, rng).rows[:1] if len(known) == 0 else known
     weights = [w for _, w in scaled()]
     distances = [np.full(len(w), np.inf) for w in weights]
     nearest = [np.zeros(len(w), np.int64) for w in weights]
@@ -170,23 +237,27 @@ def k_means_parallel(data: Data, frame: np.ndarray, n_components: int, rng: np.r
     share = sum(np.bincount(number, w, len(candidates)) for w, number in zip(weights, nearest, strict=True))
     distinct, index = np.unique(candidates, axis=0, return_inverse=True)
     if len(distinct) < n_components:  # few rows differ, or fewer came than were expected
-        rows = (require_distinct(data, n_components) - frame[0]) * frame[1]
-        return _distinct_rows(Sample(rows, np.ones(len(rows))), n_components, rng)
-    return k_means_plus_plus(Sample(distinct, np.bincount(index.ravel(), share)), n_components, rng)
+        rows = (require_distinct(data, n_others) - frame[0]) * frame[1]
+        return _distinct_rows(Sample(rows, np.ones(len(rows))), n_components, rng, known)
+    return k_means_plus_plus(Sample(distinct, np.bincount(index.ravel(), share)), n_components, rng, known)
 
 
-def ward(sample: Sample, n_components: int, rng: np.random.Generator) -> np.ndarray:
+def ward(sample: Sample, n_components: int, rng: np.random.Generator, known: np.ndarray = _NONE) -> np.ndarray:
     """Means of the clusters that Ward's hierarchical clustering makes of some rows, drawn by their weight.
 
-    Ward (1963), J. Amer. Statist. Assoc. 58, 236-244. Rows that are drawn twice count twice.
+    Ward (1963), J. Amer. Statist. Assoc. 58, 236-244. Rows that are drawn twice count twice. What is known comes
+    first, and takes the place of the cluster that is nearest to it.
     """
     rows = sample.rows
     if len(rows) > _WARD_ROWS or (sample.weight != sample.weight[0]).any():
         rows = rows[draw_by_weight(sample.weight, max(_WARD_ROWS, n_components), rng)]
     if len(np.unique(rows, axis=0)) < n_components:
-        return _distinct_rows(sample, n_components, rng)
+        return _distinct_rows(sample, n_components, rng, known)
     labels = cut_tree(linkage(rows, "ward"), n_components)[:, 0]
-    return np.stack([rows[labels == k].mean(axis=0) for k in range(n_components)])
+    points = np.stack([rows[labels == k].mean(axis=0) for k in range(n_components)])
+    for point in known:
+        points = np.delete(points, np.argmin(_squares(points, point)), axis=0)
+    return _behind(known, points)
 
 
 def _squares(rows: np.ndarray, point: np.ndarray) -> np.ndarray:
@@ -195,10 +266,18 @@ def _squares(rows: np.ndarray, point: np.ndarray) -> np.ndarray:
     return np.einsum("ij,ij->i", away, away)
 
 
-def lloyd(data: Data, frame: np.ndarray, points: np.ndarray, sample: Sample, n_threads: int) -> np.ndarray:
+def lloyd(
+    data: Data,
+    frame: np.ndarray,
+    points: np.ndarray,
+    sample: Sample,
+    n_threads: int,
+    stay: np.ndarray | bool = False,
+) -> np.ndarray:
     """Lloyd's iterations, each a sweep with a hard posterior, until the inertia falls by less than 1e-4 of itself.
 
-    A centre that has lost its rows moves to the row of the sample that is farthest from its own centre.
+    A centre that has lost its rows moves to the row of the sample that is farthest from its own centre. Some centres
+    (K,) bool may have to stay.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # rows of weight 0 may lie anywhere
         square_norm = sum(float(weighted_sum(w, squares((x - frame[0]) * frame[1], w)).sum()) for x, w in chunks(data))
@@ -210,10 +289,12 @@ def lloyd(data: Data, frame: np.ndarray, points: np.ndarray, sample: Sample, n_t
         sums = sum(part[0] for part in parts)
         inertia = square_norm - 2 * sum(part[1] for part in parts)
         counts = sums[:, 0]
-        points = np.where(counts[:, None] > 0, sums[:, 1:] / np.where(counts > 0, counts, 1.0)[:, None], points)
-        for k in np.flatnonzero(counts == 0):
+        moves = ((counts > 0) & ~np.asarray(stay))[:, None]
+        points = np.where(moves, sums[:, 1:] / np.where(counts > 0, counts, 1.0)[:, None], points)
+        lost = (counts == 0) & ~np.asarray(stay)
+        for k in np.flatnonzero(lost):
             points[k] = sample.rows[_farthest(sample, np.delete(points, k, axis=0))]
-        if counts.all() and before - inertia <= _LLOYD_TOL * abs(inertia):
+        if not lost.any() and before - inertia <= _LLOYD_TOL * abs(inertia):
             break
         before = inertia
     return points
@@ -282,28 +363,42 @@ def _blocks_with(data: Data, n_components: int, resp_of: Callable[[int, int], np
         for start in range(0, len(block.X), n_rows):
             rows = block.X[start : start + n_rows]
             resp = resp_of(first, len(rows))
+            if block.labels is not None:
+                resp = _restricted(resp, allowed(block.labels[start : start + n_rows], n_components))
             if len(block.weight):
                 resp = resp * block.weight[start : start + n_rows]
             yield Block(rows, np.ascontiguousarray(resp))
             first += len(rows)
 
 
-def check_resp(resp: np.ndarray, n_samples: int, n_components: int) -> np.ndarray:
-    """Return labels (N,) int64 or responsibilities (N, K) float64 after checking every entry."""
+def _restricted(resp: np.ndarray, can: np.ndarray) -> np.ndarray:
+    """Responsibilities (n, K) of the components that rows can come from (n, K) bool; equal ones where none is left."""
+    resp = np.where(can, resp, 0.0)
+    resp = np.where(resp.any(axis=1, keepdims=True), resp, can)
+    return resp / resp.sum(axis=1, keepdims=True)
+
+
+def check_resp(resp: np.ndarray, n_samples: int, n_components: int, n_noise: int = 0) -> np.ndarray:
+    """Return labels (N,) int64 or responsibilities (N, K) float64 after checking every entry.
+
+    With noise, its label is -1, here and in what is returned K; its responsibilities are a column more.
+    """
+    lowest, n_states = -n_noise, n_components + n_noise
     resp = as_numbers("resp_init", resp)
     if resp.shape == (n_samples,):
         labels = resp.astype(np.int64) if np.isfinite(resp).all() else np.empty(0)
         if not np.array_equal(labels, resp):
             raise ValueError("resp_init as labels must hold integers; encode the classes as 0 to n_components - 1")
-        if labels.min() < 0 or labels.max() >= n_components:
+        if labels.min() < lowest or labels.max() >= n_components:
             raise ValueError(
-                f"resp_init holds labels from {labels.min()} to {labels.max()}; 0 to {n_components - 1} are needed"
+                f"resp_init holds labels from {labels.min()} to {labels.max()}; {lowest} to {n_components - 1} are "
+                "needed"
             )
-        return labels
-    if resp.shape != (n_samples, n_components):
+        return np.where(labels < 0, n_components, labels)
+    if resp.shape != (n_samples, n_states):
         raise ValueError(
             f"resp_init has shape {resp.shape}; labels ({n_samples},) or responsibilities "
-            f"({n_samples}, {n_components}) are needed"
+            f"({n_samples}, {n_states}) are needed"
         )
     resp = np.ascontiguousarray(resp, dtype=np.float64)
     if not (resp >= 0).all() or not np.allclose(resp.sum(axis=1), 1.0):

@@ -118,7 +118,7 @@ class Stream(NamedTuple):
 
     Attributes
     ----------
-    waiting : tuple of (rows (n, D), weights (n,) or None), or of Run
+    waiting : tuple of (rows (n, D), weights (n,) or None), with labels (n,) or None if there are any, or of Run
         Rows that no step has taken yet.
     n_waiting : int
     n_counting : int
@@ -179,7 +179,7 @@ Start = Callable[[Data], tuple[Any, Any]]
 def feed(
     stream: Stream, part: Part | Run, online: Online, batch_size: int | None, start_rows: int, start: Start
 ) -> Stream:
-    """Return the stream after more rows (n, D) and their weights (n,) or None, or sequences, which are checked.
+    """Return the stream after more rows (n, D), weights (n,) or None and perhaps labels (n,), or sequences, checked.
 
     The start takes the first `start_rows` that count, then each `batch_size` rows make a step (None: as many as the
     model says): it makes no difference how rows are split into calls. Of sequences, each step takes whole ones that
@@ -362,16 +362,15 @@ def _cut(parts: list[Any], n_rows: int) -> tuple[Block, list[Any]]:
     """The first n_rows of the parts as a block, or whole sequences of as many, and the parts that are left."""
     if isinstance(parts[0], Run):
         return cut_runs(parts, n_rows)
-    (X, weight), rest = cut(parts, n_rows)
+    (X, weight, *labels), rest = cut(parts, n_rows)
     weight = np.empty((0, 1)) if weight is None else np.ascontiguousarray(weight)[:, None]
-    return Block(np.ascontiguousarray(X), weight), rest
+    return Block(np.ascontiguousarray(X), weight, labels=labels[0] if labels else None), rest
 
 
 def _copied(part: Any) -> Any:
     if isinstance(part, Run):
         return part.copied()
-    rows, weight = part
-    return rows.copy(), None if weight is None else weight.copy()
+    return tuple(None if values is None else values.copy() for values in part)
 
 
 def _batch_rows(model: Any, online: Online, batch_size: int | None, n_features: int) -> int:
@@ -390,13 +389,13 @@ def _gathered(parts: list[Part]) -> list[Part]:
 def _n_counting(part: Any) -> int:
     if isinstance(part, Run):
         return part.n_counting
-    X, weight = part
+    X, weight = part[:2]
     return len(X) if weight is None else int(np.count_nonzero(weight))
 
 
 def _rows_that_count(parts: list[Any], n_counting: int) -> int:
     """Number of the first rows of which so many have a weight."""
-    counts = [part.counts > 0 if isinstance(part, Run) else _has_weight(*part) for part in parts]
+    counts = [part.counts > 0 if isinstance(part, Run) else _has_weight(*part[:2]) for part in parts]
     return int(np.searchsorted(np.cumsum(np.concatenate(counts)), n_counting)) + 1
 
 

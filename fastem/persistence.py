@@ -91,6 +91,19 @@ def _check_mixture(estimator: Any) -> None:
             raise ModelFileError(f"{name} should be an array of floats of shape {wanted}")
     if estimator.n_features_in_ != n_features:
         raise ModelFileError(f"means_ has {n_features} columns, but n_features_in_ is {estimator.n_features_in_}")
+    _check_noise(estimator, n_features)
+
+
+def _check_noise(estimator: Any, n_features: int) -> None:
+    """Whether what is known of the noise fits together."""
+    volume, box = getattr(estimator, "noise_volume_", None), getattr(estimator, "noise_box_", None)
+    share = getattr(estimator, "noise_weight_", 0.0)
+    if not (isinstance(share, float) and 0.0 <= share <= 1.0) or (share > 0.0 and volume is None):
+        raise ModelFileError("noise_weight_ should be a float from 0 to 1, and noise_volume_ go with it")
+    if volume is not None and not (isinstance(volume, float) and volume > 0.0):
+        raise ModelFileError("noise_volume_ should be a positive float")
+    if box is not None and not (isinstance(box, np.ndarray) and box.shape == (2, n_features) and box.dtype.kind == "f"):
+        raise ModelFileError(f"noise_box_ should be an array of floats of shape (2, {n_features})")
 
 
 def _check_stream(stream: Any, estimator: Any) -> None:
@@ -98,6 +111,8 @@ def _check_stream(stream: Any, estimator: Any) -> None:
     from fastem.drift import Drift, Reservoir
     from fastem.families.gaussian import Gaussian
     from fastem.families.gaussian_records import GaussianParams, Moments
+    from fastem.families.held import Held
+    from fastem.families.noise import WithNoise
     from fastem.models.mixture import Mixture
     from fastem.models.mixture_records import MixtureParams
     from fastem.online import Stream
@@ -123,31 +138,47 @@ def _check_stream(stream: Any, estimator: Any) -> None:
     d = estimator.n_features_in_
     demand(isinstance(stream, Stream) and stream.dtype in (np.float32, np.float64) and isinstance(stream.drift, Drift))
     counting = 0
-    for rows, weight in stream.waiting:
+    for rows, weight, *labels in stream.waiting:
         demand(are_rows(rows, of=(len(rows), d), dtype=stream.dtype))
         demand(weight is None or are(weight, of=(len(rows),), least=0.0))
+        demand(all(codes is None or are(codes, of=(len(rows),), dtype=np.int64) for codes in labels))
         counting += len(rows) if weight is None else int(np.count_nonzero(weight))
     counts = (stream.n_waiting, stream.n_counting, stream.n_rows, stream.n_batches)
     demand(all(type(count) is int and count >= 0 for count in counts))
-    demand(counts[:2] == (sum(len(rows) for rows, _ in stream.waiting), counting))
+    demand(counts[:2] == (sum(len(part[0]) for part in stream.waiting), counting))
     demand(all(type(number) is float and number >= 0 for number in (stream.weight, stream.seen)))
     if stream.model is None:
         demand(stream.params is stream.expected is stream.reservoir is None and stream.means == ())
         return
     model, family = stream.model, stream.model.family
+    if isinstance(family, WithNoise):
+        demand(family.volume is None or type(family.volume) is float)
+        demand(all(box is None or are(box, of=(2, d)) for box in (family.box, family.extent)))
+        demand(math.isfinite(family.log_density))
+        family = family.family
     demand(isinstance(model, Mixture) and isinstance(family, Gaussian))
     demand(family.covariance_type == estimator.covariance_type and family.reg_covar == estimator.reg_covar)
     demand(isinstance(stream.params, MixtureParams) and isinstance(stream.params.components, GaussianParams))
-    k = model.n_components
+    k, n_states = model.n_components, model.n_states
     shape = family.shape(k, d)
     demand(len(stream.means) <= 2 and all(type(mean.n_batches) is int and mean.n_batches > 0 for mean in stream.means))
     for moments in [stream.expected, *(mean.expected for mean in stream.means)]:
-        demand(isinstance(moments, Moments) and are(moments.counts, of=(k,), least=0.0))
+        demand(isinstance(moments, Moments) and are(moments.counts, of=(n_states,), least=0.0))
         demand(are(moments.means, of=(k, d)) and are(moments.covariances, of=shape))
     means, covariances, roots = stream.params.components
     demand(
-        are(stream.params.weights, of=(k,), least=0.0) and are(means, of=(k, d)) and are(covariances, roots, of=shape)
+        are(stream.params.weights, of=(n_states,), least=0.0)
+        and are(means, of=(k, d))
+        and are(covariances, roots, of=shape)
     )
+    weights, labelled = model.held_weights, model.labelled
+    demand(weights is None or are(np.nan_to_num(weights), of=(n_states,), least=0.0))
+    demand(labelled is None or are(labelled, of=(k,), dtype=np.bool_))
+    if family.held is not None:
+        demand(isinstance(family.held, Held) and isinstance(family.held.values, GaussianParams))
+        demand(set(family.held.masks) <= set(family.frozen_fields))
+        demand(are(*family.held.masks.values(), of=(k,), dtype=np.bool_))
+        demand(are(family.held.values[0], of=(k, d)) and are(*family.held.values[1:], of=shape))
     demand(are(*model.bound[:5], of=(d,)) and are(model.bound.rows, of=(2, d)))
     demand(model.bound.dtype in (np.float32, np.float64))
     if stream.reservoir is not None:
@@ -166,6 +197,7 @@ RECORDS = {
     "Frame": "fastem.families.gaussian_records",
     "Gaussian": "fastem.families.gaussian",
     "GaussianParams": "fastem.families.gaussian_records",
+    "Held": "fastem.families.held",
     "Mean": "fastem.online",
     "IncompleteMixture": "fastem.models.missing",
     "IncompleteNormal": "fastem.models.missing",
@@ -176,7 +208,9 @@ RECORDS = {
     "Online": "fastem.online",
     "Reservoir": "fastem.drift",
     "ResolvedPrior": "fastem.families.normal_inverse_wishart",
+    "Seeds": "fastem.models.mixture_labels",
     "Stream": "fastem.online",
+    "WithNoise": "fastem.families.noise",
 }
 
 
@@ -433,6 +467,8 @@ def _encode(value: Any, label: str, arrays: dict[str, np.ndarray]) -> Any:
         return {"tuple": _encode(list(value), label, arrays)}
     if type(value) is dict and all(type(key) is str for key in value):
         return {"dict": {key: _encode(item, f"{label}/{key}", arrays) for key, item in value.items()}}
+    if type(value) is dict and all(isinstance(key, int | np.integer) for key in value):  # what is frozen
+        return {"numbered": [[int(key), _encode(item, f"{label}/{key}", arrays)] for key, item in value.items()]}
     if type(value) is np.random.RandomState:
         return {"RandomState": _encode(value.get_state(legacy=False), label, arrays)}
     if type(value) is np.random.Generator and type(value.bit_generator).__name__ in _GENERATORS:
@@ -475,6 +511,8 @@ def _decode(node: Any, arrays: dict[str, np.ndarray]) -> Any:
             return tuple(_decode(content, arrays))
         case "dict":
             return {key: _decode(item, arrays) for key, item in content.items()}
+        case "numbered":
+            return {int(key): _decode(item, arrays) for key, item in content}
         case "RandomState" | "Generator":
             return _random(kind, _decode(content, arrays))
     raise ModelFileError(f"a value is of the unknown kind {kind!r}")

@@ -91,6 +91,13 @@ class Model(Protocol):
         """Return the log-density of the prior up to a constant; 0 without one."""
 
 
+class Constrained(Model, Protocol):
+    """A model some of whose parameters may be frozen."""
+
+    def holding(self, params: Params | None) -> "Constrained":
+        """Return the model that keeps what is frozen as it is in the parameters, unless it has values for that."""
+
+
 class Charted(Model, Protocol):
     """A model whose parameters have coordinates, as accelerations and standard errors need them."""
 

@@ -66,6 +66,7 @@ def summary(estimator: Any) -> dict[str, Any]:
         "weights": estimator.weights_,
         "means": estimator.means_,
         "covariances": estimator.covariances_,
+        "noise_weight": getattr(estimator, "noise_weight_", 0.0),
         "drift_score": getattr(estimator, "drift_score_", None),
     }
 
@@ -81,6 +82,8 @@ def text(estimator: Any, names: list[str] | None = None) -> str:
     rows = [["component", "weight", *shown]]
     for k, (weight, mean) in enumerate(zip(estimator.weights_, estimator.means_, strict=True)):
         rows.append([str(k), f"{weight:.4f}", *(f"{value:.6g}" for value in mean[: len(shown)])])
+    if getattr(estimator, "noise_volume_", None) is not None:
+        rows.append(["noise", f"{estimator.noise_weight_:.4f}", *([""] * len(shown))])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines = [

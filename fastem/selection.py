@@ -24,7 +24,7 @@ from fastem.protocol import DegenerateError, Status
 _DEFAULTS = {"stopping": "aitken", "tol": 1e-6, "max_iter": 1000}
 CRITERIA = ("bic", "aic", "icl", "mml", "held-out")
 METHODS = ("each", "annihilation")
-_GIVEN = ("weights_init", "means_init", "precisions_init", "resp_init")
+_GIVEN = ("weights_init", "means_init", "precisions_init", "resp_init", "frozen")
 _GROWN_FROM = 20_000  # rows, at most, on which one component more is looked for
 
 
@@ -412,7 +412,7 @@ def bootstrap_test(
     replicates: list[float] = []
     collapsed = 0
     while len(replicates) < n_bootstrap:
-        rows = null._model().sample(null._params(), len(X), rng)[0].astype(X.dtype)
+        rows = null._scoring_model().sample(null._params(), len(X), rng)[0].astype(X.dtype)
         try:
             replicates.append(fit_both(rows)[1])
         except DegenerateError:

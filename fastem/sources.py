@@ -23,6 +23,7 @@ from fastem.data import (
     as_data,
     as_part_of_weight,
     as_rows,
+    check_number_of_labels,
     check_total_weight,
     checked_rows,
     cut,
@@ -127,8 +128,11 @@ class Blocks:
 class Stored(Data):
     """Rows that are read from a source for each pass; they are checked in the first."""
 
-    def __init__(self, source: Blocks, sample_weight: Any = None, *, allow_nan: bool = False):
+    def __init__(
+        self, source: Blocks, sample_weight: Any = None, labels: np.ndarray | None = None, *, allow_nan: bool = False
+    ):
         self._source, self._allow_nan = source, allow_nan
+        self._labels, self.is_labelled = labels, labels is not None
         self._weight = None if sample_weight is None else np.asarray(sample_weight)
         self._kept: list[dict[Any, Any]] = []  # constants of each block
         self._missing: list[bool | None] = []  # whether values of it are
@@ -155,6 +159,7 @@ class Stored(Data):
             raise ValueError("X has 0 sample(s) while a minimum of 1 is required.")
         if self._weight is not None:
             as_part_of_weight(self._weight, self.n_samples)
+        check_number_of_labels(labels, self.n_samples)
         check_total_weight(self.total_weight)
         self._summary = functools.reduce(merge_summaries, summaries)
 
@@ -169,7 +174,8 @@ class Stored(Data):
             for number, (X, weight) in enumerate(parts):
                 if number == len(self._kept) or X.shape[1] != self.n_features or X.dtype != self.dtype:
                     raise _changed(f"a block of shape {X.shape} and dtype {X.dtype}")
-                block = Block(X, self._weight_of(weight, n_rows, len(X)), self._missing[number])
+                labels = None if self._labels is None else self._labels[n_rows : n_rows + len(X)]
+                block = Block(X, self._weight_of(weight, n_rows, len(X)), self._missing[number], labels=labels)
                 n_rows += len(X)
                 yield block.keeping(self._kept[number], None if self._notes is None else self._notes[number])
         if n_rows != self.n_samples:
@@ -197,8 +203,12 @@ class Stored(Data):
     def shuffled(self, n_rows: int, rng: np.random.Generator) -> Iterator[Block]:
         """Yield the rows in random order within blocks, so many at a time; files fill them from many places."""
         source, pieces = self._source.mixed(rng)
-        weight = None if self._weight is None else np.concatenate([self._weight[piece] for piece in pieces])
-        for block in self._like(_source=source, _weight=weight, _missing=self._unknown(len(self._kept))):
+        weight, labels = (
+            None if values is None else np.concatenate([values[piece] for piece in pieces])
+            for values in (self._weight, self._labels)
+        )
+        unknown = self._unknown(len(self._kept))
+        for block in self._like(_source=source, _weight=weight, _labels=labels, _missing=unknown):
             yield from block.shuffled(n_rows, rng)
 
     def _unknown(self, n_blocks: int) -> list[bool | None]:
@@ -212,11 +222,13 @@ class Stored(Data):
 
     def take(self, rows: np.ndarray) -> Data:
         """Return a copy of the rows of these numbers, in the order of the data, as one block without weights."""
-        found = self._source.take(np.sort(rows))
+        rows = np.sort(rows)
+        found = self._source.take(rows)
         if found is None:
             return super().take(rows)
+        labels = None if self._labels is None else self._labels[rows]
         found, has_missing = checked_rows(found, allow_nan=self._allow_nan)
-        return Data([Block(found, np.empty((0, 1)), has_missing)])
+        return Data([Block(found, np.empty((0, 1)), has_missing, labels=labels)])
 
     def _read(self):
         return iter(self._source)
@@ -232,11 +244,11 @@ class Stored(Data):
         return as_part_of_weight(part, n_rows, first)
 
 
-def open_data(X: Any, sample_weight: Any = None, *, allow_nan: bool = False) -> Data:
-    """Return rows as Data, wherever they are; `Stored` if X is a source."""
+def open_data(X: Any, sample_weight: Any = None, labels: np.ndarray | None = None, *, allow_nan: bool = False) -> Data:
+    """Return rows as Data, wherever they are; `Stored` if X is a source. Labels are checked but for their number."""
     if not is_source(X):
-        return as_data(X, sample_weight, allow_nan=allow_nan)
-    return Stored(X if isinstance(X, Blocks) else Blocks(X), sample_weight, allow_nan=allow_nan)
+        return as_data(X, sample_weight, labels, allow_nan=allow_nan)
+    return Stored(X if isinstance(X, Blocks) else Blocks(X), sample_weight, labels, allow_nan=allow_nan)
 
 
 def is_source(X: Any) -> bool:

@@ -315,7 +315,7 @@ def test_refuses_to_save(tmp_path, make, words):
         object(),
         len,
         {1, 2},
-        {1: 2},
+        {(1, 2): 3},
         b"bytes",
         1j,
         np.array([1, None], dtype=object),

@@ -19,6 +19,7 @@ from fastem.acceleration import ACCELERATIONS
 from fastem.climb import STOPPING
 from fastem.data import Block, Data, as_data, as_noise, as_weight, checked_rows, is_integer
 from fastem.em import fit
+from fastem.estimators.constraints import Constrained
 from fastem.estimators.streaming import Streaming, unchanged_on_error
 from fastem.inference import Uncertainty, bootstrap, information
 from fastem.initialize import STARTS
@@ -139,7 +140,8 @@ class EMEstimator(Streaming, BaseEstimator):
     ) -> Uncertainty:
         """Standard errors of parameters of a model that is not prepared yet."""
         if method == "information":
-            return information(model.prepare(data).in_double(), params, data)
+            prepared = model.prepare(data).in_double()
+            return information(prepared.holding(params) if hasattr(prepared, "holding") else prepared, params, data)
         seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
         tol = min(self._resolved(warm=True)["tol"], _BOOTSTRAP_TOL)
         return bootstrap(model, params, data, int(n_bootstrap), np.random.default_rng(seed), tol, _MANY)
@@ -181,6 +183,14 @@ class EMEstimator(Streaming, BaseEstimator):
         self.lower_bounds_: list[float] = []
         self.log_likelihood_ = -math.inf
         self.status_ = Status.NOT_ITERATED
+
+    def _scoring_model(self) -> Any:
+        """The model for the parameters that were learned."""
+        return self._model()
+
+    def _resumed_model(self) -> Any:
+        """The model with what was learned beside the parameters, to go on from these."""
+        return self._model()
 
     def _model_of_now(self, model: Any) -> Any:
         """The model of now, to be compared with that of a stream."""
@@ -253,14 +263,14 @@ class DensityEstimator(DensityMixin, EMEstimator):
         """
         return self._fitted(X, sample_weight, callbacks)
 
-    def _fitted(self, X, sample_weight, callbacks, noise_covariance=None):
+    def _fitted(self, X, sample_weight, callbacks, noise_covariance=None, labels=None):
         with unchanged_on_error(self):
-            self._fit(X, sample_weight, callbacks, noise_covariance)
+            self._fit(X, sample_weight, callbacks, noise_covariance, labels)
         self._warn_of_the_end(5)
         return self
 
-    def _fit(self, X, sample_weight, callbacks, noise_covariance):
-        data = self._check_data(X, sample_weight, noise_covariance)
+    def _fit(self, X, sample_weight, callbacks, noise_covariance, labels):
+        data = self._check_data(X, sample_weight, noise_covariance, labels)
         start = None
         if self.warm_start and self.__sklearn_is_fitted__():
             self._check_start(data.n_features)
@@ -297,7 +307,7 @@ class DensityEstimator(DensityMixin, EMEstimator):
         if not is_integer(n_samples, 1):
             raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}")
         rng = np.random.default_rng(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        return self._model().sample(self._params(), int(n_samples), rng)
+        return self._scoring_model().sample(self._params(), int(n_samples), rng)
 
     def standard_errors(
         self, X, sample_weight=None, *, method="information", n_bootstrap=200, random_state=None
@@ -339,14 +349,15 @@ class DensityEstimator(DensityMixin, EMEstimator):
         return self._standard_errors(X, sample_weight, method, n_bootstrap, random_state)
 
     def _standard_errors(
-        self, X, sample_weight, method, n_bootstrap, random_state, noise_covariance=None
+        self, X, sample_weight, method, n_bootstrap, random_state, noise_covariance=None, labels=None
     ) -> Uncertainty:
         self._check_fitted()
         check_uncertainty(method, n_bootstrap)
         rows = self._check_rows(X, reset=False)
-        data = as_data(rows, sample_weight, allow_nan=self._takes_missing, noise_covariance=noise_covariance)
-        params = self._params()
-        return self._uncertainty(self._fitted_model(), params, data, method, n_bootstrap, random_state)
+        model, params, allow_nan = self._fitted_model(), self._params(), self._takes_missing
+        codes = self._as_labels(labels, model)
+        data = as_data(rows, sample_weight, codes, allow_nan=allow_nan, noise_covariance=noise_covariance)
+        return self._uncertainty(model, params, data, method, n_bootstrap, random_state)
 
     # between estimator and model
 
@@ -362,15 +373,16 @@ class DensityEstimator(DensityMixin, EMEstimator):
         validate_data(self, X if hasattr(X, "columns") else rows, reset=reset, skip_check_array=True)
         return rows, has_missing
 
-    def _check_data(self, X, sample_weight, noise_covariance=None) -> Data:
+    def _check_data(self, X, sample_weight, noise_covariance=None, labels=None) -> Data:
         """Rows to fit to, in memory or not."""
         rows = X if is_source(X) else self._check_rows(X, reset=True)
+        codes = self._as_labels(labels, None)
         if noise_covariance is not None:
             if is_source(rows):
                 raise ValueError("noise_covariance is for rows in memory; give X as an array")
-            rows = as_data(rows, sample_weight, allow_nan=True, noise_covariance=noise_covariance)
-            sample_weight = None
-        data = open_data(rows, sample_weight, allow_nan=self._takes_missing)
+            rows = as_data(rows, sample_weight, codes, allow_nan=True, noise_covariance=noise_covariance)
+            sample_weight = codes = None
+        data = open_data(rows, sample_weight, codes, allow_nan=self._takes_missing)
         if isinstance(data, Stored):
             validate_data(self, np.empty((0, data.n_features)), reset=True, skip_check_array=True)
             if data.names is not None:
@@ -382,7 +394,7 @@ class DensityEstimator(DensityMixin, EMEstimator):
     def _evaluate(self, method, X, noise_covariance=None):
         self._check_fitted()
         X, has_missing = self._rows_and_gaps(X, reset=False)
-        model, params = self._model(), self._params()
+        model, params = self._scoring_model(), self._params()
         n_features = model.family.n_columns(params.components)
         if n_features != X.shape[1]:
             raise ValueError(f"X has {X.shape[1]} features, but {self._LEARNED[1]} is for {n_features}")
@@ -397,6 +409,9 @@ class DensityEstimator(DensityMixin, EMEstimator):
         """What must stay as it is while a stream goes on."""
         return {
             "n_components": model.n_components,
+            "noise": bool(model.family.n_noise),
+            "noise_volume": getattr(model.family, "volume", None),
+            "frozen": model.frozen,
             "weight_concentration_prior": model.weight_concentration,
             "the prior of the components": model.family.prior,
         }
@@ -409,8 +424,9 @@ class DensityEstimator(DensityMixin, EMEstimator):
         return mine
 
     def _fitted_model(self) -> Mixture:
-        """The model with as many components as were kept."""
-        return replace(self._model(), n_components=len(self.weights_), start="kmeans")
+        """The model with as many components as were kept, and what is frozen of them."""
+        model = replace(self._scoring_model(), n_components=len(self.weights_), start="kmeans")
+        return model.holding(self._params())
 
     def _n_parameters(self) -> int:
         model = self._fitted_model()
@@ -430,21 +446,27 @@ def check_uncertainty(method: Any, n_bootstrap: Any) -> None:
         raise ValueError(f"n_bootstrap must be an integer of at least 2; got {n_bootstrap!r}")
 
 
-class MixtureEstimator(DensityEstimator):
+class MixtureEstimator(Constrained, DensityEstimator):
     """A mixture whose components tell rows apart."""
 
-    def fit_predict(self, X, y=None, sample_weight=None):
-        """Fit, then return the most probable component (n_samples,) of each row: `fit(X).predict(X)`."""
+    def fit_predict(self, X, y=None, sample_weight=None, *, labels=None):
+        """Fit, then return the most probable component (n_samples,) of each row: `fit(X).predict(X)`.
+
+        Rows with labels too: they are predicted as if nothing were known of them.
+        """
         if is_source(X) and not isinstance(X, np.ndarray):
             raise TypeError("fit_predict takes rows in memory; for others call fit(X), then predict block by block")
-        return self.fit(X, sample_weight=sample_weight).predict(X)
+        return self.fit(X, sample_weight=sample_weight, labels=labels).predict(X)
 
     def predict(self, X):
-        """Most probable component (n_samples,) int64 of each row of X (n_samples, n_features)."""
-        return self._evaluate(Mixture.labels, X)
+        """Most probable component (n_samples,) int64 of each row of X (n_samples, n_features); noise is -1."""
+        return self._noise_last(self._evaluate(Mixture.labels, X))
 
     def predict_proba(self, X):
-        """Posterior probabilities (n_samples, n_components) of the components given each row."""
+        """Posterior probabilities (n_samples, n_components) of the components given each row.
+
+        Noise has a column more.
+        """
         return self._evaluate(Mixture.posteriors, X)
 
 
@@ -459,6 +481,8 @@ def weighted_mean(log_prob: np.ndarray, sample_weight: Any) -> float:
 
 def is_same(one: Any, two: Any) -> bool:
     """Whether two parameters are equal, arrays and records of them too."""
+    if isinstance(one, dict) and isinstance(two, dict):
+        return one.keys() == two.keys() and all(is_same(one[key], two[key]) for key in one)
     if isinstance(one, tuple) and isinstance(two, tuple):
         return all(map(is_same, one, two))
     return one is two or np.array_equal(one, two)

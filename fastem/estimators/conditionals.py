@@ -13,7 +13,7 @@ class Conditionals:
     covariance_type: str
     n_features_in_: int
     _check_fitted: Any
-    _model: Any
+    _scoring_model: Any
     _params: Any
     from_parameters: Any
 
@@ -37,7 +37,7 @@ class Conditionals:
         array([[[2.]]])
         """
         columns = self._columns("columns", columns)
-        return self._of(self._model().marginal(self._params(), columns), columns)
+        return self._of(self._scoring_model().marginal(self._params(), columns), columns)
 
     def condition(self, columns, values) -> Any:
         """Mixture of the other columns, given the values of some.
@@ -65,7 +65,7 @@ class Conditionals:
         values = finite_array("values", values, 1)
         if values.shape != columns.shape:
             raise ValueError(f"values has shape {values.shape}; one for each of {len(columns)} columns is needed")
-        return self._of(self._model().condition(self._params(), columns, left, values), left)
+        return self._of(self._scoring_model().condition(self._params(), columns, left, values), left)
 
     def predict_conditional(self, X, columns):
         """Expectation of the other columns given some: regression by mixture.
@@ -93,7 +93,7 @@ class Conditionals:
         X = as_rows(X).astype(np.float64, copy=False)
         if X.shape[1] != len(columns):
             raise ValueError(f"X has {X.shape[1]} columns; one for each of {len(columns)} known columns is needed")
-        return self._model().regress(self._params(), columns, left, X)
+        return self._scoring_model().regress(self._params(), columns, left, X)
 
     def _columns(self, name, columns) -> np.ndarray:
         """Numbers of distinct columns, given by number or name."""

@@ -23,6 +23,7 @@ class Deconvolution:
     _evaluate: Any
     _fitted: Any
     _n_parameters: Any
+    _noise_last: Any
     _standard_errors: Any
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -34,6 +35,7 @@ class Deconvolution:
         callbacks: Sequence[Callable[[Iteration], Any]] = (),
         *,
         noise_covariance=None,
+        labels=None,
     ):
         """Estimate the parameters by EM.
 
@@ -54,26 +56,41 @@ class Deconvolution:
             (n_samples, n_features, n_features), or for independent noise (n_samples, n_features) variances; the same
             for every row (n_features, n_features), or (n_features,). What is estimated is the mixture without the
             noise (Bovy, Hogg & Roweis 2011, Ann. Appl. Stat. 5, 1657-1677). Values may not be missing then.
+        labels : array-like of shape (n_samples,) or (n_samples, n_components), default=None
+            Components that rows are known to come from: their numbers, -1 where unknown; or 1 for each component that
+            a row can come from, and 0 for the others (with `noise`, in a column more). The noise has the number
+            n_components. The log-likelihood is that of rows and labels. A pipeline passes them as `gm__labels`, and by
+            metadata routing after ``set_fit_request(labels=True)``. A copy of the rows is kept, in the order of the
+            labels.
 
         Returns
         -------
         self
         """
-        return self._fitted(X, sample_weight, callbacks, noise_covariance)
+        return self._fitted(X, sample_weight, callbacks, noise_covariance, labels)
 
-    def fit_predict(self, X, y=None, sample_weight=None, *, noise_covariance=None):
-        """Fit, then return the most probable component (n_samples,) of each row: `fit(X).predict(X)`."""
+    def fit_predict(self, X, y=None, sample_weight=None, *, noise_covariance=None, labels=None):
+        """Fit, then return the most probable component (n_samples,) of each row: `fit(X).predict(X)`.
+
+        Rows with labels too: they are predicted as if nothing were known of them.
+        """
         if noise_covariance is None:
-            return super().fit_predict(X, sample_weight=sample_weight)  # type: ignore[misc]
-        fitted = self.fit(X, sample_weight=sample_weight, noise_covariance=noise_covariance)
+            return super().fit_predict(X, sample_weight=sample_weight, labels=labels)  # type: ignore[misc]
+        fitted = self.fit(X, sample_weight=sample_weight, noise_covariance=noise_covariance, labels=labels)
         return fitted.predict(X, noise_covariance=noise_covariance)
 
     def predict(self, X, *, noise_covariance=None):
-        """Most probable component (n_samples,) int64 of each row of X (n_samples, n_features); see `fit`."""
-        return self._evaluate(Mixture.labels, X, noise_covariance)
+        """Most probable component (n_samples,) int64 of each row of X (n_samples, n_features); noise is -1.
+
+        See `fit`.
+        """
+        return self._noise_last(self._evaluate(Mixture.labels, X, noise_covariance))
 
     def predict_proba(self, X, *, noise_covariance=None):
-        """Posterior probabilities (n_samples, n_components) of the components given each row; see `fit`."""
+        """Posterior probabilities (n_samples, n_components) of the components given each row; see `fit`.
+
+        Noise has a column more.
+        """
         return self._evaluate(Mixture.posteriors, X, noise_covariance)
 
     def score_samples(self, X, *, noise_covariance=None):
@@ -108,13 +125,16 @@ class Deconvolution:
         n_bootstrap=200,
         random_state=None,
         noise_covariance=None,
+        labels=None,
     ) -> Uncertainty:
         """Standard errors of weights, means and covariances, from the rows the mixture was fitted to.
+
+        Those of frozen parameters are 0. The weight of the noise is the last of the weights.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-        sample_weight, noise_covariance : array-like, default=None
+        sample_weight, noise_covariance, labels : array-like, default=None
             What `fit` was given.
         method : {'information', 'bootstrap'}, default='information'
             The inverse of the observed information (Oakes 1999), at twice as many E-steps as there are parameters; or
@@ -143,4 +163,4 @@ class Deconvolution:
         >>> float(np.round(gm.standard_errors(X).standard_errors["means"][0, 0] * 400**0.5, 1))
         3.0
         """
-        return self._standard_errors(X, sample_weight, method, n_bootstrap, random_state, noise_covariance)
+        return self._standard_errors(X, sample_weight, method, n_bootstrap, random_state, noise_covariance, labels)

@@ -89,13 +89,35 @@ class GaussianMixture(Deconvolution, Imputation, NormalMixture):
         256).
     online : fastem.Online, default=None
         How `partial_fit` and 'minibatch' forget. None: `fastem.Online()`.
+    frozen : dict, default=None
+        Which of 'weights', 'means' and 'covariances' stay as they are, and of which components: True (all), their
+        numbers, or a dict from numbers to values, such as ``{'means': {0: [1.0, 2.0]}, 'weights': [1]}``. Values that
+        are not given here are those of `weights_init`, `means_init` and `precisions_init`, or of the last fit or
+        `from_parameters` with `warm_start=True`. Starts look for the free components among what the others leave.
+        Covariances that are stored once (tied) can only be frozen as a whole. `reg_covar` is not added to them.
+    noise : bool, default=False
+        Whether rows may be noise: one component more, of the constant density 1 / `noise_volume`, which takes rows
+        that are far from all others. A start gives it the twentieth of the rows that are farthest from their centres.
+        `predict` says -1 of its rows, `predict_proba` has a last column for it. With tied covariances a pass then
+        costs what it does with full ones. It needs rows without missing values or `noise_covariance`, which is that
+        of measurements, not of rows.
+    noise_volume : float, default=None
+        In units of the columns multiplied. None: that of the box around all rows that `fit` is given, or around those
+        of the start of a stream.
 
     Attributes
     ----------
     weights_ : ndarray of shape (n_components,)
+        With `noise_weight_` they sum to 1.
     means_ : ndarray of shape (n_components, n_features)
     covariances_, precisions_, precisions_cholesky_ : ndarray
         (K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical; a precision is U U' with U upper triangular.
+    noise_weight_ : float
+        0 without noise.
+    noise_volume_ : float
+        None without noise.
+    noise_box_ : ndarray of shape (2, n_features)
+        Smallest and largest values of the rows, between which `sample` draws noise; None without any.
     converged_ : bool
     n_iter_ : int
         Iterations of the start that was kept, with the leaps of an acceleration that were refused.

@@ -98,7 +98,7 @@ class HiddenMarkovEstimator(EMEstimator):
         self._warn_of_the_end()
         return self
 
-    def partial_fit(self, X, lengths=None, sequence_weight=None):
+    def partial_fit(self, X, lengths=None, sequence_weight=None):  # type: ignore[override]
         """Learn from more sequences of a stream, each once.
 
         The first ones make the start: 1000 rows, or ten for each component and each of its `n_features` + 1 parameters

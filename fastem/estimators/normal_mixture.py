@@ -26,10 +26,14 @@ NORMAL_PRIOR: dict[str, list[Any]] = {
 class NormalMixture(Conditionals, MixtureEstimator):
     """Parameters and attributes of `GaussianMixture`."""
 
-    _LEARNED: ClassVar[tuple[str, ...]] = ("weights_", "means_", "covariances_", "precisions_cholesky_", "precisions_")
+    _LEARNED: ClassVar[tuple[str, ...]] = (
+        *("weights_", "means_", "covariances_", "precisions_cholesky_", "precisions_"),
+        "noise_weight_",
+    )
     _start_parts = ("weights_init", "means_init", "precisions_init")
     _parameter_constraints: ClassVar[dict] = {
         **MixtureEstimator._parameter_constraints,
+        **MixtureEstimator._constraints,
         "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
         "reg_covar": [Interval(Real, 0.0, None, closed="left")],
         "means_init": ["array-like", None],
@@ -70,6 +74,9 @@ class NormalMixture(Conditionals, MixtureEstimator):
         n_threads=None,
         batch_size=None,
         online=None,
+        frozen=None,
+        noise=False,
+        noise_volume=None,
     ):
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -101,6 +108,9 @@ class NormalMixture(Conditionals, MixtureEstimator):
         self.n_threads = n_threads
         self.batch_size = batch_size
         self.online = online
+        self.frozen = frozen
+        self.noise = noise
+        self.noise_volume = noise_volume
 
     @classmethod
     def from_parameters(cls, weights, means, covariances=None, *, precisions=None, **params):
@@ -109,7 +119,7 @@ class NormalMixture(Conditionals, MixtureEstimator):
         Parameters
         ----------
         weights : array-like of shape (n_components,)
-            Positive or zero, summing to 1.
+            Positive or zero, summing to 1. With `noise`, which then needs `noise_volume`, it has what they lack of 1.
         means : array-like of shape (n_components, n_features)
         covariances, precisions : array-like
             Exactly one of them, of the shape of `covariances_` for the covariance_type.
@@ -136,7 +146,11 @@ class NormalMixture(Conditionals, MixtureEstimator):
         estimator = cls(n_components=len(means), **params)
         estimator._validate_params()
         family = Gaussian(estimator.covariance_type)
-        weights = check_weights("weights", weights, len(means))
+        if estimator.noise:
+            if estimator.noise_volume is None:
+                raise ValueError("noise_volume follows from rows, and there are none; give it")
+            weights = estimator._with_rest(weights, "weights")
+        weights = check_weights("weights", weights, len(means) + bool(estimator.noise))
         if (covariances is None) == (precisions is None):
             raise ValueError("give exactly one of covariances and precisions")
         if precisions is not None:
@@ -145,22 +159,15 @@ class NormalMixture(Conditionals, MixtureEstimator):
             covariances = family.check_shape("covariances", covariances, *means.shape)
             components = GaussianParams(means, covariances, family.precisions_cholesky(covariances))
         estimator._set_known(MixtureParams(weights, components), means.shape[1])
+        estimator.noise_volume_ = float(estimator.noise_volume) if estimator.noise else None
+        estimator.noise_box_ = None
         return estimator
 
     # between estimator and model
 
     def _model(self) -> Mixture:
         """The model that the constructor parameters describe."""
-        return Mixture(
-            self._family(),
-            self.n_components,
-            start=self.init_params if self.resp_init is None else self.resp_init,
-            weights_init=self.weights_init,
-            means_init=self.means_init,
-            precisions_init=self.precisions_init,
-            weight_concentration=self.weight_concentration_prior or 1.0,
-            n_threads=self.n_threads,
-        )
+        return self._mixture(self._family(), means_init=self.means_init, precisions_init=self.precisions_init)
 
     def _family(self) -> Gaussian:
         return Gaussian(self.covariance_type, self.reg_covar, normal_prior(self))
@@ -185,17 +192,20 @@ class NormalMixture(Conditionals, MixtureEstimator):
                 f"weights_ {weights.shape}, means_ {means.shape}, covariances_ {components.covariances.shape} and "
                 f"precisions_cholesky_ {roots.shape} do not fit together for {self.covariance_type!r}"
             )
+        if self._known_noise()[0] is not None:
+            weights = np.append(weights, known["noise_weight_"])
         return MixtureParams(weights, components)
 
-    def _attributes(self, params: MixtureParams) -> dict[str, np.ndarray]:
+    def _attributes(self, params: MixtureParams) -> dict[str, Any]:
         means, covariances, roots = params.components[:3]
         precisions = roots @ np.swapaxes(roots, -1, -2) if self.covariance_type in ("full", "tied") else roots**2
         return {
-            "weights_": params.weights,
+            "weights_": params.weights[: len(means)],
             "means_": means,
             "covariances_": covariances,
             "precisions_cholesky_": roots,
             "precisions_": precisions,
+            "noise_weight_": float(params.weights[len(means) :].sum()),
         }
 
     def _check_start(self, n_features: int | None = None) -> None:

@@ -71,6 +71,7 @@ class Streaming:
     random_state: Any
     n_features_in_: int
     _model: Any
+    _resumed_model: Any
     _resolved: Any
     _params: Any
     _attributes: Any
@@ -98,7 +99,7 @@ class Streaming:
             found = known["_estimate"] = Estimate(stream)
         return found
 
-    def partial_fit(self, X, y=None, sample_weight=None):
+    def partial_fit(self, X, y=None, sample_weight=None, labels=None):
         """Learn from more rows of a stream, each once.
 
         The first rows make the start: 1000, or ten for each component and each of its `n_features + 1` means and
@@ -115,6 +116,9 @@ class Streaming:
         y : Ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative; 2 counts as two rows.
+        labels : array-like of shape (n_samples,) or (n_samples, n_components), default=None
+            Components that rows are known to come from, as for `fit`. If no row of the start has a label, nobody knows
+            which of its components later labels mean.
 
         Returns
         -------
@@ -142,10 +146,10 @@ class Streaming:
         array([1., 9.])
         """
         if "n_features_in_" in self.__dict__:  # nothing is put into the attributes before the end
-            self._learn(X, sample_weight)
+            self._learn(X, sample_weight, labels)
         else:
             with unchanged_on_error(self):
-                self._learn(X, sample_weight)
+                self._learn(X, sample_weight, labels)
         return self
 
     def _seen(self, model: Any) -> dict[str, Any]:
@@ -201,7 +205,7 @@ class Streaming:
         part = self._checked_part(X, *weights, stream.dtype)
         if part is None:
             return
-        rows, weight = (part.X, part.total_weight) if isinstance(part, Run) else (part[0], _sum(*part))
+        rows, weight = (part.X, part.total_weight) if isinstance(part, Run) else (part[0], _sum(*part[:2]))
         seen = known.get("n_samples_seen_", 0.0) + weight
         if seen == math.inf:
             raise ValueError("the weights sum to infinity with those of earlier calls; divide all by a constant")
@@ -231,14 +235,27 @@ class Streaming:
         checked = known.get("_checked")
         if checked is None or not all(map(operator.is_, arguments, checked)):
             self._validate_params()
+            self._check_removal()
             if stream.model is not None:
                 self._check_model(stream.model)
         return arguments
 
+    def _check_removal(self, labels: Any = None) -> None:
+        """Refuse a stream that drops components where something names them by their numbers."""
+
+    def _as_labels(self, labels: Any, model: Any, n_rows: int | None = None) -> np.ndarray | None:
+        """Labels as one integer a row, or None if they say nothing."""
+        return None
+
     def _checked_part(self, X, *given: Any) -> Any:
-        """Rows and weights as `feed` takes them, or None if there are no rows."""
-        part = self._checked_rows(X, *given)
-        return part if len(part[0]) else None
+        """Rows, weights and labels as `feed` takes them, or None if there are no rows."""
+        sample_weight, labels, dtype = given
+        rows, weight = self._checked_rows(X, sample_weight, dtype)
+        self._check_removal(labels)
+        codes = self._as_labels(labels, (self.__dict__.get("stream_") or Stream()).model, len(rows))
+        if len(rows) == 0:
+            return None
+        return (rows, weight) if codes is None else (rows, weight, codes)
 
     def _checked_rows(self, X, sample_weight, dtype: np.dtype | None) -> tuple[np.ndarray, np.ndarray | None]:
         """Rows (n, D), of the dtype of the stream if it has one, and weights (n,) or None."""
@@ -262,7 +279,7 @@ class Streaming:
         if self.__sklearn_is_fitted__():
             self._check_start()
             fitted = self.__dict__.get("n_samples_seen_", 0.0)
-            return resume(self._model(), self._params(), fitted, rows.dtype), 0
+            return resume(self._resumed_model(), self._params(), fitted, rows.dtype), 0
         if self.resp_init is not None:
             raise ValueError("resp_init is for fit: it cannot belong to the first rows of a stream; use None")
         return stream, self._model().start_rows(rows.shape[1])

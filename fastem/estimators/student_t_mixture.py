@@ -34,7 +34,7 @@ class StudentTMixture(NormalMixture):
     tol, reg_covar, max_iter, n_init, init_params, weights_init, means_init, precisions_init, random_state, warm_start,
     verbose, verbose_interval, stopping, n_race, split_merge, acceleration, algorithm, n_epochs, max_time, resp_init,
     weight_concentration_prior, mean_prior, mean_precision_prior, degrees_of_freedom_prior, covariance_prior, n_threads,
-    batch_size, online
+    batch_size, online, frozen, noise, noise_volume
         See `GaussianMixture`. Priors are those of its means and covariances, here of locations and scale matrices;
         `degrees_of_freedom_prior` is that of their inverse-Wishart distribution. The estimation of degrees of freedom
         is what takes EM the longest: see `acceleration`.
@@ -117,6 +117,9 @@ class StudentTMixture(NormalMixture):
         n_threads=None,
         batch_size=None,
         online=None,
+        frozen=None,
+        noise=False,
+        noise_volume=None,
     ):
         super().__init__(
             n_components,
@@ -149,6 +152,9 @@ class StudentTMixture(NormalMixture):
             n_threads=n_threads,
             batch_size=batch_size,
             online=online,
+            frozen=frozen,
+            noise=noise,
+            noise_volume=noise_volume,
         )
         self.degrees_of_freedom = degrees_of_freedom
         self.degrees_of_freedom_init = degrees_of_freedom_init
@@ -212,12 +218,14 @@ class StudentTMixture(NormalMixture):
         if isinstance(params.components, StudentTParams):
             return params
         degrees = finite_array("degrees_of_freedom_", self._known()["degrees_of_freedom_"], 1)
-        if degrees.shape != params.weights.shape or not (degrees > 0).all():
-            raise ValueError(f"degrees_of_freedom_ must be {len(params.weights)} positive number(s); got {degrees}")
+        if degrees.shape != (len(params.components.means),) or not (degrees > 0).all():
+            raise ValueError(
+                f"degrees_of_freedom_ must be {len(params.components.means)} positive number(s); got {degrees}"
+            )
         means, covariances, roots = params.components
         return MixtureParams(params.weights, StudentTParams(means, covariances, roots, degrees))
 
-    def _attributes(self, params: MixtureParams) -> dict[str, np.ndarray]:
+    def _attributes(self, params: MixtureParams) -> dict[str, Any]:
         attributes = super()._attributes(params)
         if isinstance(params.components, StudentTParams):  # not while `from_parameters` has but the others
             attributes["degrees_of_freedom_"] = params.components.degrees_of_freedom

@@ -41,6 +41,7 @@ class Bernoulli(Tabled):
     """
 
     Params: ClassVar[Any] = BernoulliParams
+    spacing: ClassVar[float | None] = 1.0
     domains: ClassVar[dict[str, str]] = {"probabilities": "unit"}
     softness: ClassVar[float] = 0.7  # see simplex.py
     more_starts: ClassVar[tuple[str, ...]] = ("random",)

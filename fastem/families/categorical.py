@@ -48,6 +48,7 @@ class Categorical(Simplex, Tabled):
     values: Any = field(default=None, repr=False, kw_only=True)  # tuple of D arrays, sorted
 
     Params: ClassVar[Any] = CategoricalParams
+    spacing: ClassVar[float | None] = None
 
     def __post_init__(self):
         super().__post_init__()

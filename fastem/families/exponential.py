@@ -17,6 +17,8 @@ import numpy as np
 from fastem.data import Block, Data, Summary, chunks, finite_array, is_real
 from fastem.families.family import GUARD_ROWS, Family
 from fastem.families.gaussian_records import Frame, Layout
+from fastem.families.held import Freezable, Held
+from fastem.families.newton import maximize_each
 from fastem.kernels.features import LINEAR
 from fastem.kernels.sweep import States, by_features
 from fastem.protocol import DegenerateError
@@ -109,7 +111,7 @@ def require_spread(good: np.ndarray, what: str) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Exponential(Family):
+class Exponential(Freezable, Family):
     """A family of this form; for families of one's own see docs/new_family.md.
 
     A family gives `Params`, a NamedTuple of arrays (K, J); `domains`, what the values of each field may be; and
@@ -128,6 +130,7 @@ class Exponential(Family):
     overall: Any = field(default=None, repr=False, kw_only=True)  # (T,) mean statistics of the data seen
     deviation: Any = field(default=None, repr=False, kw_only=True)  # (T,) their standard deviation
     resolved: Any = field(default=None, repr=False, kw_only=True)  # (T,) mean statistics of the prior
+    held: Held | None = field(default=None, repr=False, kw_only=True)
 
     takes_missing: ClassVar[bool] = True
     is_coded: ClassVar[bool] = True
@@ -252,7 +255,7 @@ class Exponential(Family):
     def rows(self, block: Block) -> Block:
         """Return the coded rows, kept as long as the rows themselves."""
         key = type(self), self._coding(), self.missing.tobytes()
-        return block.derived(key, lambda block: Block(self.code(block.X), block.weight))
+        return block.derived(key, lambda block: block.holding(self.code(block.X)))
 
     def _coding(self) -> Any:
         """Return what coded rows depend on beside the rows; for a key."""
@@ -278,9 +281,19 @@ class Exponential(Family):
 
     def positions(self, X: np.ndarray, frame: Frame) -> np.ndarray:
         """Where rows (n, S) lie, for distances: statistics in units of their deviation, at their mean if missing."""
-        away = (self.statistics(X.astype(np.float64, copy=False)) - self.overall)[:, self.seeds]
+        return np.nan_to_num(self._placed(self.statistics(X.astype(np.float64, copy=False))), nan=0.0)
+
+    def _placed(self, statistics: np.ndarray) -> np.ndarray:
+        """Statistics (n, T) as positions (n, S)."""
         unit = self.deviation[self.seeds]
-        return np.nan_to_num(away / np.where(unit > _TINY, unit, 1.0), nan=0.0)
+        return (statistics - self.overall)[:, self.seeds] / np.where(unit > _TINY, unit, 1.0)
+
+    def known_centers(self, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+        """Return numbers (F,) of the components that are held, and the positions (F, S) of their mean statistics."""
+        if self.held is None:
+            return np.empty(0, np.int64), np.empty((0, 0))
+        numbers = np.flatnonzero(self.told(self.n_components(self.held.values)))
+        return numbers, self._placed(self.expectation(self.held.values))[numbers]
 
     def frame_of(self, rows: Data) -> Frame:
         """The coded rows as they are: nothing is gained by moving what is only added up."""
@@ -420,21 +433,56 @@ class Exponential(Family):
         Of what a component has not seen it gets what is so on average.
         """
         counts, means, shares, _ = averages
-        if old is None and (counts <= _TINY).any():
+        lost = (counts <= _TINY) & ~self.told(len(counts))
+        if old is None and lost.any():
             raise DegenerateError(
-                f"component {int(np.argmax(counts <= _TINY))} starts without any weight; use fewer components "
-                "or another start"
+                f"component {int(np.argmax(lost))} starts without any weight; use fewer components or another start"
             )
         shares = shares[:, self.owners]
         seen = counts[:, None] * shares
         means = np.where(seen > _TINY, means / np.maximum(shares, _TINY), self.overall)
         if self.prior is not None:
             rows = self.prior.rows
-            return self.estimate(means + rows / (seen + rows) * (self.resolved - means))
-        kept = counts <= max(fewest, _TINY)
-        if old is None or not kept.any():
-            return self.estimate(means)
-        return self.replaced(self.estimate(np.where(kept[:, None], self.overall, means)), old, kept)
+            means = means + rows / (seen + rows) * (self.resolved - means)
+        kept = (counts <= max(fewest, _TINY)) & (self.prior is None) & (old is not None)
+        if kept.any():
+            means = np.where(kept[:, None], self.overall, means)
+        params = self.estimate(means) if self.held is None else self._constrained(means, old)
+        return self.replaced(params, old, kept) if kept.any() else params
+
+    def _constrained(self, means: np.ndarray, old: Any) -> Any:
+        """Parameters of largest likelihood given the mean statistics (K, T), some of them held.
+
+        A component of which only some are held is a maximum over the others, of each piece by itself: Newton's method
+        from what is best of the free maximum, with what is held put in, and the old parameters.
+        """
+        n_components = len(means)
+        masks = self._masks(n_components)
+        n_held = masks.sum(axis=1)
+        try:
+            params = self.put(self.estimate(means))
+        except DegenerateError:  # perhaps of a component that has another maximum, or takes none
+            params = self.put(self.estimate(np.where(n_held[:, None] > 0, self.overall, means)))
+        partly = (n_held > 0) & (n_held < masks.shape[1])
+        if not partly.any():
+            return params
+        averages = Averages(np.ones(n_components), means, np.ones((n_components, len(self.missing))), np.zeros(1))
+        shape, frame = (n_components, len(self.domains), -1), _plain_frame(0)
+
+        def coordinates(params):
+            return np.swapaxes(self.pack(params, frame).reshape(shape), 1, 2)
+
+        def value(at):
+            return self._expected(averages, self.unpack(np.swapaxes(at, 1, 2).ravel(), n_components, frame))
+
+        start = coordinates(params)
+        if old is not None:
+            before = coordinates(self.put(old))
+            start = np.where((value(before) > value(start))[..., None], before, start)
+        far = np.array([np.inf if domain in ("real", "angle") else _FAR for domain in self.domains.values()])
+        free = (partly[:, None] & ~masks)[:, None, :]
+        found = self.unpack(np.swapaxes(maximize_each(value, start, free, far), 1, 2).ravel(), n_components, frame)
+        return self.put(self.replaced(params, found, partly))
 
     def replaced(self, params: Any, others: Any, chosen: np.ndarray) -> Any:
         """Parameters of which the chosen components (K,) bool are those of others."""
@@ -470,6 +518,10 @@ class Exponential(Family):
         return len(self.domains)
 
     # parameters
+
+    def neutral(self, n_components: int, frame: Frame) -> Any:
+        """Return the parameters of all rows, for each component."""
+        return self.estimate(np.tile(self.overall, (n_components, 1)))
 
     def n_components(self, params: Any) -> int:
         """Number of components that the parameters are for."""

@@ -25,6 +25,11 @@ class Family:
     """
 
     prior: Any = None
+    held: Any = None  # parameters that stay as they are, a `held.Held`
+    frozen_fields: Any = ()  # those that may; `held.Freezable` has what else that takes
+    n_noise: ClassVar[int] = 0  # states of a sweep beside those of the components: see `noise.WithNoise`
+    # Between the values that a column can have: 1 for counts, 0 for real numbers; None where they have no order.
+    spacing: ClassVar[float | None] = 0.0
     takes_missing: ClassVar[bool] = False  # whether NaN in a row is a value that is missing
     completes: ClassVar[bool] = False  # whether such rows are completed by regression: `in_frame`, `in_form`
     has_moving_frame: ClassVar[bool] = False  # whether the frame follows a stream: `fits`, `reframed`
@@ -35,6 +40,11 @@ class Family:
     has_distances: Any = (
         False  # whether scores are a constant less half a squared distance, so that pairs can be skipped
     )
+
+    @property
+    def core(self) -> Any:
+        """The family of the components, without what is beside it."""
+        return self
 
     def seeing(self, data: Data) -> "Family":
         """Return the family with all that it must know of the data to code rows; refuses values it cannot have."""
@@ -105,6 +115,27 @@ class Family:
     def log_prior(self, components: Any) -> float:
         """Return the log-density of the prior, up to a constant."""
         return 0.0
+
+    def holding(self, held: Any) -> Any:
+        """Return the family whose M-steps leave some parameters as they are."""
+        assert held is None
+        return self
+
+    def put(self, components: Any) -> Any:
+        """Return the components with what is held in its place."""
+        return components
+
+    def told(self, n_components: int) -> np.ndarray:
+        """Which components (K,) need no rows to be estimated."""
+        return np.zeros(n_components, bool)
+
+    def known_centers(self, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+        """Return numbers (F,) of the components whose places are held, and these (F, S) among the positions of rows."""
+        return np.empty(0, np.int64), np.empty((0, 0))
+
+    def n_frozen(self, n_features: int) -> int:
+        """Return the number of parameters that are held."""
+        return 0
 
     def fewest_rows(self, n_features: int) -> int:
         """Return how many rows a component takes to be estimated."""

@@ -19,8 +19,10 @@ from scipy.linalg.lapack import dtrtri
 from fastem.data import SMALLEST, Summary, as_numbers, finite_array, is_real
 from fastem.families.family import GUARD_ROWS, Family
 from fastem.families.gaussian_coordinates import Coordinates
+from fastem.families.gaussian_held import HeldGaussians
 from fastem.families.gaussian_moments import MomentAlgebra
 from fastem.families.gaussian_records import Frame, GaussianParams, Layout, Moments
+from fastem.families.held import Held
 from fastem.families.matrices import apply, double_double_whiteners, first_singular, is_positive_definite
 from fastem.families.normal_inverse_wishart import NO_PRIOR, NormalInverseWishart, ResolvedPrior
 from fastem.kernels.components import cancellation, invert_roots, moments_full, natural_full
@@ -54,7 +56,7 @@ _FEW_COLUMNS = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Gaussian(MomentAlgebra, Coordinates, Family):
+class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
     """Normal components.
 
     Parameters
@@ -71,6 +73,7 @@ class Gaussian(MomentAlgebra, Coordinates, Family):
     reg_covar: float = 0.0
     prior: NormalInverseWishart | None = None
     resolved: ResolvedPrior = field(default=NO_PRIOR, repr=False)
+    held: Held | None = field(default=None, repr=False)
     has_moving_frame: ClassVar[bool] = True
     completes: ClassVar[bool] = True
 
@@ -341,14 +344,17 @@ class Gaussian(MomentAlgebra, Coordinates, Family):
         """Posterior mode (maximum likelihood without a prior) of means and covariances given the moments.
 
         Components that count fewer rows than `fewest` keep their old covariance, unless a prior or other components
-        tell it.
+        tell it. What is held stays.
         """
         counts, means, covariances = moments
         empty = counts <= _TINY
+        if self.held is not None:
+            means, covariances = self._about_held_means(counts, means, covariances)
         if old is None:
-            if empty.any():
+            lost = empty & ~self.told(len(counts))
+            if lost.any():
                 raise DegenerateError(
-                    f"component {int(np.flatnonzero(empty)[0])} starts without any weight; use fewer components "
+                    f"component {int(np.flatnonzero(lost)[0])} starts without any weight; use fewer components "
                     "or another start"
                 )
         elif empty.any():
@@ -363,7 +369,9 @@ class Gaussian(MomentAlgebra, Coordinates, Family):
         if old is not None and few.any() and not has_scale and self.covariance_type != "tied":
             covariances = covariances.copy()
             covariances[few] = old.covariances[few]
-        return GaussianParams(means, covariances, self.precisions_cholesky(covariances, granule))
+        if self.held is not None:  # before a singular one, in whose place it is, is refused
+            covariances = self._with_held(means, covariances)
+        return self.put(GaussianParams(means, covariances, self.precisions_cholesky(covariances, granule)))
 
     def _with_prior(self, counts, means, covariances) -> tuple[np.ndarray, np.ndarray]:
         """Posterior modes of means and covariances (Fraley & Raftery 2007, table 2 and section 3)."""
@@ -372,14 +380,17 @@ class Gaussian(MomentAlgebra, Coordinates, Family):
         return means - self._pull(counts)[:, None] * (means - self.resolved.mean), covariances
 
     def _pull(self, counts: np.ndarray) -> np.ndarray:
-        """Part (K,) of the way to the prior's mean that means are drawn."""
-        return self.resolved.mean_precision / np.maximum(counts + self.resolved.mean_precision, _TINY)
+        """Part (K,) of the way to the prior's mean that means are drawn; those that are held stay."""
+        pull = self.resolved.mean_precision / np.maximum(counts + self.resolved.mean_precision, _TINY)
+        return pull if self.held is None else np.where(self._held_means(len(counts)), 0.0, pull)
 
     def _prior_terms(self, counts: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Weight of the rows in a covariance, this with the prior's, and scatter of the means about the prior's."""
         prior = self.resolved
         n_components, n_features = means.shape
         gaps, pull = means - prior.mean, counts * self._pull(counts)
+        if self.held is not None:  # a mean that does not give way has the whole density of the prior
+            pull = np.where(self._held_means(n_components), prior.mean_precision, pull)
         added = float(prior.mean_precision > 0)
         extra = prior.exponent(self.covariance_type, n_features)
         if self.covariance_type == "full":

@@ -19,6 +19,8 @@ class MomentAlgebra(Structure):
     """What `Gaussian` does with moments alone."""
 
     prior: Any
+    held: Any
+    _with_held: Any
     reg_covar: float
     resolved: Any
     _in_kernels: Any
@@ -102,8 +104,10 @@ class MomentAlgebra(Structure):
         kept = np.maximum(1.0 - self._pull(rows), _TINY)[:, None]
         means = np.where(rows[:, None] > 0, self.resolved.mean + (means - self.resolved.mean) / kept, means)
         mass, total, scatter = self._prior_terms(rows, means)
-        covariances = (covariances * total - scatter - self.resolved.scale) / np.maximum(mass, _TINY)
-        return Moments(counts, means, covariances)
+        within = (covariances * total - scatter - self.resolved.scale) / np.maximum(mass, _TINY)
+        if self.held is not None:  # what is held follows from no moments
+            within = self._with_held(means, within)
+        return Moments(counts, means, within)
 
     def keep_moments(self, moments: Moments, kept: np.ndarray) -> Moments:
         """Moments of some of the components (k,) int; their counts sum to 1."""

@@ -38,6 +38,7 @@ class Geometric(Exponential):
     """
 
     Params: ClassVar[Any] = GeometricParams
+    spacing: ClassVar[float | None] = 1.0
     domains: ClassVar[dict[str, str]] = {"means": "not negative"}
 
     def check(self, X):

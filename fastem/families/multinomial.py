@@ -47,6 +47,7 @@ class Multinomial(Simplex):
     takes_missing: ClassVar[bool] = False
     has_log_base: ClassVar[bool] = True
     Params: ClassVar[Any] = MultinomialParams
+    spacing: ClassVar[float | None] = None
 
     @property
     def owners(self):

@@ -41,6 +41,7 @@ class Poisson(Exponential):
     Params: ClassVar[Any] = PoissonParams
     domains: ClassVar[dict[str, str]] = {"rates": "not negative"}
     has_log_base: ClassVar[bool] = True
+    spacing: ClassVar[float | None] = 1.0
 
     def check(self, X):
         """Refuse what is not a count."""

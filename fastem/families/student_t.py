@@ -18,6 +18,7 @@ from scipy.special import digamma, gammaln
 from fastem.data import finite_array, is_real
 from fastem.families.gaussian import Gaussian
 from fastem.families.gaussian_records import Frame, GaussianParams, Layout, Moments
+from fastem.families.held import Held, put_values, where
 from fastem.families.student_t_records import (
     MOST_DEGREES,
     StudentTMoments,
@@ -180,6 +181,8 @@ class StudentT(Gaussian):
         if self.prior is not None:  # it would have to know of a
             return moments
         unit = moments.precisions
+        if self.held is not None and "covariances" in self.held.masks:  # which do not give way
+            unit = np.where(self.held.masks["covariances"], 1.0, unit)
         if self.covariance_type == "tied":
             share = moments.counts * params.degrees_of_freedom
             unit = np.full_like(unit, (share * unit).sum() / max(share.sum(), _TINY))
@@ -235,6 +238,11 @@ class StudentT(Gaussian):
         counts, means, covariances = moments[:3]
         before = None if old is None else GaussianParams(*old[:3])
         family = _normal(self.covariance_type, self.reg_covar)
+        if self.held is not None:
+            means, covariances = self._about_held_means(*weighed(moments))
+            # what needs no rows takes any
+            counts = np.where(self.told(len(counts)), np.maximum(counts, _TINY * 2.0), counts)
+            moments = moments._replace(counts=counts, means=means, covariances=covariances)
         if self.prior is None:
             normal = Moments(counts, means, self._per_row(moments))
         else:
@@ -247,8 +255,10 @@ class StudentT(Gaussian):
                 means = np.where(empty[:, None], before.means, means)
             normal = Moments(np.where(empty, 1.0, counts), *self._modes(moments, means))
             fewest = 0.0 if self.resolved.has_scale else fewest
+        if self.held is not None:  # before a singular one, in whose place it is, is refused
+            normal = normal._replace(covariances=self._with_held(*normal[1:]))
         means, covariances, roots = family.maximize(normal, before, granule, fewest)
-        return StudentTParams(means, covariances, roots, self._degrees(moments, old, fewest))
+        return self.put(StudentTParams(means, covariances, roots, self._degrees(moments, old, fewest)))
 
     def _per_row(self, moments: Any) -> np.ndarray:
         """Scatter about the means divided by the weight of the rows, not by that times their precision."""
@@ -358,6 +368,61 @@ class StudentT(Gaussian):
         precision = np.maximum(rng.standard_gamma(half, (n_samples, 1)) / half, _LEAST_PRECISION)
         mean = params.means[component]
         return mean + (normal - mean) / np.sqrt(precision)
+
+    # what is held
+
+    @property
+    def frozen_fields(self) -> tuple[str, ...]:
+        """Fields of the parameters that can be frozen."""
+        fields = super().frozen_fields
+        return (*fields, "degrees_of_freedom") if isinstance(self.degrees_of_freedom, str) else fields
+
+    def check_frozen(self, masks: dict[str, np.ndarray]) -> None:
+        """Refuse to freeze some of what components share."""
+        super().check_frozen(masks)
+        mask = masks.get("degrees_of_freedom")
+        if mask is not None and self.degrees_of_freedom == "common" and not mask.all():
+            raise ValueError("frozen['degrees_of_freedom'] must be True where they are 'common' to all components")
+
+    def neutral(self, n_components: int, frame: Frame) -> Any:
+        """Return parameters at the centre of a frame, one of its units wide."""
+        return self._started(super().neutral(n_components, frame))
+
+    def placed(self, components: Any, name: str, values: dict[int, Any]) -> Any:
+        """Return the components with given values of a field in some of them."""
+        if name != "degrees_of_freedom":
+            normal = super().placed(GaussianParams(*components[:3]), name, values)
+            return StudentTParams(*normal, components.degrees_of_freedom)
+        label = f"frozen[{name!r}]"
+        degrees = put_values(label, components.degrees_of_freedom, values)
+        return components._replace(degrees_of_freedom=self.check_degrees(label, degrees, len(degrees)))
+
+    def put(self, components: Any) -> Any:
+        """Return the components with what is held in its place."""
+        components = super().put(components)
+        if self.held is None or "degrees_of_freedom" not in self.held.masks:
+            return components
+        degrees = where(
+            self.held.masks["degrees_of_freedom"], self.held.values.degrees_of_freedom, components.degrees_of_freedom
+        )
+        return components._replace(degrees_of_freedom=degrees)
+
+    def frozen_coordinates(self, n_coordinates: int) -> np.ndarray:
+        """Which coordinates of `pack`, so many in all, belong to parameters that are held."""
+        assert self.held is not None
+        n_components = len(self.held.values.means)
+        n_degrees = self._n_degrees(n_components)
+        mask = self.held.masks.get("degrees_of_freedom", np.zeros(n_components, bool))
+        return np.concatenate([super().frozen_coordinates(n_coordinates - n_degrees), mask[:n_degrees]])
+
+    def n_frozen(self, n_features: int) -> int:
+        """Number of parameters that are held."""
+        if self.held is None:
+            return 0
+        masks = dict(self.held.masks)
+        degrees = masks.pop("degrees_of_freedom", np.zeros(1, bool))
+        normal = _normal(self.covariance_type).holding(Held(masks, GaussianParams(*self.held.values[:3])))
+        return normal.n_frozen(n_features) + min(int(degrees.sum()), self._n_degrees(len(degrees)))
 
     # coordinates: those of normal components, then logarithms of the degrees of freedom
 

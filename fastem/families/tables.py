@@ -102,12 +102,11 @@ class Tabled(Exponential):
 
     def rows_of(self, data: Data) -> Data:
         """The coded rows, some at a time and never kept: they are wide."""
-        return Derived(data, lambda block: Block(self.code(block.X), block.weight), _CHUNK)
+        return Derived(data, lambda block: block.holding(self.code(block.X)), _CHUNK)
 
-    def positions(self, X, frame):
-        """The statistics (n, S) as they are: columns that differ count alike; at their mean if missing."""
-        away = self.statistics(X.astype(np.float64, copy=False)) - self.overall
-        return np.nan_to_num(away, nan=0.0)
+    def _placed(self, statistics):
+        """The statistics (n, S) as they are: columns that differ count alike."""
+        return statistics - self.overall
 
     def _grouping(self, gaps: np.ndarray) -> Grouping:
         return group(self.n_values, tuple(gaps.tolist()))

@@ -120,6 +120,8 @@ class IncompleteMixture(Mixture):
     @same_bits
     def e_step(self, params: MixtureParams, block: Block) -> IncompleteStats:
         """One pass over the rows with gaps, and one over those without if they are many."""
+        if block.labels is not None:
+            return self._e_step_by_label(params, block)
         gaps = block.constant("gaps", self._gaps_of)
         complete = self._none(params)
         if gaps.apart:

@@ -20,13 +20,25 @@ from fastem.data import (
 from fastem.families.family import Family
 from fastem.families.gaussian import Gaussian, unpack_second
 from fastem.families.gaussian_records import Frame, Layout
-from fastem.initialize import STARTS, TURNS, centers, check_resp, given_blocks, random_blocks, require_distinct
+from fastem.initialize import (
+    STARTS,
+    TURNS,
+    centers,
+    check_resp,
+    given_blocks,
+    random_blocks,
+    require_distinct,
+    square_radius,
+)
 from fastem.kernels._jit import one_blas_thread, use_threads
 from fastem.kernels.features import FULL, n_statistics
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
 from fastem.kernels.pruning import NOTHING, Skip
 from fastem.kernels.sweep import LABEL, LOG_DENSITY, POSTERIOR, States, block_rows, by_features, score, statistics
 from fastem.kernels.tables import table_score, table_statistics
+from fastem.labels import allowed
+from fastem.models.mixture_constraints import Constraints, choices
+from fastem.models.mixture_labels import Labels, Seeds, some
 from fastem.models.mixture_moves import Moves
 from fastem.models.mixture_records import MixtureParams, MixtureStats, log_of, same_bits
 from fastem.models.mixture_streams import Streams
@@ -34,11 +46,12 @@ from fastem.models.skipping import Skipping, has_lost, may_skip
 from fastem.protocol import DegenerateError
 
 _CODED_ROWS = 2**14  # that are coded at once, where they are not kept
+_FIRST_NOISE = 0.05  # of the rows, those farthest from the first centres
 _RACE_ROWS, _RACE_ROWS_PER_NUMBER = 5000, 10  # of the first heat: at least, and for each value of a mean
 
 
 @dataclass(frozen=True, eq=False)
-class Mixture(Streams, Moves):
+class Mixture(Constraints, Labels, Streams, Moves):
     """Mixture of K components of one family.
 
     Parameters
@@ -60,6 +73,13 @@ class Mixture(Streams, Moves):
         Rows that the weight of a component is short of what it counts: one that counts fewer gets weight 0, but only
         one at a time, so that the others can take its rows over. Half the parameters of a component: see
         `fastem.select`, method 'annihilation'.
+    frozen : dict, default=None
+        Parameters that stay as they are, by their names: 'weights', and the fields of the family's parameters, such as
+        'means' and 'covariances'. A value says of which components: True (all), their numbers, or a dict from numbers
+        to values, such as ``{'means': {0: [1.0, 2.0]}, 'covariances': True, 'weights': [1]}``. Values that are not
+        given here are those of `weights_init`, `means_init` or `precisions_init`, or of the parameters that a fit
+        starts from. M-steps are the maximum over what is free: covariances are taken about means that stay, and free
+        weights share what the others leave.
     n_threads : int, default=None
         None or -1: all that numba may use.
 
@@ -80,13 +100,19 @@ class Mixture(Streams, Moves):
     components_init: Any = None
     weight_concentration: float = 1.0
     weight_cost: float = 0.0
+    frozen: Any = None
     n_threads: int | None = None
     frame: Frame | None = field(default=None, repr=False)
+    held_weights: Any = field(default=None, repr=False)  # (n_states,), NaN for those that are free
+    seeds: Seeds | None = field(default=None, repr=False)
+    labelled: Any = field(default=None, repr=False)  # (K,) bool: components that rows of the data are labelled with
 
     def __post_init__(self):
         if not isinstance(self.family, Family):
             raise TypeError(f"family must be a family such as fastem.Gaussian(); got {self.family!r}")
-        if not (self.means_init is None and self.precisions_init is None) and not isinstance(self.family, Gaussian):
+        if not (self.means_init is None and self.precisions_init is None) and not isinstance(
+            self.family.core, Gaussian
+        ):
             raise TypeError("means_init and precisions_init are for fastem.Gaussian; use fastem.fit(..., start=...)")
         if not is_integer(self.n_components, 1):
             raise ValueError(f"n_components must be an integer of at least 1; got {self.n_components!r}")
@@ -102,6 +128,9 @@ class Mixture(Streams, Moves):
             raise ValueError(f"weight_cost must be a finite number that is not negative; got {self.weight_cost!r}")
         if self.weight_cost > 0.0 and self.weight_concentration > 1.0:
             raise ValueError("weight_cost and weight_concentration are two priors of the weights; give one of them")
+        if self.weight_cost > 0.0 and (self.frozen is not None or self.family.n_noise):
+            raise ValueError("weight_cost drops components, which frozen parameters and noise do not allow; use 0")
+        choices(self.frozen, self.n_components, self.family)  # its checks
 
     @property
     def bound(self) -> Frame:
@@ -109,6 +138,11 @@ class Mixture(Streams, Moves):
         if self.frame is None:
             raise ValueError("the model does not know the scale of its data yet; call model.prepare(data) first")
         return self.frame
+
+    @property
+    def n_states(self) -> int:
+        """Number of weights: of the components, then of the noise if the family has it."""
+        return self.n_components + self.family.n_noise
 
     @property
     def takes_missing(self) -> bool:
@@ -143,22 +177,26 @@ class Mixture(Streams, Moves):
         suiting = self._suiting(data)
         if suiting is not self:
             return suiting.prepare(data)
-        if data.n_samples < self.n_components:
+        if data.n_samples < self.n_unknown:
             raise DegenerateError(
                 f"X has {data.n_samples} sample(s) for n_components={self.n_components}; use fewer components"
             )
+        if data.is_labelled:
+            self._check_labels(data)
         if not isinstance(self.start, str):
-            check_resp(self.start, data.n_samples, self.n_components)
+            check_resp(self.start, data.n_samples, self.n_components, self.family.n_noise)
         elif self.start not in STARTS:
             raise ValueError(f"start must be one of {list(STARTS)}, labels or responsibilities; got {self.start!r}")
         model = self._with_checked_start(data.n_features)
         model = replace(model, family=self.family.seeing(data))
-        require_distinct(model._filled(model.family.rows_of(data)), self.n_components)
+        if self.n_unknown:
+            require_distinct(model._filled(model.family.rows_of(data)), self.n_unknown)
         model = model.framed_by(data)
         if self.components_init is not None:
             components = model.family.check_params(self.components_init, self.n_components, model.bound)
             model = replace(model, components_init=components)
-        return model
+        model = replace(model, labelled=self._labelled(data)).holding(None)
+        return replace(model, seeds=model._seeds(data))
 
     @same_bits
     def framed_by(self, data: Data) -> "Mixture":
@@ -171,41 +209,52 @@ class Mixture(Streams, Moves):
         """Return start parameters after checking shapes, finiteness and sign."""
         if not isinstance(params, MixtureParams):
             raise TypeError(f"start must be MixtureParams; got {type(params).__name__}")
-        weights = check_weights("start.weights", params.weights, self.n_components)
-        return MixtureParams(weights, self.family.check_params(params.components, self.n_components, self.bound))
+        weights = check_weights("start.weights", params.weights, self.n_states)
+        params = MixtureParams(weights, self.family.check_params(params.components, self.n_components, self.bound))
+        return self.holding(params).put(params)
 
     @same_bits
     def initialize(self, data: Data, rng: np.random.Generator) -> MixtureParams:
         """Start parameters: an M-step on the first responsibilities, then whatever was given explicitly."""
+        self.require_held()
         weights, means, precisions = self.weights_init, self.means_init, self.precisions_init
         if self.components_init is not None:
-            equal = np.full(self.n_components, 1.0 / self.n_components)
-            return MixtureParams(equal if weights is None else weights, self.components_init)
+            equal = np.full(self.n_states, 1.0 / self.n_states)
+            return self.put(MixtureParams(equal if weights is None else weights, self.components_init))
         if weights is not None and means is not None and precisions is not None:
-            return MixtureParams(weights, self.family.from_precisions(means, precisions))
+            return self.put(MixtureParams(weights, self.family.from_precisions(means, precisions)))
         moments = self.first_moments(data, rng)
         if weights is None:
             weights = self._weights(moments.counts, data.total_weight)
         if precisions is not None:
-            return MixtureParams(
-                weights, self.family.from_precisions(moments.means if means is None else means, precisions)
-            )
-        components = self.family.maximize(moments, None, self.bound.granule)
-        return MixtureParams(weights, components if means is None else components._replace(means=means))
+            components = self.family.from_precisions(moments.means if means is None else means, precisions)
+        else:
+            components = self.family.maximize(moments, None, self.bound.granule)
+            if means is not None:
+                components = components._replace(means=means)
+        return self.put(MixtureParams(weights, components))
 
     @same_bits
     def e_step(self, params: MixtureParams, block: Block) -> MixtureStats:
         """One fused sweep over a block."""
-        if self.family.is_tabled:
-            return self._table_e_step(params, block)
-        layout = self.family.layout(params.components, self.bound)
         log_weights = log_of(params.weights)
+        if self.family.is_tabled:
+            table = self.family.table(params.components, log_weights, self.family.missing)
+            sums, log_likelihood = self._by_label(block, lambda rows, states: self._look_up(rows, table, states))
+            return MixtureStats(block.total_weight, log_likelihood, self.family.sums_of(sums), np.empty((0, 0)))
+        layout = self.family.layout(params.components, self.bound)
         states = self.family.natural(params.components, log_weights, layout, self.bound)
-        rows = self.family.rows(block)
-        sums, log_likelihood = self._soft_sweep(rows, params, log_weights, states, layout)
+
+        def sweep(block: Block, chosen: np.ndarray) -> tuple[np.ndarray, float]:
+            rows = self.family.rows(block)
+            if chosen.all():
+                return self._soft_sweep(rows, params, log_weights, states, layout)
+            return self._sweep(rows, some(states, chosen), SOFTMAX)[:2]
+
+        sums, log_likelihood = self._by_label(block, sweep, layout.order)
         scatter = np.empty((0, 0))
         if self.family.needs_scatter(layout):
-            scatter, half_trace = self.common_term(params.components, rows)
+            scatter, half_trace = self.common_term(params.components, self.family.rows(block))
             log_likelihood -= half_trace
         return MixtureStats(block.total_weight, log_likelihood, sums, scatter)
 
@@ -245,39 +294,50 @@ class Mixture(Streams, Moves):
 
     def is_spurious(self, params: MixtureParams, n_rows: int) -> bool:
         """Return whether a component counts fewer rows than it takes to estimate it."""
-        return bool((params.weights * n_rows < self._fewest_rows).any())
+        weights = params.weights[: self.n_components][~self.family.told(self.n_components)]
+        return bool((weights * n_rows < self._fewest_rows).any())
 
     def keep(self, params: MixtureParams, kept: np.ndarray) -> tuple["Mixture", MixtureParams]:
         """Model and parameters with some of the components (k,) int."""
-        weights = params.weights[kept]
+        self.require_numbers()
+        weights = np.append(params.weights[kept], params.weights[self.n_components :])
         components = self.family.keep(params.components, kept)
-        return replace(self, n_components=len(kept)), MixtureParams(weights / weights.sum(), components)
+        model = replace(self, n_components=len(kept), labelled=None, seeds=None)
+        return model, MixtureParams(weights / weights.sum(), components)
 
     def pack(self, params: MixtureParams) -> np.ndarray:
-        """Coordinates: log-weights up to a constant, then those of the family in the frame."""
-        if not params.weights.all():
-            raise DegenerateError("a component has weight 0, which has no coordinates; use fewer components")
-        log_weights = np.log(params.weights)
-        return np.concatenate([log_weights - log_weights.mean(), self.family.pack(params.components, self.bound)])
+        """Coordinates: log-weights up to a constant, then those of the family in the frame; of what is free alone."""
+        weights = self._pack_weights(params.weights)
+        components = self.family.pack(params.components, self.bound)
+        if self.family.held is not None:
+            components = components[self._free_coordinates(components)]
+        return np.concatenate([weights, components])
 
     @same_bits
     def unpack(self, vector: np.ndarray) -> MixtureParams:
         """Parameters at these coordinates."""
         if not np.isfinite(vector).all():
             raise DegenerateError("the coordinates overflow")
-        weights = np.exp(vector[: self.n_components] - vector[: self.n_components].max())
+        n_weights = int(self._free_weights.sum())
+        weights, vector = self._unpack_weights(vector[:n_weights]), vector[n_weights:]
+        if self.family.held is not None:
+            template = self.family.pack(self.family.held.values, self.bound)
+            template[self._free_coordinates(template)] = vector
+            vector = template
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            components = self.family.unpack(vector[self.n_components :], self.n_components, self.bound)
-        if not (weights.all() and self.family.is_finite(components)):
+            components = self.family.put(self.family.unpack(vector, self.n_components, self.bound))
+        if not (weights[self._free_weights].all() and self.family.is_finite(components)):
             raise DegenerateError("the coordinates overflow")
-        return MixtureParams(weights / weights.sum(), components)
+        return MixtureParams(weights, components)
 
     @same_bits
     def score(self, stats: MixtureStats, params: MixtureParams) -> np.ndarray:
         """Gradient of the log-likelihood of the rows in the coordinates of `pack`, at the parameters of the stats."""
         moments = self._moments(stats, params)
-        weights = moments.counts - stats.weight * params.weights
-        return np.concatenate([weights, self.family.score(params.components, moments, self.bound)])
+        components = self.family.score(params.components, moments, self.bound)
+        if self.family.held is not None:
+            components = components[self._free_coordinates(components)]
+        return np.concatenate([self._score_weights(moments.counts, params.weights), components])
 
     def estimands(self, params: MixtureParams) -> dict[str, np.ndarray]:
         """Return what standard errors are given for."""
@@ -354,12 +414,14 @@ class Mixture(Streams, Moves):
 
     def n_parameters(self, n_features: int) -> int:
         """Number of free parameters."""
-        return self.family.n_parameters(self.n_components, n_features) + self.n_components - 1
+        of_components = self.family.n_parameters(self.n_components, n_features) - self.family.n_frozen(n_features)
+        return of_components + max(int(self._free_weights.sum()) - 1, 0)
 
     def sample(self, params: MixtureParams, n_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draw rows (n_samples, D) and their components (n_samples,), sorted by component."""
+        """Draw rows (n_samples, D) and their components (n_samples,), sorted; K is the noise."""
         counts = rng.multinomial(n_samples, params.weights / params.weights.sum())
-        rows = [self.family.sample(params.components, k, n, rng) for k, n in enumerate(counts)]
+        rows = [self.family.sample(params.components, k, n, rng) for k, n in enumerate(counts[: self.n_components])]
+        rows += [self.family.sample_noise(n, rng) for n in counts[self.n_components :]]
         return np.concatenate(rows), np.repeat(np.arange(len(counts)), counts)
 
     # inside
@@ -390,14 +452,14 @@ class Mixture(Streams, Moves):
                 values[impossible] = -math.inf
         return values
 
-    def _table_e_step(self, params: MixtureParams, block: Block) -> MixtureStats:
-        """The same as a sweep over coded rows, by look-up."""
-        family, codes = self.family, self.family.codes(block)
-        table = family.table(params.components, log_of(params.weights), family.missing)
-        sums, log_likelihood = table_statistics(codes.X, codes.weight, table, use_threads(self.n_threads))
-        return MixtureStats(block.total_weight, log_likelihood, family.sums_of(sums), np.empty((0, 0)))
+    def _look_up(self, block: Block, table: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, float]:
+        """The same as a sweep over coded rows, with some of the states."""
+        codes = self.family.codes(block)
+        table = table if chosen.all() else np.ascontiguousarray(table[chosen])
+        return table_statistics(codes.X, codes.weight, table, use_threads(self.n_threads))
 
     def _maximized(self, moments: Any, weight: float, params: MixtureParams, fewest: float = 0.0) -> MixtureParams:
+        self.require_held()
         components = self.family.maximize(moments, params.components, self.bound.granule, fewest)
         return MixtureParams(self._weights(moments.counts, weight), components)
 
@@ -416,6 +478,8 @@ class Mixture(Streams, Moves):
 
     def _weights(self, counts: np.ndarray, total: float) -> np.ndarray:
         extra = self.weight_concentration - 1.0
+        if self.held_weights is not None:
+            return self._sharing(counts + extra)
         if self.weight_cost > 0.0:  # Figueiredo & Jain (2002), IEEE PAMI 24, 381-396, equation 17
             left = counts - self.weight_cost
             alive = np.flatnonzero(counts > 0)
@@ -461,7 +525,7 @@ class Mixture(Streams, Moves):
         """Copy whose explicit start parameters are checked arrays."""
         weights, means, precisions = self.weights_init, self.means_init, self.precisions_init
         if weights is not None:
-            weights = check_weights("weights_init", weights, self.n_components)
+            weights = check_weights("weights_init", weights, self.n_states)
         if means is not None:
             means = finite_array("means_init", means, 2)
             if means.shape != (self.n_components, n_features):
@@ -500,46 +564,70 @@ class Mixture(Streams, Moves):
     def first_moments(self, data: Data, rng: np.random.Generator) -> Any:
         """Moments under the first responsibilities."""
         rows = self.family.rows_of(data)
-        n_features = rows.n_features
+        n_features, k = rows.n_features, self.n_components
         feature_map, theta = self._first_states(n_features)
         blocks: Callable[[], Iterable[Block]]
-        if self.n_components > 1 and isinstance(self.start, str) and self.start != "random":
+        if self.n_states > 1 and isinstance(self.start, str) and self.start != "random":
             n_threads = use_threads(self.n_threads)
             if self.family.is_coded:
-                points = self._points(data, rng, n_threads)
-                posterior, blocks = GIVEN, lambda: self._nearest_blocks(data, points)
+                points, square = self._points(data, rng, n_threads)
+                posterior, blocks = GIVEN, lambda: self._nearest_blocks(data, points, square)
             else:
                 points = self._centers(self._filled(rows), self.bound.rows, rng, n_threads)
-                theta[:, 0] = -0.5 * (points**2).sum(axis=1)
-                theta[:, 1 : 1 + n_features] = points
+                theta[:k, 0] = -0.5 * (points**2).sum(axis=1)
+                theta[:k, 1 : 1 + n_features] = points
+                if self.family.n_noise:
+                    square = square_radius(rows, self.bound.rows, points, _FIRST_NOISE, rng)
+                    theta[k] = self.family.start_row(n_features, feature_map, square)
                 posterior, blocks = HARD, lambda: iter(rows)
         else:
             seed = int(rng.integers(2**63))
             posterior, blocks = GIVEN, lambda: self._given_blocks(rows, seed)
-        return self._moments_under(blocks, theta, feature_map, posterior)
+        moments = self._moments_under(blocks, theta, feature_map, posterior)
+        if self.family.n_noise and moments.counts[k] == 0.0:  # a weight of 0 would stay
+            counts = (1.0 - _FIRST_NOISE) * moments.counts
+            counts[k] = _FIRST_NOISE * moments.counts.sum()
+            moments = moments._replace(counts=counts)
+        return moments
 
-    def _points(self, data: Data, rng: np.random.Generator, n_threads: int) -> np.ndarray:
-        """Centres (K, S) among the positions of coded rows, from some of them if there are many."""
+    def _centers(self, data: Data, frame: np.ndarray, rng: np.random.Generator, n_threads: int) -> np.ndarray:
+        """Centres (K, S) in a frame; those that are known are where the others begin."""
+        return centers(self.start, data, frame, self.n_components, rng, n_threads, self.seeds)
+
+    def _points(self, data: Data, rng: np.random.Generator, n_threads: int) -> tuple[np.ndarray, float]:
+        """Centres (K, S) among the positions of coded rows, from some of them if there are many.
+
+        And the squared distance from which on rows are noise.
+        """
         n_rows = 2 * self.sample_size(data)
         sample = data.take(data.draw(n_rows, rng)) if n_rows < data.n_counting else data.whole()
         block = sample.blocks[0]
         places = Data([Block(np.ascontiguousarray(self.family.positions(block.X, self.bound)), block.weight)])
         frame = np.stack([np.zeros(places.n_features), np.ones(places.n_features)])
-        return self._centers(places, frame, rng, n_threads)
+        points = self._centers(places, frame, rng, n_threads)
+        square = square_radius(places, frame, points, _FIRST_NOISE, rng) if self.family.n_noise else math.inf
+        return points, square
 
-    def _centers(self, data: Data, frame: np.ndarray, rng: np.random.Generator, n_threads: int) -> np.ndarray:
-        """Centres (K, S) in a frame."""
-        return centers(self.start, data, frame, self.n_components, rng, n_threads)
+    def _nearest_blocks(self, data: Data, points: np.ndarray, square: float) -> Iterator[Block]:
+        """Blocks of coded rows whose weights are those of the rows, in the column of the nearest centre (K, S).
 
-    def _nearest_blocks(self, data: Data, points: np.ndarray) -> Iterator[Block]:
-        """Blocks of coded rows whose weights are those of the rows, in the column of the nearest centre (K, S)."""
+        Or in that of the noise, if that is farther, squared, than the last.
+        """
         half = 0.5 * (points**2).sum(axis=1)
 
         def nearest(block: Block) -> Block:
             places = self.family.positions(block.X, self.bound)
-            labels = np.argmin(half - np.einsum("ns,ks->nk", places, points), axis=1)
-            resp = (labels[:, None] == np.arange(self.n_components)).astype(np.float64)
-            resp += self.family.softness * (1.0 / self.n_components - resp)
+            away = half - np.einsum("ns,ks->nk", places, points)
+            if self.family.n_noise:
+                away = np.column_stack([away, 0.5 * (square - (places**2).sum(axis=1))])
+            can = allowed(block.codes, self.n_states)
+            labels = np.argmin(np.where(can, away, math.inf), axis=1)
+            resp = (labels[:, None] == np.arange(self.n_states)).astype(np.float64)
+            soft = can[:, : self.n_components] & (labels < self.n_components)[:, None]
+            equal = soft / np.maximum(soft.sum(axis=1, keepdims=True), 1)
+            resp[:, : self.n_components] += (
+                self.family.softness * (equal - resp[:, : self.n_components]) * soft.any(axis=1, keepdims=True)
+            )
             return Block(self.family.code(block.X), resp * block.counts[:, None])
 
         return iter(Derived(data, nearest, _CODED_ROWS))
@@ -551,23 +639,27 @@ class Mixture(Streams, Moves):
     def _first_states(self, n_features: int) -> tuple[int, np.ndarray]:
         """Features that the first moments need, and parameters of 0."""
         feature_map = self.family.start_map
-        return feature_map, np.zeros((self.n_components, n_statistics(feature_map, n_features)))
+        return feature_map, np.zeros((self.n_states, n_statistics(feature_map, n_features)))
 
     def _moments_under(
         self, blocks: Callable[[], Iterable[Block]], theta: np.ndarray, feature_map: int, posterior: int
     ) -> Any:
         """Moments under given or nearest responsibilities, taken about their own means where sums would cancel."""
-        layout = Layout(feature_map, np.arange(self.n_components), np.empty((0, 2, self.bound.center.size)))
+        layout = Layout(feature_map, np.arange(self.n_states), np.empty((0, 2, self.bound.center.size)))
         moments = self._collect(blocks(), theta, layout, posterior)
         about_means = self.family.about_means(moments, self.bound, feature_map)
         if about_means is None:
             return moments
-        return self._collect(blocks(), np.zeros_like(theta), about_means, posterior)
+        flat = np.zeros_like(theta)
+        if self.family.n_noise:  # the first state, which is not whitened
+            flat[0, 0] = theta[-1, 0]
+        return self._collect(blocks(), flat, about_means, posterior)
 
     def _given_blocks(self, data: Data, seed: int) -> Iterator[Block]:
         if isinstance(self.start, str):
-            return random_blocks(data, self.n_components, seed)
-        return given_blocks(data, check_resp(self.start, data.n_samples, self.n_components), self.n_components)
+            return random_blocks(data, self.n_states, seed)
+        resp = check_resp(self.start, data.n_samples, self.n_components, self.family.n_noise)
+        return given_blocks(data, resp, self.n_states)
 
     def _collect(self, blocks: Iterable[Block], theta: np.ndarray, layout: Layout, posterior: int) -> Any:
         states = States(
@@ -575,7 +667,17 @@ class Mixture(Streams, Moves):
         )
         sums = np.zeros(theta.shape)
         for block in blocks:
-            sums = sums + self._sweep(block, states, posterior)[0]
+            if posterior == GIVEN:
+                if self.family.n_noise:  # responsibilities are by component, states in the order of the layout
+                    block = block.weighing(np.ascontiguousarray(block.weight[:, layout.order]))
+                sums = sums + self._sweep(block, states, posterior)[0]
+                continue
+            part, _ = self._by_label(
+                block,
+                lambda rows, chosen: self._sweep(rows, some(states, chosen), posterior)[:2],
+                layout.order,
+            )
+            sums = sums + part
         return self.family.moments(sums, np.empty((0, 0)), layout, self.bound)
 
 

@@ -21,7 +21,7 @@ class Anatomy(NamedTuple):
     block: Block
     rows: np.ndarray  # (N, D), in units of the covariance within components
     posterior: np.ndarray  # (N, K)
-    resp: np.ndarray  # (N, K), the same times the weights of the rows
+    resp: np.ndarray  # (N, K), the same times the weights of the rows; both have a column more for noise
     worst_first: np.ndarray  # (K,) components by how badly they fit their rows
 
 
@@ -30,6 +30,7 @@ class Moves:
 
     family: Any
     n_components: int
+    anchored: Any
     bound: Any
     posteriors: Any
     log_densities: Any
@@ -48,18 +49,19 @@ class Moves:
         resp = anatomy.resp
         overlap = np.einsum("nk,nl->kl", anatomy.posterior, resp)
         size = np.sqrt(np.maximum(np.diagonal(overlap), SMALLEST))
-        pairs = [(overlap[i, j] / (size[i] * size[j]), i, j) for j in range(len(size)) for i in range(j)]
+        some = np.flatnonzero(~self.anchored)
+        pairs = [(overlap[i, j] / (size[i] * size[j]), i, j) for j in some for i in some[some < j]]
         for _, i, j in sorted(pairs, reverse=True)[:_MERGES]:
             merged = resp.copy()
             merged[:, i] += merged[:, j]
-            for k in [k for k in anatomy.worst_first if k not in (i, j)][:_SPLITS]:
+            for k in [k for k in anatomy.worst_first if k not in (i, j) and not self.anchored[k]][:_SPLITS]:
                 with contextlib.suppress(DegenerateError):
                     yield self._split(anatomy, merged, k, j)
 
     def grown(self, params: MixtureParams, sample: Data) -> Iterator[MixtureParams]:
         """Parameters of this model from those of one component less, by splitting one, the most promising first."""
         anatomy = self._anatomy(params, sample)
-        more = np.concatenate([anatomy.resp, np.zeros((len(anatomy.resp), 1))], axis=1)
+        more = np.insert(anatomy.resp, self.n_components - 1, 0.0, axis=1)
         for k in anatomy.worst_first[:_SPLITS]:
             with contextlib.suppress(DegenerateError):
                 yield self._split(anatomy, more, k, self.n_components - 1)
@@ -80,11 +82,14 @@ class Moves:
         log_ratio = log_of(params.weights / counts) - self.log_densities(params, block)[:, None]
         misfit = (resp / counts * np.where(resp > 0, log_ratio, 0.0)).sum(axis=0)
         rows = self._places(params, block)
-        means = np.einsum("nk,nd->kd", resp, rows) / counts[:, None]
-        within = np.einsum("n,nd,ne->de", block.counts, rows, rows) - np.einsum("k,kd,ke->de", counts, means, means)
-        values, axes = np.linalg.eigh(within / block.total_weight)
+        n_components = len(counts) - self.family.n_noise
+        counts, mine = counts[:n_components], resp[:, :n_components]
+        means = np.einsum("nk,nd->kd", mine, rows) / counts[:, None]
+        share = mine.sum(axis=1) if self.family.n_noise else block.counts
+        within = np.einsum("n,nd,ne->de", share, rows, rows) - np.einsum("k,kd,ke->de", counts, means, means)
+        values, axes = np.linalg.eigh(within / share.sum())
         rows = np.einsum("nd,de->ne", rows, axes / np.sqrt(np.maximum(values, _FLAT * values[-1])))
-        return Anatomy(coded, rows, posterior, resp, np.argsort(-misfit, kind="stable"))
+        return Anatomy(coded, rows, posterior, resp, np.argsort(-misfit[:n_components], kind="stable"))
 
     def _places(self, params: MixtureParams, block: Block) -> np.ndarray:
         """Where rows lie (N, S), in units in which columns are alike."""

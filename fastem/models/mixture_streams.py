@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastem.data import Block, Data, column_extremes
+from fastem.data import SMALLEST, Block, Data, column_extremes
 from fastem.models.mixture_records import MixtureParams, MixtureStats, log_of, same_bits
 
 _START_ROWS, _START_ROWS_PER_NUMBER = 1000, 10  # of a stream
@@ -23,6 +23,10 @@ class Streams:
     bound: Any
     keep: Any
     completing: Any
+    held_weights: Any
+    holding: Any
+    anchored: Any
+    require_numbers: Any
     _moments: Any
     _maximized: Any
     _blas_work: Any
@@ -57,14 +61,18 @@ class Streams:
         extra = self.weight_concentration - 1.0
         counts = params.weights
         if extra > 0 and weight > 0:
-            counts = np.maximum(counts * (weight + len(counts) * extra) - extra, 0.0) / weight
+            free = np.ones(len(counts), bool) if self.held_weights is None else np.isnan(self.held_weights)
+            shared = counts[free].sum() * weight + free.sum() * extra
+            shares = counts / max(counts[free].sum(), SMALLEST)
+            counts = np.where(free, np.maximum(shares * shared - extra, 0.0) / weight, counts)
         return self.family.recall(counts, params.components, weight)
 
     @same_bits
     def resumed(self, params: MixtureParams, weight: float, dtype: np.dtype) -> Any:
         """The model with the frame and the prior that follow from the parameters."""
         family, frame = self.family.resumed(params.weights, params.components, weight, dtype)
-        return replace(self, family=family, frame=frame, start="kmeans")
+        model = replace(self, family=family, frame=frame, start="kmeans")
+        return model.holding(params)
 
     @property
     def _fewest_rows(self) -> int:
@@ -72,13 +80,15 @@ class Streams:
 
     def short_of_rows(self, expected: Any, weight: float, unit: float) -> np.ndarray:
         """Numbers of components that count fewer rows than tell their parameters."""
-        return np.flatnonzero(weight * expected.counts < unit * self._fewest_rows)
+        counts = weight * expected.counts[: self.n_components]
+        return np.flatnonzero((counts < unit * self._fewest_rows) & ~self.anchored)
 
     def without(self, expected: Any, params: MixtureParams, lost: np.ndarray) -> tuple[Any, Any, MixtureParams]:
         """Model, moments and parameters without some components, but for the heaviest."""
+        self.require_numbers()
         kept = np.setdiff1d(np.arange(self.n_components), lost)
         if len(kept) == 0:
-            kept = np.argmax(expected.counts, keepdims=True)
+            kept = np.argmax(expected.counts[: self.n_components], keepdims=True)
         model, params = self.keep(params, kept)
         return model, self.family.keep_moments(expected, kept), params
 

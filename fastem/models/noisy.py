@@ -62,6 +62,8 @@ class NoisyMixture(IncompleteMixture):
     @same_bits
     def e_step(self, params: MixtureParams, block: Block) -> IncompleteStats:
         """One pass, by one sweep if all rows have the same noise."""
+        if block.labels is not None:
+            return self._e_step_by_label(params, block)
         noise = block.noise
         assert noise is not None
         if len(noise) == 1 and len(block.X) > 1:
