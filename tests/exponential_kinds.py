@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from guide import new_family
 from scipy import stats
 
 import fastem
@@ -116,6 +117,17 @@ KINDS = {
         lambda p, k, X: stats.lognorm.logpdf(X, np.sqrt(p.log_variances[k]), scale=np.exp(p.log_means[k])),
     ),
 }
+# The families of docs/new_family.md
+KINDS["NegativeBinomial"] = Kind(
+    new_family.NegativeBinomial(support=[np.arange(450)] * 3),
+    lambda rng, n: new_family.NegativeBinomialParams(uniform(0.5, 4.0)(rng, n), uniform(0.3, 1.0)(rng, n)),
+    lambda p, k, X: stats.nbinom.logpmf(X, p.sizes[k], p.sizes[k] / (p.sizes[k] + p.means[k])),
+)
+KINDS["Rayleigh"] = Kind(
+    new_family.Rayleigh(),
+    lambda rng, n: new_family.RayleighParams(np.exp(uniform(-1, 2)(rng, n))),
+    lambda p, k, X: stats.rayleigh.logpdf(X, scale=p.scales[k]),
+)
 EVERY_KIND = list(KINDS)
 
 

@@ -8,6 +8,7 @@ import struct
 
 import numpy as np
 import pytest
+from guide import module_of
 
 import fastem
 
@@ -20,7 +21,7 @@ MODULES = [name for _, name, _ in pkgutil.walk_packages(fastem.__path__, "fastem
 def test_pages(page):
     before = np.get_printoptions()
     try:
-        failed, tried = doctest.testfile(str(page), module_relative=False)
+        failed, tried = doctest.testfile(str(page), module_relative=False, globs=dict(vars(module_of(page))))
     finally:
         np.set_printoptions(**before)
     assert failed == 0

@@ -171,7 +171,7 @@ class Tabulated(OfValues):
     ...     def maximum(self, x, shares):
     ...         return (shares @ x,)
     >>> X = np.random.default_rng(0).geometric(0.25, size=(5000, 1)) - 1.0
-    >>> fastem.fit(fastem.Mixture(Trials()), X).params.components.means.round(1)
+    >>> fastem.fit(fastem.Mixture(Trials()), X).params.components.means.round()
     array([[3.]])
     """
 
@@ -232,8 +232,11 @@ class Tabulated(OfValues):
 
     def estimate(self, means):
         """Parameters of largest likelihood given the shares of all values."""
-        parts = zip(self.values, np.split(means, self._starts[1:], axis=1), strict=True)
-        found = [self.maximum(x, part / part.sum(axis=1, keepdims=True)) for x, part in parts]
+        found = []
+        for x, part in zip(self.values, np.split(means, self._starts[1:], axis=1), strict=True):
+            seen = part.any(axis=0)
+            shares = part[:, seen]
+            found.append(self.maximum(x[seen], shares / shares.sum(axis=1, keepdims=True)))
         return self.Params(*(np.stack(columns, axis=1) for columns in zip(*found, strict=True)))
 
     def expectation(self, params):
@@ -270,7 +273,8 @@ class Tabulated(OfValues):
         """The family with the values of some rows."""
         X = X.astype(np.float64, copy=False)
         self.check_values(X)
-        return replace(self, values=tuple(np.unique(column[~np.isnan(column)]) for column in X.T))
+        found = (np.unique(column[~np.isnan(column)]) for column in X.T)
+        return replace(self, values=tuple(column if len(column) else np.zeros(1) for column in found))
 
 
 def _distinct(data: Data) -> tuple[np.ndarray, ...]:
