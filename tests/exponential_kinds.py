@@ -120,7 +120,7 @@ KINDS = {
 # The families of docs/new_family.md
 KINDS["NegativeBinomial"] = Kind(
     new_family.NegativeBinomial(support=[np.arange(450)] * 3),
-    lambda rng, n: new_family.NegativeBinomialParams(uniform(0.5, 4.0)(rng, n), uniform(0.3, 1.0)(rng, n)),
+    lambda rng, n: new_family.NegativeBinomialParams(uniform(0.5, 12.0)(rng, n), uniform(1.0, 3.0)(rng, n)),
     lambda p, k, X: stats.nbinom.logpmf(X, p.sizes[k], p.sizes[k] / (p.sizes[k] + p.means[k])),
 )
 KINDS["Rayleigh"] = Kind(

@@ -29,6 +29,7 @@ class OfValues(Tabled):
     values: Any = field(default=None, repr=False, kw_only=True)  # tuple of D arrays, sorted
 
     noun: ClassVar[str] = "values"
+    argument: ClassVar[str] = "support"  # by which all that may come are given
 
     @property
     def support_given(self) -> Any:
@@ -58,12 +59,13 @@ class OfValues(Tabled):
         """The values that were given, sorted, after checking them."""
         if self.support_given is None:
             return None
-        given = [finite_array(f"{self.noun}[{i}]", part, 1) for i, part in enumerate(self.support_given)]
+        name = self.argument
+        given = [finite_array(f"{name}[{i}]", part, 1) for i, part in enumerate(self.support_given)]
         for i, part in enumerate(given):
             if len(np.unique(part)) < len(part):
-                raise ValueError(f"{self.noun}[{i}] holds a value twice")
+                raise ValueError(f"{name}[{i}] holds a value twice")
         if len(given) != n_features:
-            raise ValueError(f"{self.noun} are given for {len(given)} columns, and X has {n_features}")
+            raise ValueError(f"{name} is given for {len(given)} columns, and X has {n_features}")
         return tuple(np.sort(part) for part in given)
 
     def seeing(self, data: Data):
@@ -80,7 +82,7 @@ class OfValues(Tabled):
 
     def check(self, X):
         """Refuse values that are not known."""
-        words = f"which is none of the {self.noun}; give all that may come as `{self.noun}`, or make it missing (NaN)"
+        words = f"which is none of the {self.noun}; give all that may come as `{self.argument}`, or make it missing"
         require(X, ~np.isnan(self.numbers(X)), words)
 
     def statistics(self, X):
@@ -109,7 +111,7 @@ class OfValues(Tabled):
         """The family with the values that were given: parameters do not tell them."""
         values = self.values or self.known_values(super().n_columns(params))
         if values is None:
-            raise ValueError(f"the {self.noun} are not known; give them as `{self.noun}`")
+            raise ValueError(f"the {self.noun} are not known; give them as `{self.argument}`")
         return replace(self, n_features=len(values), values=values, missing=np.ones(len(values), bool))
 
     def numbers(self, X):
@@ -177,7 +179,6 @@ class Tabulated(OfValues):
 
     support: Any = None
 
-    noun: ClassVar[str] = "support"
     spacing: ClassVar[float | None] = 1.0
 
     # what a family says
@@ -188,11 +189,11 @@ class Tabulated(OfValues):
 
     def log_probability(self, x: np.ndarray, *params: np.ndarray) -> np.ndarray:
         """Return log p (K, V) of the values x (V,) of a column, under each field of the parameters (K, 1)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must have log_probability(x, *parameters)")
 
     def first_guess(self, x: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return parameters (K,) of a column to begin a search from, given shares (K, V) of the values x (V,)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must have first_guess(x, shares), or maximum(x, shares)")
 
     def maximum(self, x: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the parameters (K,) of a column that maximise sum_v shares_v log p(x_v), with shares (K, V) of 1."""
@@ -218,12 +219,12 @@ class Tabulated(OfValues):
 
     def check(self, X):
         """Refuse values that the distribution cannot have, and those that are not known."""
-        require(X, self.allows(X), "no value of this distribution")
+        require(X, self.allows(X), f"which {type(self).__name__} cannot have")
         super().check(X)
 
     def check_values(self, X):
         """Refuse values that the distribution cannot have."""
-        require(X, self.allows(X), "no value of this distribution")
+        require(X, self.allows(X), f"which {type(self).__name__} cannot have")
 
     def natural_parameters(self, params):
         """Logarithms of the probabilities."""
