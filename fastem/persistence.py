@@ -64,18 +64,12 @@ class Loadable(NamedTuple):
     check: Callable[[Any], None]  # raises ModelFileError if the attributes do not fit together
 
 
-def _check_mixture(estimator: Any) -> None:
+def _check_gaussian_mixture(estimator: Any) -> None:
     """The kernels index by these shapes without looking again, and the command line shows these attributes."""
     from fastem.families.gaussian import Gaussian
 
-    stream = getattr(estimator, "stream_", None)
-    if stream is not None:
-        _check_stream(stream, estimator)
-        if not estimator.__sklearn_is_fitted__():  # before its start a stream has no parameters
-            return
-    for name in ("status_", "converged_", "n_iter_", "lower_bound_", "lower_bounds_", "log_likelihood_"):
-        if not hasattr(estimator, name):
-            raise ModelFileError(f"{name} is missing")
+    if not _check_state(estimator):
+        return
     n_components, n_features = np.shape(estimator.means_)
     shape = Gaussian(estimator.covariance_type).shape(n_components, n_features)
     expected = {
@@ -93,39 +87,47 @@ def _check_mixture(estimator: Any) -> None:
         raise ModelFileError(f"means_ has {n_features} columns, but n_features_in_ is {estimator.n_features_in_}")
 
 
+def _check_family_mixture(estimator: Any) -> None:
+    """The same, as the estimator itself checks what users set by hand."""
+    if not _check_state(estimator):
+        return
+    try:
+        estimator._check_learned()
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelFileError(str(error)) from error
+
+
+def _check_state(estimator: Any) -> bool:
+    """Whether there are parameters to check beside the stream and what a fit says of itself, which are sound."""
+    stream = getattr(estimator, "stream_", None)
+    if stream is not None:
+        _check_stream(stream, estimator)
+        if not estimator.__sklearn_is_fitted__():  # before its start a stream has no parameters
+            return False
+    for name in ("status_", "converged_", "n_iter_", "lower_bound_", "lower_bounds_", "log_likelihood_"):
+        if not hasattr(estimator, name):
+            raise ModelFileError(f"{name} is missing")
+    return True
+
+
 def _check_stream(stream: Any, estimator: Any) -> None:
     """Whether a stream can go on."""
     from fastem.drift import Drift, Reservoir
-    from fastem.families.gaussian import Gaussian
-    from fastem.families.gaussian_records import GaussianParams, Moments
+    from fastem.families.family import Family, are_arrays
     from fastem.models.mixture import Mixture
     from fastem.models.mixture_records import MixtureParams
     from fastem.online import Stream
-
-    def are(*values: Any, of: tuple[int, ...], dtype: Any = np.float64, least: float = -np.inf) -> bool:
-        return all(
-            isinstance(value, np.ndarray)
-            and value.dtype == dtype
-            and value.shape == of
-            and np.isfinite(value).all()
-            and (value >= least).all()
-            for value in values
-        )
-
-    def are_rows(rows: Any, of: tuple[int, ...], dtype: Any = np.float64) -> bool:
-        known = np.nan_to_num(rows, posinf=np.inf, neginf=-np.inf)  # NaN is a missing value
-        return isinstance(rows, np.ndarray) and are(known, of=of, dtype=dtype)
 
     def demand(sound: Any) -> None:
         if not sound:
             raise ModelFileError("the parts of stream_ do not fit together")
 
-    d = estimator.n_features_in_
+    d, allow_nan = estimator.n_features_in_, estimator._takes_missing
     demand(isinstance(stream, Stream) and stream.dtype in (np.float32, np.float64) and isinstance(stream.drift, Drift))
     counting = 0
     for rows, weight in stream.waiting:
-        demand(are_rows(rows, of=(len(rows), d), dtype=stream.dtype))
-        demand(weight is None or are(weight, of=(len(rows),), least=0.0))
+        demand(are_arrays(rows, of=(len(rows), d), dtype=stream.dtype, allow_nan=allow_nan))
+        demand(weight is None or are_arrays(weight, of=(len(rows),), least=0.0))
         counting += len(rows) if weight is None else int(np.count_nonzero(weight))
     counts = (stream.n_waiting, stream.n_counting, stream.n_rows, stream.n_batches)
     demand(all(type(count) is int and count >= 0 for count in counts))
@@ -135,33 +137,61 @@ def _check_stream(stream: Any, estimator: Any) -> None:
         demand(stream.params is stream.expected is stream.reservoir is None and stream.means == ())
         return
     model, family = stream.model, stream.model.family
-    demand(isinstance(model, Mixture) and isinstance(family, Gaussian))
-    demand(family.covariance_type == estimator.covariance_type and family.reg_covar == estimator.reg_covar)
-    demand(isinstance(stream.params, MixtureParams) and isinstance(stream.params.components, GaussianParams))
+    demand(isinstance(model, Mixture) and isinstance(family, Family))
+    demand(estimator._is_family(family) and isinstance(stream.params, MixtureParams))
     k = model.n_components
-    shape = family.shape(k, d)
     demand(len(stream.means) <= 2 and all(type(mean.n_batches) is int and mean.n_batches > 0 for mean in stream.means))
     for moments in [stream.expected, *(mean.expected for mean in stream.means)]:
-        demand(isinstance(moments, Moments) and are(moments.counts, of=(k,), least=0.0))
-        demand(are(moments.means, of=(k, d)) and are(moments.covariances, of=shape))
-    means, covariances, roots = stream.params.components
-    demand(
-        are(stream.params.weights, of=(k,), least=0.0) and are(means, of=(k, d)) and are(covariances, roots, of=shape)
-    )
-    demand(are(*model.bound[:5], of=(d,)) and are(model.bound.rows, of=(2, d)))
+        demand(family.are_sound(stream.params.components, moments, k, d))
+    demand(are_arrays(stream.params.weights, of=(k,), least=0.0))
+    n_coded = np.size(model.bound.center)
+    demand(family.is_coded or n_coded == d)
+    demand(are_arrays(*model.bound[:5], of=(n_coded,)) and are_arrays(model.bound.rows, of=(2, n_coded)))
     demand(model.bound.dtype in (np.float32, np.float64))
     if stream.reservoir is not None:
         demand(isinstance(stream.reservoir, Reservoir))
         n = len(stream.reservoir.rows)
-        demand(are_rows(stream.reservoir.rows, of=(n, d)) and are(*stream.reservoir[1:], of=(n,)))
+        demand(are_arrays(stream.reservoir.rows, of=(n, d), allow_nan=allow_nan))
+        demand(are_arrays(*stream.reservoir[1:], of=(n,)))
 
 
 # A later estimator is one more line here.
 LOADABLE = {
-    "GaussianMixture": Loadable("fastem.estimators.gaussian_mixture:GaussianMixture", _check_mixture),
+    "GaussianMixture": Loadable("fastem.estimators.gaussian_mixture:GaussianMixture", _check_gaussian_mixture),
+    "LatentClass": Loadable("fastem.estimators.latent_class:LatentClass", _check_family_mixture),
+    **{
+        name: Loadable(f"fastem.estimators.family_mixtures:{name}", _check_family_mixture)
+        for name in (
+            "BernoulliMixture",
+            "BetaMixture",
+            "ExponentialMixture",
+            "GammaMixture",
+            "GeometricMixture",
+            "LogNormalMixture",
+            "MultinomialMixture",
+            "PoissonMixture",
+            "VonMisesMixture",
+        )
+    },
+}
+# Families, whose parameters are records too, and where they are.
+_FAMILIES = {
+    "Bernoulli": "bernoulli",
+    "Beta": "beta",
+    "Categorical": "categorical",
+    "ExponentialTime": "exponential_time",
+    "Gamma": "gamma",
+    "Geometric": "geometric",
+    "LogNormal": "log_normal",
+    "Multinomial": "multinomial",
+    "Normal": "normal",
+    "Poisson": "poisson",
+    "VonMises": "von_mises",
 }
 # Records of fastem's own that attributes and parameters may hold, and where they are.
 RECORDS = {
+    "Averages": "fastem.families.exponential",
+    "Conjugate": "fastem.families.exponential",
     "Drift": "fastem.drift",
     "Frame": "fastem.families.gaussian_records",
     "Gaussian": "fastem.families.gaussian",
@@ -177,6 +207,7 @@ RECORDS = {
     "Reservoir": "fastem.drift",
     "ResolvedPrior": "fastem.families.normal_inverse_wishart",
     "Stream": "fastem.online",
+    **{f"{name}{part}": f"fastem.families.{module}" for name, module in _FAMILIES.items() for part in ("", "Params")},
 }
 
 

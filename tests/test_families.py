@@ -341,7 +341,7 @@ BAD = [
     ("Multinomial", -2.0, "multinomial counts are integers from 0 on"),
     ("Bernoulli", 2.0, "binary values are 0 and 1; LatentClass takes any"),
     ("Categorical", 9.0, "none of the categories"),
-    ("ExponentialTime", -0.1, "exponentially distributed values are not negative"),
+    ("ExponentialTime", -0.1, "Negative values in data cannot be exponentially distributed"),
     ("Gamma", 0.0, "gamma-distributed values are positive"),
     ("LogNormal", 0.0, "log-normally distributed values are positive"),
     ("Beta", 1.0, "lie between 0 and 1, without the ends"),

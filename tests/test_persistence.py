@@ -468,7 +468,7 @@ def test_a_newer_format(path):
 
 def test_an_unknown_class(path):
     rewrite(path, **{"class": "os.system"})
-    refused(path, "'os.system'", "knows: GaussianMixture")
+    refused(path, "'os.system'", "knows: BernoulliMixture")
 
 
 MANIFESTS = {

@@ -100,7 +100,7 @@ class EMEstimator(Streaming, BaseEstimator):
         """Fit to rows that are checked; without any warning."""
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         result = fit(
-            self._model(),
+            self._model() if start is None else self._resumed_model(),
             data,
             start=start,
             entrants=entrants,
@@ -119,7 +119,7 @@ class EMEstimator(Streaming, BaseEstimator):
         bounds = (result.history / data.total_weight).tolist()
         learned = {
             **self.__dict__,
-            **self._attributes(result.params),
+            **self._shown(result.params, result.model),
             **self._seen(result.model),
             "n_features_in_": data.n_features,
             "n_samples_seen_": data.total_weight,
@@ -169,11 +169,11 @@ class EMEstimator(Streaming, BaseEstimator):
         given = [name for name in self._LEARNED if name in known]
         if len(given) == len(self._LEARNED) or (found := self._estimated(known)) is None:
             return known
-        return {**found.attributes(self._attributes), **known} if given else found.params
+        return {**found.attributes(self._shown), **known} if given else found.params
 
     def _set_known(self, params: Any, n_features: int) -> None:
         """Take parameters that were given, not fitted."""
-        self.__dict__.update(self._attributes(params))
+        self.__dict__.update(self._shown(params))
         self.n_features_in_ = n_features
         self.converged_ = False
         self.n_iter_ = 0
@@ -181,6 +181,18 @@ class EMEstimator(Streaming, BaseEstimator):
         self.lower_bounds_: list[float] = []
         self.log_likelihood_ = -math.inf
         self.status_ = Status.NOT_ITERATED
+
+    def _scoring_model(self) -> Any:
+        """The model for the parameters that were learned."""
+        return self._model()
+
+    def _resumed_model(self) -> Any:
+        """The model with what was learned beside the parameters, to go on from these."""
+        return self._model()
+
+    def _shown(self, params: Any, model: Any = None) -> dict[str, Any]:
+        """Attributes that show parameters; the model has seen the rows (None: parameters that were given)."""
+        return self._attributes(params)
 
     def _model_of_now(self, model: Any) -> Any:
         """The model of now, to be compared with that of a stream."""
@@ -275,21 +287,23 @@ class DensityEstimator(DensityMixin, EMEstimator):
         """Mean log-density of the rows, weighted if sample_weight (n_samples,) is given."""
         return weighted_mean(self.score_samples(X), sample_weight)
 
-    def bic(self, X):
+    def bic(self, X, sample_weight=None):
         """Bayesian information criterion on X, -2 log L + p log n: lower is better.
 
-        n is the number of rows, but for those without any value.
+        n is the number of rows, but for those without any value, or the sum of their weights.
         """
-        return self._bic(X, self.score_samples(X))
+        return self._bic(X, self.score_samples(X), sample_weight)
 
-    def _bic(self, X, log_prob: np.ndarray) -> float:
+    def _bic(self, X, log_prob: np.ndarray, sample_weight=None) -> float:
         rows, has_missing = self._rows_and_gaps(X, reset=False)
-        n_rows = int((~np.isnan(rows).all(axis=1)).sum()) if has_missing else len(rows)
-        return float(-2 * log_prob.sum() + self._n_parameters() * math.log(n_rows))
+        told = ~np.isnan(rows).all(axis=1) if has_missing else np.ones(len(rows), bool)
+        if sample_weight is not None:
+            told = told * as_weight(sample_weight, len(rows))[:, 0]
+        return -2 * weighted_sum(log_prob, sample_weight) + self._n_parameters() * math.log(told.sum())
 
-    def aic(self, X):
+    def aic(self, X, sample_weight=None):
         """Akaike information criterion on X, -2 log L + 2 p: lower is better."""
-        return float(-2 * self.score_samples(X).sum() + 2 * self._n_parameters())
+        return -2 * weighted_sum(self.score_samples(X), sample_weight) + 2 * self._n_parameters()
 
     def sample(self, n_samples=1):
         """Draw (X, y): rows (n_samples, n_features) and their components (n_samples,), sorted by component."""
@@ -297,7 +311,7 @@ class DensityEstimator(DensityMixin, EMEstimator):
         if not is_integer(n_samples, 1):
             raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}")
         rng = np.random.default_rng(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        return self._model().sample(self._params(), int(n_samples), rng)
+        return self._scoring_model().sample(self._params(), int(n_samples), rng)
 
     def standard_errors(
         self, X, sample_weight=None, *, method="information", n_bootstrap=200, random_state=None
@@ -382,7 +396,7 @@ class DensityEstimator(DensityMixin, EMEstimator):
     def _evaluate(self, method, X, noise_covariance=None):
         self._check_fitted()
         X, has_missing = self._rows_and_gaps(X, reset=False)
-        model, params = self._model(), self._params()
+        model, params = self._scoring_model(), self._params()
         n_features = model.family.n_columns(params.components)
         if n_features != X.shape[1]:
             raise ValueError(f"X has {X.shape[1]} features, but {self._LEARNED[1]} is for {n_features}")
@@ -452,9 +466,16 @@ def weighted_mean(log_prob: np.ndarray, sample_weight: Any) -> float:
     """Mean over the rows, weighted if there are weights."""
     if sample_weight is None:
         return float(log_prob.mean())
+    return weighted_sum(log_prob, sample_weight) / float(as_weight(sample_weight, len(log_prob)).sum())
+
+
+def weighted_sum(log_prob: np.ndarray, sample_weight: Any) -> float:
+    """Sum over the rows, weighted if there are weights."""
+    if sample_weight is None:
+        return float(log_prob.sum())
     weight = as_weight(sample_weight, len(log_prob))[:, 0]
     counts = weight > 0  # a row of weight 0 may have log-density -inf
-    return float((weight[counts] * log_prob[counts]).sum() / weight.sum())
+    return float((weight[counts] * log_prob[counts]).sum())
 
 
 def is_same(one: Any, two: Any) -> bool:

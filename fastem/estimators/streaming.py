@@ -42,9 +42,9 @@ class Estimate:
             self._params = estimate(self.stream)
         return self._params
 
-    def attributes(self, show: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    def attributes(self, show: Callable[[Any, Any], dict[str, Any]]) -> dict[str, Any]:
         if self._attributes is None:
-            self._attributes = show(self.params)
+            self._attributes = show(self.params, self.stream.model)
         return self._attributes
 
 
@@ -73,13 +73,14 @@ class Streaming:
     _model: Any
     _resolved: Any
     _params: Any
-    _attributes: Any
+    _shown: Any
+    _resumed_model: Any
     _validate_params: Any
 
     def __getattr__(self, name: str) -> Any:
         known = self.__dict__
         if name in self._LEARNED and (found := self._estimated(known)) is not None:
-            return found.attributes(self._attributes)[name]
+            return found.attributes(self._shown)[name]
         if name in known:  # by now: another thread has fitted
             return known[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -262,7 +263,7 @@ class Streaming:
         if self.__sklearn_is_fitted__():
             self._check_start()
             fitted = self.__dict__.get("n_samples_seen_", 0.0)
-            return resume(self._model(), self._params(), fitted, rows.dtype), 0
+            return resume(self._resumed_model(), self._params(), fitted, rows.dtype), 0
         if self.resp_init is not None:
             raise ValueError("resp_init is for fit: it cannot belong to the first rows of a stream; use None")
         return stream, self._model().start_rows(rows.shape[1])

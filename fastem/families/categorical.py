@@ -47,6 +47,7 @@ class Categorical(Simplex, Tabled):
     categories: Any = None
     values: Any = field(default=None, repr=False, kw_only=True)  # tuple of D arrays, sorted
 
+    is_positive: ClassVar[bool] = False
     Params: ClassVar[Any] = CategoricalParams
 
     def __post_init__(self):

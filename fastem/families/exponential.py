@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from fastem.data import Block, Data, Summary, chunks, finite_array, is_real
-from fastem.families.family import GUARD_ROWS, Family
+from fastem.families.family import GUARD_ROWS, Family, are_arrays
 from fastem.families.gaussian_records import Frame, Layout
 from fastem.kernels.features import LINEAR
 from fastem.kernels.sweep import States, by_features
@@ -76,22 +76,29 @@ class Conjugate(NamedTuple):
 class ValueRefused(ValueError):
     """A cell holds what a family cannot have."""
 
-    def __init__(self, row: int, column: int, value: float, words: str):
-        super().__init__(f"X[{row}, {column}] is {value:g}; {words}")
-        self.place, self.value, self.words = (row, column), value, words
+    place: tuple[int, int]
+    value: float
+    words: str
 
-    def moved(self, rows: int, columns: Any) -> "ValueRefused":
-        """The same of rows that come after others, and columns that have other numbers."""
+    @classmethod
+    def at(cls, place: tuple[int, int], value: float, words: str) -> "ValueRefused":
+        """The refusal of a value at a row and column."""
+        error = cls(f"X[{place[0]}, {place[1]}] is {value:g}; {words}")
+        error.place, error.value, error.words = place, value, words
+        return error
+
+    def moved(self, n_rows: int, columns: Any = None) -> "ValueRefused":
+        """The same of rows that come after others, and of columns that have other numbers."""
         row, column = self.place
-        return ValueRefused(row + rows, int(columns[column]), self.value, self.words)
+        return self.at((row + n_rows, column if columns is None else int(columns[column])), self.value, self.words)
 
 
 def require(X: np.ndarray, good: np.ndarray, words: str) -> None:
     """Refuse rows that are not good everywhere; NaN is missing."""
     bad = ~(good | np.isnan(X))
     if bad.any():
-        row, column = np.argwhere(bad)[0]
-        raise ValueRefused(int(row), int(column), X[row, column], words)
+        row, column = map(int, np.argwhere(bad)[0])
+        raise ValueRefused.at((row, column), float(X[row, column]), words)
 
 
 def require_counts(X: np.ndarray, what: str) -> None:
@@ -132,6 +139,7 @@ class Exponential(Family):
     takes_missing: ClassVar[bool] = True
     is_coded: ClassVar[bool] = True
     has_log_base: ClassVar[bool] = False
+    is_positive: ClassVar[bool] = True  # whether no value is negative
     # A component that has seen no 1 gives it probability 0, and will never see one: so starts are not to be hard. Of
     # 120 starts of Poisson mixtures by nearest random rows 7 failed; at 0.1 none did.
     softness: ClassVar[float] = 0.1
@@ -240,7 +248,7 @@ class Exponential(Family):
         try:
             self.check(rows)
         except ValueRefused as error:
-            raise error.moved(first_row, np.arange(rows.shape[1])) from None
+            raise error.moved(first_row) from None
 
     def widened(self, block: Block) -> Any:
         """Return the family with the pieces that are missing in a block among those that ever are."""
@@ -495,26 +503,45 @@ class Exponential(Family):
         """Whether every number is finite."""
         return all(np.isfinite(part).all() for part in params)
 
-    def check_params(self, params: Any, n_components: int, frame: Frame | None = None) -> Any:
+    def check_params(
+        self, params: Any, n_components: int, frame: Frame | None = None, name: str = "start.components."
+    ) -> Any:
         """Return parameters that a user gave, after checking shapes, finiteness and domains."""
         if not isinstance(params, self.Params):
-            raise TypeError(f"start.components must be {self.Params.__name__}; got {type(params).__name__}")
+            words = name.strip(".") or "the parameters"
+            raise TypeError(f"{words} must be {self.Params.__name__}; got {type(params).__name__}")
         checked = []
-        for (name, domain), part in zip(self.domains.items(), params, strict=True):
-            part = finite_array(f"start.components.{name}", part, 2)
-            wanted = n_components, self.n_features
+        wanted = n_components, self.n_features
+        for (field_name, domain), part in zip(self.domains.items(), params, strict=True):
+            label = f"{name}{field_name}"
+            part = finite_array(label, part, 2)
             if part.shape != wanted:
-                raise ValueError(f"start.components.{name} has shape {part.shape}; {wanted} is needed")
+                raise ValueError(f"{label} has shape {part.shape}; {wanted} is needed")
             low, high = part.min(), part.max()
-            if (
-                (domain not in ("real", "angle") and low < 0)
-                or (domain == "positive" and low == 0)
-                or (domain == "unit" and high > 1)
-            ):
+            lowest, highest = _LIMITS[domain]
+            if low < lowest or high > highest:
                 words = "within 0 and 1" if domain == "unit" else domain
-                raise ValueError(f"start.components.{name} must be {words}; it reaches from {low:g} to {high:g}")
+                raise ValueError(f"{label} must be {words}; it reaches from {low:g} to {high:g}")
             checked.append(part)
         return self.Params(*checked)
+
+    def are_sound(self, params: Any, moments: Any, n_components: int, n_features: int) -> bool:
+        """Whether parameters and averages, read from a file, are what kernels may be given."""
+        k, n_statistics, n_pieces = n_components, len(self.owners), int(self.owners.max()) + 1
+        try:
+            self.check_params(params, k)
+        except (TypeError, ValueError):
+            return False
+        return (
+            self.n_features == n_features
+            and are_arrays(self.missing, of=(n_pieces,), dtype=np.bool_)
+            and are_arrays(self.overall, self.deviation, of=(n_statistics,))
+            and isinstance(moments, Averages)
+            and are_arrays(moments.counts, of=(k,), least=0.0)
+            and are_arrays(moments.means, of=(k, n_statistics))
+            and are_arrays(moments.shares, of=(k, n_pieces))
+            and are_arrays(moments.bases, of=(k,))
+        )
 
     def pack(self, params: Any, frame: Frame) -> np.ndarray:
         """Coordinates, of each component in turn: real numbers as they are, logarithms, or logits."""

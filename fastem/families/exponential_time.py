@@ -41,7 +41,7 @@ class ExponentialTime(Exponential):
 
     def check(self, X):
         """Refuse negative values."""
-        require(X, X >= 0, "exponentially distributed values are not negative")
+        require(X, X >= 0, "Negative values in data cannot be exponentially distributed")
 
     def natural_parameters(self, params):
         """-1 / s."""

@@ -44,7 +44,7 @@ def gamma_shape(gap: np.ndarray) -> np.ndarray:
     for _ in range(_MOST_STEPS):
         value, slope = log_minus_digamma(a)
         better = 1.0 / (1.0 / a + (value - gap) / (a * a * slope))
-        done = np.abs(better - a) <= 4e-16 * a
+        done = np.abs(better - a) <= 1e-13 * a  # what is left is its square
         a = better
         if done.all():
             break

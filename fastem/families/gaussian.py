@@ -10,14 +10,14 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 from scipy.linalg.lapack import dtrtri
 
 from fastem.data import SMALLEST, Summary, as_numbers, finite_array, is_real
-from fastem.families.family import GUARD_ROWS, Family
+from fastem.families.family import GUARD_ROWS, Family, are_arrays
 from fastem.families.gaussian_coordinates import Coordinates
 from fastem.families.gaussian_moments import MomentAlgebra
 from fastem.families.gaussian_records import Frame, GaussianParams, Layout, Moments
@@ -609,6 +609,20 @@ class Gaussian(MomentAlgebra, Coordinates, Family):
     def n_columns(self, params: GaussianParams) -> int:
         """Number of columns of the rows that the parameters are for."""
         return params.means.shape[1]
+
+    def are_sound(self, params: Any, moments: Any, n_components: int, n_features: int) -> bool:
+        """Whether parameters and moments, read from a file, are what kernels may be given."""
+        k, d = n_components, n_features
+        shape = self.shape(k, d)
+        return (
+            isinstance(params, GaussianParams)
+            and are_arrays(params.means, of=(k, d))
+            and are_arrays(params.covariances, params.precisions_cholesky, of=shape)
+            and isinstance(moments, Moments)
+            and are_arrays(moments.counts, of=(k,), least=0.0)
+            and are_arrays(moments.means, of=(k, d))
+            and are_arrays(moments.covariances, of=shape)
+        )
 
     def estimands(self, params: GaussianParams) -> dict[str, np.ndarray]:
         """Return what standard errors are given for."""

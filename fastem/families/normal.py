@@ -44,6 +44,7 @@ class Normal(Exponential):
     center: Any = field(default=None, repr=False, kw_only=True)  # (D,)
     unit: Any = field(default=None, repr=False, kw_only=True)  # (D,)
 
+    is_positive: ClassVar[bool] = False
     Params: ClassVar[Any] = NormalParams
     domains: ClassVar[dict[str, str]] = {"means": "real", "variances": "positive"}
 

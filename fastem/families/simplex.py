@@ -56,18 +56,19 @@ class Simplex(Exponential):
         """Number of free parameters of the components."""
         return n_components * (len(self.owners) - len(self._starts))
 
-    def check_params(self, params, n_components, frame=None):
+    def check_params(self, params, n_components, frame=None, name="start.components."):
         """Return parameters that a user gave, after checking shapes, finiteness and sums."""
         if not isinstance(params, self.Params):
-            raise TypeError(f"start.components must be {self.Params.__name__}; got {type(params).__name__}")
-        given = finite_array("start.components.probabilities", params.probabilities, 2)
+            words = name.strip(".") or "the parameters"
+            raise TypeError(f"{words} must be {self.Params.__name__}; got {type(params).__name__}")
+        given = finite_array(f"{name}probabilities", params.probabilities, 2)
         wanted = n_components, len(self.owners)
         if given.shape != wanted:
-            raise ValueError(f"start.components.probabilities has shape {given.shape}; {wanted} is needed")
+            raise ValueError(f"{name}probabilities has shape {given.shape}; {wanted} is needed")
         sums = self._sums(given)
         if (given < 0).any() or np.abs(sums - 1.0).max() > 1e-8:
             worst = sums.ravel()[np.abs(sums - 1.0).argmax()]
-            raise ValueError(f"start.components.probabilities must not be negative and sum to 1; some sum to {worst}")
+            raise ValueError(f"{name}probabilities must not be negative and sum to 1; some sum to {worst}")
         return self.Params(given / sums)
 
     def pack(self, params, frame):

@@ -56,7 +56,7 @@ def concentration(short: np.ndarray) -> np.ndarray:
     for _ in range(_MOST_STEPS):
         value, slope = shortfall(kappa)
         better = np.maximum(kappa - (value - short) / slope, 0.5 * kappa)
-        done = np.abs(better - kappa) <= 4e-16 * kappa
+        done = np.abs(better - kappa) <= 1e-13 * kappa  # what is left is its square
         kappa = better
         if done.all():
             break
@@ -80,6 +80,7 @@ class VonMises(Exponential):
     array([[3.]])
     """
 
+    is_positive: ClassVar[bool] = False
     Params: ClassVar[Any] = VonMisesParams
     domains: ClassVar[dict[str, str]] = {"directions": "angle", "concentrations": "not negative"}
 

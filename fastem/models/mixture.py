@@ -17,6 +17,7 @@ from fastem.data import (
     is_integer,
     is_real,
 )
+from fastem.families.exponential import ValueRefused
 from fastem.families.family import Family
 from fastem.families.gaussian import Gaussian, unpack_second
 from fastem.families.gaussian_records import Frame, Layout
@@ -372,18 +373,22 @@ class Mixture(Streams, Moves):
             raise ValueError(f"X has {X.shape[1]} columns; the parameters are for {n_columns}")
         if self.family.is_coded:
             starts = range(0, len(X), _CODED_ROWS)
-            return np.concatenate([self._coded_score(params, X[i : i + _CODED_ROWS], wanted) for i in starts])
+            return np.concatenate([self._coded_score(params, X, slice(i, i + _CODED_ROWS), wanted) for i in starts])
         frame, states, rows = self.family.exact(params.components, log_of(params.weights), as_writable(X))
         return score(rows, frame, states, use_threads(self.n_threads), wanted)
 
-    def _coded_score(self, params: MixtureParams, X: np.ndarray, wanted: int) -> np.ndarray:
+    def _coded_score(self, params: MixtureParams, X: np.ndarray, some: slice, wanted: int) -> np.ndarray:
+        X = X[some]
         log_weights, n_threads = log_of(params.weights), use_threads(self.n_threads)
-        if self.family.is_tabled:
-            codes, table = self.family.exact_codes(params.components, log_weights, X)
-            values = table_score(codes, table, n_threads, wanted)
-        else:
-            frame, states, rows = self.family.exact(params.components, log_weights, X)
-            values = score(rows, frame, states, n_threads, wanted)
+        try:
+            if self.family.is_tabled:
+                codes, table = self.family.exact_codes(params.components, log_weights, X)
+                values = table_score(codes, table, n_threads, wanted)
+            else:
+                frame, states, rows = self.family.exact(params.components, log_weights, X)
+                values = score(rows, frame, states, n_threads, wanted)
+        except ValueRefused as error:
+            raise error.moved(some.start) from None
         if wanted == LOG_DENSITY:
             impossible = self.family.impossible(params.components, params.weights > 0, X)
             if impossible is not None:
