@@ -46,6 +46,9 @@ class Categorical(Simplex, Tabled):
 
     categories: Any = None
     values: Any = field(default=None, repr=False, kw_only=True)  # tuple of D arrays, sorted
+    _sizes: ClassVar[tuple[int, ...]]
+    _owners: ClassVar[np.ndarray]
+    _first: ClassVar[np.ndarray]
 
     is_positive: ClassVar[bool] = False
     Params: ClassVar[Any] = CategoricalParams
@@ -58,11 +61,20 @@ class Categorical(Simplex, Tabled):
                 if len(np.unique(part)) < len(part):
                     raise ValueError(f"categories[{i}] holds a value twice")
             object.__setattr__(self, "values", tuple(np.sort(part) for part in given))
+        if self.values is not None:  # what every iteration asks for
+            sizes = tuple(map(len, self.values))
+            object.__setattr__(self, "_sizes", sizes)
+            object.__setattr__(self, "_owners", np.repeat(np.arange(len(sizes)), sizes))
+            object.__setattr__(self, "_first", np.concatenate([[0], np.cumsum(sizes)[:-1]]))
 
     @property
     def owners(self):
         """The column of each category."""
-        return np.repeat(np.arange(len(self.values)), self.n_values)
+        return self._owners
+
+    @property
+    def _starts(self):
+        return self._first
 
     def seeing(self, data: Data):
         """Return the family with the categories, and the columns that hold missing values."""
@@ -92,11 +104,10 @@ class Categorical(Simplex, Tabled):
         """1 for the category of a cell and 0 for the others of its column."""
         numbers = self.numbers(X)
         out = np.zeros((len(X), sum(self.n_values)))
-        first = np.concatenate([[0], np.cumsum(self.n_values)])
-        for column, n in enumerate(self.n_values):
+        for column, (first, n) in enumerate(zip(self._first, self.n_values, strict=True)):
             part = numbers[:, column]
-            out[:, first[column] : first[column] + n] = part[:, None] == np.arange(n)
-            out[np.isnan(part), first[column] : first[column] + n] = np.nan
+            out[:, first : first + n] = part[:, None] == np.arange(n)
+            out[np.isnan(part), first : first + n] = np.nan
         return out
 
     def _coding(self):
@@ -132,7 +143,7 @@ class Categorical(Simplex, Tabled):
     @property
     def n_values(self):
         """Number of categories of each column."""
-        return tuple(map(len, self.values))
+        return self._sizes
 
     def numbers(self, X):
         """Places (n, D) among the sorted categories; NaN for what is none of them."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastem.data import finite_array
-from fastem.families.exponential import _FAR, Exponential, log_of
+from fastem.families.exponential import _FAR, IMPOSSIBLE, Exponential, log_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Simplex(Exponential):
     @property
     def _starts(self) -> np.ndarray:
         """First statistic (J,) of each piece; those of a piece follow each other."""
-        return np.flatnonzero(np.diff(self.owners, prepend=-1))
+        return np.zeros(1, np.int64)
 
     def _sums(self, values: np.ndarray) -> np.ndarray:
         """Sum (K, T) over the piece of each statistic."""
@@ -43,6 +43,9 @@ class Simplex(Exponential):
     def log_partition(self, params):
         """0: probabilities are normalised as they are."""
         return np.zeros((len(params.probabilities), len(self._starts)))
+
+    def _finite(self, params):
+        return np.maximum(self.natural_parameters(params), -IMPOSSIBLE), self.log_partition(params)
 
     def estimate(self, means):
         """Shares of the counts."""

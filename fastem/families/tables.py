@@ -174,8 +174,12 @@ class Tabled(Exponential):
 
 
 def _table(values: np.ndarray, log_weights: np.ndarray, grouping: Grouping) -> np.ndarray:
-    values = np.column_stack([values, np.zeros(len(values))])
-    return np.ascontiguousarray(np.column_stack([log_weights, values[:, grouping.members].sum(axis=2)]))
+    padded = np.zeros((len(values), values.shape[1] + 1))
+    padded[:, :-1] = values
+    table = np.empty((len(values), 1 + len(grouping.members)))
+    table[:, 0] = log_weights
+    np.take(padded, grouping.members, axis=1).sum(axis=2, out=table[:, 1:])
+    return table
 
 
 def _without_repetition(codes: np.ndarray, weight: np.ndarray, grouping: Grouping) -> Block:

@@ -23,6 +23,9 @@ MORE = {
         "hmm-poisson", "hmm-gaussian-diag", "hmm-gaussian-full", "hmm-gaussian-spherical", "hmm-gaussian-tied",
         "hmm-categorical", "hmm-score", "hmm_forward",
     },
+    "counts_and_categories.json": {
+        "bernoulli-mixture", "categorical-mixture", "poisson-mixture", "poisson_logpmf",
+    },
 }  # fmt: skip
 STRUCTURES = {"VVV", "EEE", "VVI", "VII", "V", "E", "full", "tied", "diag", "spherical"}
 TABLES = ("bic_table_columns", "bic_table", "bic_table_converged", "icl_table")
