@@ -39,7 +39,7 @@ def centers(method: str, data: Data, frame: np.ndarray, n_components: int, rng: 
     if method == "k-means||":
         return k_means_parallel(data, frame, n_components, rng)
     sample = sample_rows(data, frame, max(_SEED_ROWS, _SEED_ROWS_PER_NUMBER * n_components * data.n_features), rng)
-    if len(np.unique(sample.rows, axis=0)) < n_components:  # the sample repeats few rows: add what the data have
+    if len(_first_distinct(sample.rows, n_components)) < n_components:  # the sample repeats few: add what the data have
         rows = (require_distinct(data, n_components) - frame[0]) * frame[1]
         sample = Sample(np.concatenate([sample.rows, rows]), np.append(sample.weight, np.ones(len(rows))))
     if method == "random_from_data":
@@ -117,10 +117,20 @@ def grouped_centers(
 def _distinct_rows(sample: Sample, n_components: int, rng: np.random.Generator) -> np.ndarray:
     """Rows drawn by their weight, no two equal: the smallest of exponential clocks (Efraimidis & Spirakis 2006)."""
     order = np.argsort(rng.exponential(size=len(sample.rows)) / sample.weight, kind="stable")
-    first = np.sort(np.unique(sample.rows[order], axis=0, return_index=True)[1])
+    first = _first_distinct(sample.rows[order], n_components)
     if len(first) < n_components:  # some differ by less than the rounding of the frame
         return k_means_plus_plus(sample, n_components, rng)
-    return sample.rows[order[first[:n_components]]]
+    return sample.rows[order[first]]
+
+
+def _first_distinct(rows: np.ndarray, n_rows: int) -> np.ndarray:
+    """Numbers of the first so many rows, no two equal; fewer if there are no more."""
+    found = np.empty(0, np.int64)
+    for part in (16 * n_rows, len(rows)):  # sorting all rows takes longer than all else of a start
+        found = np.sort(np.unique(rows[:part], axis=0, return_index=True)[1])[:n_rows]
+        if len(found) == n_rows:
+            break
+    return found
 
 
 def k_means_plus_plus(sample: Sample, n_components: int, rng: np.random.Generator) -> np.ndarray:

@@ -89,8 +89,21 @@ class Categorical(Simplex, Tabled):
                 f"X has {total} categories, {family.n_values[column]} of them in column {column}; at most {_MOST} in "
                 "all can be taken: bin numbers, or drop columns that are identifiers"
             )
-        gaps, mean, deviation = family.looked_over(data, family.statistics)
-        return replace(family, missing=gaps, overall=mean, deviation=deviation)
+        gaps, counts = np.zeros(data.n_features, bool), np.zeros(total)
+        n_rows = 0
+        for rows, weight in chunks(data):
+            family._checked(rows, n_rows)
+            n_rows += len(rows)
+            numbers = family.numbers(rows)
+            there = ~np.isnan(numbers)
+            gaps |= ~there.all(axis=0)
+            places = (numbers + family._first)[there].astype(np.int64)
+            counts += np.bincount(places, np.broadcast_to(weight[:, None], there.shape)[there], total)
+        seen = np.add.reduceat(counts, family._first)
+        if not seen.all():
+            raise ValueError(f"column {np.argmin(seen)} of X holds no value, only missing ones; drop it")
+        overall = counts / seen[family._owners]
+        return replace(family, missing=gaps, overall=overall, deviation=np.sqrt(overall * (1.0 - overall)))
 
     def check(self, X):
         """Refuse values that are no category."""
@@ -103,11 +116,13 @@ class Categorical(Simplex, Tabled):
     def statistics(self, X):
         """1 for the category of a cell and 0 for the others of its column."""
         numbers = self.numbers(X)
+        holes = np.isnan(numbers)
         out = np.zeros((len(X), sum(self.n_values)))
-        for column, (first, n) in enumerate(zip(self._first, self.n_values, strict=True)):
-            part = numbers[:, column]
-            out[:, first : first + n] = part[:, None] == np.arange(n)
-            out[np.isnan(part), first : first + n] = np.nan
+        places = np.arange(len(X))[:, None] * out.shape[1] + self._first + np.where(holes, 0.0, numbers)
+        out.ravel()[places.astype(np.int64)] = 1.0
+        for column in np.flatnonzero(holes.any(axis=0)):
+            first = self._first[column]
+            out[holes[:, column], first : first + self.n_values[column]] = np.nan
         return out
 
     def _coding(self):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from scipy.special import gammaln
 
 from fastem.data import Block, Data, Summary, chunks, finite_array, is_real
 from fastem.families.family import GUARD_ROWS, Family, are_arrays
@@ -24,6 +25,7 @@ from fastem.protocol import DegenerateError
 _TINY = np.finfo(np.float64).tiny
 IMPOSSIBLE = 1e6  # nats that a value of probability 0 costs in a sweep, so that rows of such values have posteriors too
 _FAR = 50.0  # logarithms and logits from which on coordinates stand for 0 or 1
+_MOST_COUNTS = 2**16  # entries of a table of factorials
 _STEP = 1e-3  # of a central difference of fourth order: errors of 1e-12 in either way
 
 
@@ -311,6 +313,8 @@ class Exponential(Family):
     def _finite(self, params: Any) -> tuple[np.ndarray, np.ndarray]:
         """Natural parameters and log-partition, with large numbers for infinite ones."""
         eta, partition = self.natural_parameters(params), self.log_partition(params)
+        if np.isfinite(eta).all() and np.isfinite(partition).all():
+            return eta, partition
         # Where both are infinite their difference is that of two large numbers, whose rounding must do no harm.
         far = -np.log(_TINY) if np.isinf(partition).any() else IMPOSSIBLE
         return tuple(np.nan_to_num(part, nan=np.nan, posinf=far, neginf=-far) for part in (eta, partition))
@@ -599,6 +603,16 @@ class Exponential(Family):
     def sample(self, params: Any, component: int, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         """Draw rows (n_samples, D) from one component."""
         return self.draw(params, component, n_samples, rng)
+
+
+def log_factorial(counts: np.ndarray) -> np.ndarray:
+    """log x! of counts, NaN where they are missing; from a table where that is quicker."""
+    largest = np.fmax.reduce(counts, axis=None)
+    if not largest <= min(_MOST_COUNTS, counts.size):
+        return gammaln(counts + 1.0)
+    holes = np.isnan(counts)
+    known = gammaln(np.arange(largest + 1.0) + 1.0)[np.where(holes, 0.0, counts).astype(np.int64)]
+    return np.where(holes, np.nan, known)
 
 
 def log_of(values: np.ndarray) -> np.ndarray:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from scipy.special import gammaln
 
-from fastem.families.exponential import Exponential, log_of, require_counts
+from fastem.families.exponential import Exponential, log_factorial, log_of, require_counts
 
 
 class PoissonParams(NamedTuple):
@@ -48,7 +47,7 @@ class Poisson(Exponential):
 
     def log_base(self, X):
         """-log x!"""
-        return -gammaln(X + 1.0)
+        return -log_factorial(X)
 
     def natural_parameters(self, params):
         """log lambda."""

@@ -133,7 +133,10 @@ class Tabled(Exponential):
     def _coded(self, X: np.ndarray, grouping: Grouping) -> np.ndarray:
         numbers = self.numbers(X)
         numbers = np.where(np.isnan(numbers), np.array(self.n_values), numbers)
-        return (numbers @ grouping.radix + grouping.first).astype(np.uint32)  # sums of small integers: exact
+        codes = np.tile(grouping.first, (len(X), 1))
+        for column, g in np.argwhere(grouping.radix):  # small integers: exact
+            codes[:, g] += grouping.radix[column, g] * numbers[:, column]
+        return codes.astype(np.uint32)
 
     def table(self, params: Any, log_weights: np.ndarray, gaps: np.ndarray) -> np.ndarray:
         """Return the score (K, 1 + M) of every code, after the logarithms of the weights."""

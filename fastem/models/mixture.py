@@ -10,7 +10,6 @@ import numpy as np
 from fastem.data import (
     Block,
     Data,
-    Derived,
     as_rows,
     as_writable,
     finite_array,
@@ -527,27 +526,34 @@ class Mixture(Streams, Moves):
         """Centres (K, S) among the positions of coded rows, from some of them if there are many."""
         n_rows = 2 * self.sample_size(data)
         sample = data.take(data.draw(n_rows, rng)) if n_rows < data.n_counting else data.whole()
-        block = sample.blocks[0]
-        places = Data([Block(np.ascontiguousarray(self.family.positions(block.X, self.bound)), block.weight)])
-        frame = np.stack([np.zeros(places.n_features), np.ones(places.n_features)])
-        return self._centers(places, frame, rng, n_threads)
+        places = self._places(sample.blocks[0])
+        frame = np.stack([np.zeros(places.X.shape[1]), np.ones(places.X.shape[1])])
+        return self._centers(Data([places]), frame, rng, n_threads)
 
     def _centers(self, data: Data, frame: np.ndarray, rng: np.random.Generator, n_threads: int) -> np.ndarray:
         """Centres (K, S) in a frame."""
         return centers(self.start, data, frame, self.n_components, rng, n_threads)
 
+    def _places(self, block: Block) -> Block:
+        """Where coded rows lie, kept as long as the rows themselves: for a sample, on which many starts are made."""
+
+        def derive(block: Block) -> Block:
+            return Block(np.ascontiguousarray(self.family.positions(block.X, self.bound)), block.weight)
+
+        return block.derived(("places", type(self.family), self.family.overall.tobytes()), derive)
+
     def _nearest_blocks(self, data: Data, points: np.ndarray) -> Iterator[Block]:
         """Blocks of coded rows whose weights are those of the rows, in the column of the nearest centre (K, S)."""
         half = 0.5 * (points**2).sum(axis=1)
-
-        def nearest(block: Block) -> Block:
-            places = self.family.positions(block.X, self.bound)
-            labels = np.argmin(half - np.einsum("ns,ks->nk", places, points), axis=1)
-            resp = (labels[:, None] == np.arange(self.n_components)).astype(np.float64)
-            resp += self.family.softness * (1.0 / self.n_components - resp)
-            return Block(self.family.code(block.X), resp * block.counts[:, None])
-
-        return iter(Derived(data, nearest, _CODED_ROWS))
+        for block in data:
+            parts = [block]
+            if len(block.X) > _CODED_ROWS:  # nothing of these is kept
+                parts = [block.part(i, i + _CODED_ROWS) for i in range(0, len(block.X), _CODED_ROWS)]
+            for part in parts:
+                labels = np.argmin(half - np.einsum("ns,ks->nk", self._places(part).X, points), axis=1)
+                resp = (labels[:, None] == np.arange(self.n_components)).astype(np.float64)
+                resp += self.family.softness * (1.0 / self.n_components - resp)
+                yield Block(self.family.rows(part).X, resp * part.counts[:, None])
 
     def _filled(self, data: Data) -> Data:
         """The coded rows with something for every value that is missing, between which there are distances."""
