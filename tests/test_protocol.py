@@ -25,15 +25,47 @@ MAP = NormalInverseWishart(mean_precision=0.5, degrees_of_freedom=7.0)
 TYPES = ("full", "tied", "diag", "spherical")
 
 
+def no_noise(X):
+    return None
+
+
 class Row(NamedTuple):
     """A model, and rows for it."""
 
     model: Mixture
     draw: Any  # (rng, n_samples, separation) -> X
+    noise: Any = no_noise  # X -> noise_covariance
 
 
 def of_normals(rng, n_samples, separation=0.8):
     return simulate(rng, n_samples, 3, 3, separation=separation)
+
+
+def of_normals_with_gaps(rng, n_samples, separation=0.8):
+    return punched(of_normals(rng, n_samples, separation), rng, 0.3)
+
+
+def noise_of_rows(X):
+    """Covariances that depend on the rows alone, so that they follow these wherever they go."""
+    X = X.astype(np.float64)
+    return 0.1 * np.eye(3) + 0.2 * np.cos(X)[:, :, None] * np.cos(X)[:, None, :]
+
+
+NOISES = {
+    "rows": noise_of_rows,
+    "variances": lambda X: 0.1 + 0.2 * np.cos(X.astype(np.float64)) ** 2,
+    "shared": lambda X: 0.2 * np.eye(3) + 0.1,
+}
+
+
+def known_in_part():
+    """Normal components of rows with missing values, or measured with noise."""
+    for name in TYPES:
+        prior = Gaussian(name, prior=MAP)
+        yield f"{name}-missing", Row(Mixture(Gaussian(name), 3), of_normals_with_gaps)
+        yield f"{name}-map-missing", Row(Mixture(prior, 3, weight_concentration=2.0), of_normals_with_gaps)
+        for kind, noise in NOISES.items():
+            yield f"{name}-noise-{kind}", Row(Mixture(Gaussian(name), 3), of_normals, noise)
 
 
 def of_kind(name, missing):
@@ -63,7 +95,11 @@ GAUSSIANS = {
     **{f"t-{name}-known": Mixture(StudentT(name, degrees_of_freedom=3.0), 3) for name in ("diag", "tied")},
     **{f"t-{name}-map": Mixture(StudentT(name, prior=MAP), 3, weight_concentration=2.0) for name in TYPES},
 }
-MODELS = {**{name: Row(model, of_normals) for name, model in GAUSSIANS.items()}, **dict(exponential_rows())}
+MODELS = {
+    **{name: Row(model, of_normals) for name, model in GAUSSIANS.items()},
+    **dict(exponential_rows()),
+    **dict(known_in_part()),
+}
 EVERY = pytest.mark.parametrize("row", MODELS.values(), ids=MODELS)
 EVERY_GAUSSIAN = pytest.mark.parametrize("model", GAUSSIANS.values(), ids=GAUSSIANS)
 
@@ -73,17 +109,22 @@ class Case(NamedTuple):
     weight: np.ndarray
     model: Mixture  # prepared
     params: MixtureParams  # a few steps into a fit
+    noise: Any
+
+
+def data_of(row, X, weight=None):
+    return as_data(X, weight, allow_nan=True, noise_covariance=row.noise(X))
 
 
 def case_of(row, rng, dtype=np.float64) -> Case:
     X = row.draw(rng, 400).astype(dtype)
     weight = rng.integers(0, 4, len(X)).astype(float)
-    result = fastem.fit(row.model, X, sample_weight=weight, max_iter=3, tol=0, random_state=1)
-    return Case(X, weight, result.model, result.params)
+    result = fastem.fit(row.model, data_of(row, X, weight), max_iter=3, tol=0, random_state=1)
+    return Case(X, weight, result.model, result.params, row.noise)
 
 
 def stats_of(case, rows, weight=None):
-    return add_stats(case.model.e_step(case.params, block) for block in as_data(rows, weight, allow_nan=True))
+    return add_stats(case.model.e_step(case.params, block) for block in data_of(case, rows, weight))
 
 
 def assert_stats_equal(one, two, rtol=1e-12):
@@ -121,7 +162,7 @@ def test_integer_weights_repeat_rows_and_zero_removes_them(row, rng):
 @EVERY
 def test_float32_statistics_are_close(row, rng):
     case = case_of(row, rng, np.float32)
-    double = as_data(case.X.astype(np.float64), case.weight, allow_nan=True)
+    double = data_of(case, case.X.astype(np.float64), case.weight)
     model64 = case.model.prepare(double)
     params = case.params
     single = stats_of(case, case.X, case.weight)
@@ -218,9 +259,8 @@ def gradient(function, x, h=1e-5):
 
 
 def moments_of(case):
-    layout = case.model.family.layout(case.params.components, case.model.frame)
     stats = stats_of(case, case.X, case.weight)
-    return case.model.family.moments(stats.sums, stats.scatter, layout, case.model.frame), stats
+    return case.model._moments(stats, case.params), stats
 
 
 @EVERY
@@ -264,7 +304,7 @@ def test_fisher_identity(row, rng):
 def test_objective_never_falls(row, rng):
     for seed in range(3):
         X = row.draw(rng, 300, separation=1.5)
-        seen = fastem.fit(row.model, X, max_iter=60, tol=0, random_state=seed).history
+        seen = fastem.fit(row.model, data_of(row, X), max_iter=60, tol=0, random_state=seed).history
         assert len(seen) == 60
         assert np.diff(seen).min() >= -1e-10 * abs(seen[-1])
         assert seen[-1] > seen[0]
@@ -274,11 +314,12 @@ def test_objective_never_falls(row, rng):
 def test_the_sweep_and_the_densities_agree(row, rng):
     """The log-likelihood of an E-step is that of `log_densities`, which go another way."""
     case = case_of(row, rng)
-    total = float(case.weight @ case.model.log_densities(case.params, case.X))
+    rows = case.X if case.noise is no_noise else data_of(case, case.X).blocks[0]
+    total = float(case.weight @ case.model.log_densities(case.params, rows))
     assert stats_of(case, case.X, case.weight).log_likelihood == pytest.approx(total, rel=1e-11)
-    resp = case.model.posteriors(case.params, case.X)
+    resp = case.model.posteriors(case.params, rows)
     np.testing.assert_allclose(resp.sum(axis=1), 1.0, rtol=1e-12)
-    assert np.array_equal(case.model.labels(case.params, case.X), resp.argmax(axis=1))
+    assert np.array_equal(case.model.labels(case.params, rows), resp.argmax(axis=1))
 
 
 @EVERY
