@@ -80,7 +80,7 @@ class HiddenMarkov(ChainStreams):
     >>> data = fastem.Sequences(X, lengths=[10, 10])
     >>> result = fastem.fit(fastem.HiddenMarkov(fastem.Gaussian("tied"), 2), data, random_state=0)
     >>> np.sort(result.params.components.means.ravel()).round(2)
-    array([0.75, 8.75])
+    array([0.7, 8.8])
     """
 
     family: Any
