@@ -1296,7 +1296,7 @@ n_threads, batch_size, online
         self.online = online
 
     def _family(self) -> Any:
-        if isinstance(self.family, Gaussian):
+        if type(self.family) is Gaussian:
             raise TypeError("family is fastem.Gaussian, which has estimators of its own: use GaussianHMM or GMMHMM")
         return self.family
 

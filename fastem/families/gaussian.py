@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -72,6 +72,7 @@ class Gaussian(MomentAlgebra, Coordinates, Family):
     prior: NormalInverseWishart | None = None
     resolved: ResolvedPrior = field(default=NO_PRIOR, repr=False)
     has_moving_frame: ClassVar[bool] = True
+    Params: ClassVar[Any] = GaussianParams
 
     def __post_init__(self):
         if self.covariance_type not in COVARIANCE_TYPES:

@@ -10,7 +10,7 @@ row, locations and scale matrices follow as means and covariances of normal comp
 import functools
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import digamma, gammaln
@@ -68,6 +68,7 @@ class StudentT(Gaussian):
     degrees_of_freedom: Any = field(default="free", kw_only=True)
     first: float = field(default=10.0, kw_only=True)
     bounds: Any = field(default=(0.01, 1000.0), kw_only=True)
+    Params: ClassVar[Any] = StudentTParams
 
     def __post_init__(self):
         super().__post_init__()
