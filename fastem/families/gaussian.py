@@ -73,6 +73,7 @@ class Gaussian(MomentAlgebra, Coordinates, Family):
     resolved: ResolvedPrior = field(default=NO_PRIOR, repr=False)
     has_moving_frame: ClassVar[bool] = True
     completes: ClassVar[bool] = True
+    Params: ClassVar[Any] = GaussianParams
 
     def __post_init__(self):
         if self.covariance_type not in COVARIANCE_TYPES:

@@ -69,6 +69,7 @@ class StudentT(Gaussian):
     degrees_of_freedom: Any = field(default="free", kw_only=True)
     first: float = field(default=10.0, kw_only=True)
     bounds: Any = field(default=(0.01, 1000.0), kw_only=True)
+    Params: ClassVar[Any] = StudentTParams
 
     def __post_init__(self):
         super().__post_init__()

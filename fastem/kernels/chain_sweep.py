@@ -26,7 +26,7 @@ from fastem.kernels.forward_backward import (
     traced,
 )
 from fastem.kernels.layout import clear, load_columns, turn
-from fastem.kernels.posteriors import SOFTMAX, row_maximum
+from fastem.kernels.posteriors import SOFTMAX, row_maximum, tail_addresses
 from fastem.kernels.products import product_addresses
 from fastem.kernels.pruning import NO_ORDER, place_rows
 from fastem.kernels.sweep import (
@@ -255,19 +255,24 @@ def _add_starts(gamma, begins, weight, starts):
 @kernel
 def _bring_rows(rows_of, desk, first, last, is_scored):
     """Bring the rows first..last-1 to the desk, with their scores if wanted; returns whether features are there."""
-    _, X, weight, frame, states = rows_of
-    tiles, columns, work, scores, _, _, _, _, _, mass, _, rows, listed = desk
+    products, X, weight, frame, states = rows_of
+    tiles, columns, work, scores, _, _, _, _, _, mass, _, rows, listed, precisions = desk
     place_rows(NO_ORDER, first, last, rows)
     load_columns(X, frame, rows, last - first, tiles)
     take_weights(SOFTMAX, weight, rows, last - first, mass, columns)
-    return score_states(states, listed, 0, listed.shape[0], False, work, scores) if is_scored else False
+    if not is_scored:
+        return False
+    built = score_states(states, listed, 0, listed.shape[0], False, work, scores)
+    if precisions.shape[0] > 0:
+        call_at(products[2], (scores, states[5], precisions))
+    return built
 
 
 @kernel
 def _bring_codes(rows_of, desk, first, last, is_scored):
     """The same for rows of codes, which have no features."""
     _, codes, weight, _, _ = rows_of
-    _, columns, work, scores, _, _, _, _, _, mass, _, rows, _ = desk
+    _, columns, work, scores, _, _, _, _, _, mass, _, rows, _, _ = desk
     table, by_row = work
     place_rows(NO_ORDER, first, last, rows)
     take_weights(SOFTMAX, weight, rows, last - first, mass, columns)
@@ -280,14 +285,17 @@ def _bring_codes(rows_of, desk, first, last, is_scored):
 @kernel
 def _add_rows(rows_of, desk, first, last, built, sums):
     """Add the statistics of the rows on the desk, whose responsibilities are its scores."""
-    _, _, work, scores, _, _, _, _, _, mass, _, _, listed = desk
-    accumulate_block(rows_of[4], listed, scores.shape[0], scores, mass, built, work, sums)
+    products, _, _, _, states = rows_of
+    _, _, work, scores, _, _, _, _, _, mass, _, _, listed, precisions = desk
+    if precisions.shape[0] > 0:
+        call_at(products[3], (scores, states[5], precisions, mass, states[2], sums))
+    accumulate_block(states, listed, scores.shape[0], scores, mass, built, work, sums[: states[1].shape[1]])
 
 
 @kernel
 def _add_codes(rows_of, desk, first, last, built, sums):
     """The same for rows of codes."""
-    _, _, work, scores, _, _, _, _, _, mass, _, _, _ = desk
+    _, _, work, scores, _, _, _, _, _, mass, _, _, _, _ = desk
     _, by_row = work
     for k in range(scores.shape[0]):
         count = 0.0
@@ -356,7 +364,7 @@ def _ascend(rows_of, desk, trail, chain, logs, low, n_rows, lost):
     where no state can have produced a row; and whether the features of the last block, on the desk, are there.
     """
     start, matrix, _, log_start, log_matrix, owner = chain
-    _, _, _, scores, fresh, _, top, total, _, mass, best, _, _ = desk
+    _, _, _, scores, fresh, _, top, total, _, mass, best, _, _, _ = desk
     likely, alpha, norm, begins, row_weight, reach, _ = trail
     safe, width = is_safe(matrix, top.shape[0]), fresh.shape[1]
     log_likelihood, built = 0.0, False
@@ -382,7 +390,7 @@ def _descend(rows_of, desk, trail, chain, logs, low, n_rows, built, sums, pairs)
     """Go back through the rows that `_ascend` has followed, and add their statistics."""
     products = rows_of[0]
     _, _, turned_matrix, _, log_matrix, owner = chain
-    _, _, _, scores, _, turned, top, total, gamma, mass, _, _, _ = desk
+    _, _, _, scores, _, turned, top, total, gamma, mass, _, _, _, precisions = desk
     likely, alpha, norm, begins, row_weight, _, carry = trail
     n_states, width = top.shape
     is_mixed = scores.shape[0] > n_states
@@ -391,7 +399,7 @@ def _descend(rows_of, desk, trail, chain, logs, low, n_rows, built, sums, pairs)
     for first in range((n_rows - 1) // width * width, -1, -width):
         last = min(first + width, n_rows)
         if last < n_rows:  # the last block is there already
-            built = _bring(rows_of, desk, low + first, low + last, is_mixed)
+            built = _bring(rows_of, desk, low + first, low + last, is_mixed or precisions.shape[0] > 0)
             if is_mixed:
                 _merge(scores, owner, top, total)
         weight = row_weight[first:last]
@@ -399,7 +407,7 @@ def _descend(rows_of, desk, trail, chain, logs, low, n_rows, built, sums, pairs)
             backward_log(log_matrix, likely, begins, first, last, alpha, norm, weight, carry, gamma, pairs[n_states:])
         else:
             backward(turned_matrix, likely, begins, first, last, alpha, norm, gamma)
-            _add_pairs(products[2], alpha[first:], likely[first:last], begins[first:], weight, turned, pairs[:n_states])
+            _add_pairs(products[4], alpha[first:], likely[first:last], begins[first:], weight, turned, pairs[:n_states])
         _add_starts(gamma, begins[first:], weight, pairs[2 * n_states])
         _responsibilities(gamma, last - first, mass, owner, turned, total, scores)
         _add(rows_of, desk, low + first, low + last, built, sums)
@@ -419,7 +427,7 @@ def _chain_lane(products, X, weight, frame, states, chain, plan, first, last, su
     theta = states[1]
     n_components = theta.shape[0]
     width = block_rows(X.shape[0], X.shape[1], n_components, theta.shape[1], theta.itemsize)
-    tiles, columns, work = _desk_of(products[:2], X, states, width, sums)
+    tiles, columns, work = _desk_of(products, X, states, width, sums)
     scores = aligned_empty(n_components, width, theta)
     fresh = aligned_empty(n_columns, width, sums)
     turned = aligned_empty(n_columns, width, sums)
@@ -429,7 +437,8 @@ def _chain_lane(products, X, weight, frame, states, chain, plan, first, last, su
     mass, best = np.empty(width), np.empty(width)
     rows = np.empty(width, np.int64)
     listed = np.arange(n_components)
-    desk = (tiles, columns, work, scores, fresh, turned, top, total, gamma, mass, best, rows, listed)
+    precisions = aligned_empty(2 * states[5].shape[0], width, sums)
+    desk = (tiles, columns, work, scores, fresh, turned, top, total, gamma, mass, best, rows, listed, precisions)
     likely = aligned_empty(capacity + 1, n_columns, sums)
     alpha = aligned_empty(capacity + 1, n_columns, sums)
     begins, row_weight, norm = np.empty(capacity + 1, np.uint8), np.empty(capacity), np.empty(capacity)
@@ -558,11 +567,17 @@ def chain_statistics(X, weight, frame, states, chain, offsets, sequence_weight, 
     lane_bytes = 8 * (n_stats * n_columns + (2 * n_states + 1) * n_padded)
     plan = new_plan(offsets, sequence_weight, width, n_padded, lane_bytes, piece_rows)
     n_lanes = len(plan.lanes) - 1
-    sums = np.zeros((n_lanes, n_stats, n_columns))
+    sums = np.zeros((n_lanes, n_stats + (2 if len(states.tails) else 0), n_columns))
     pairs = np.zeros((n_lanes, 2 * n_states + 1, n_padded))
     totals = np.zeros((n_lanes, 1, 3))
-    assert all(a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, *chain, *plan[:-1]))
-    products = *product_addresses(theta, sums[0]), product_addresses(pairs[0], pairs[0])[0]
+    assert all(
+        a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, states.tails, *chain, *plan[:-1])
+    )
+    products = (
+        *product_addresses(theta, sums[0]),
+        *tail_addresses(states.tails, theta, sums[0]),
+        product_addresses(pairs[0], pairs[0])[0],
+    )
     arguments = (products, X, weight, frame, tuple(states), tuple(chain), tuple(plan))
     lane = address(_chain_lane, (*arguments, 0, 0, sums[0], pairs[0], totals[0, 0]), (X.dtype, theta.dtype))
     work = len(X) * (theta.size + 2 * chain.matrix.size)
