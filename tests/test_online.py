@@ -22,7 +22,7 @@ from fastem.families.normal_inverse_wishart import NormalInverseWishart
 from fastem.online import Stream, estimate, feed
 from fastem.protocol import Status
 
-TYPES = ("full", "tied", "diag", "spherical")
+TYPES = ("full", "tied", "diag", "spherical", "VEI", "EVE", "VEV")
 SCHEDULES = [
     Online(),
     Online(exponent=1.0),

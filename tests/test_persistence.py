@@ -24,7 +24,7 @@ import fastem
 from fastem import persistence
 from fastem.persistence import ModelFileError, load, read_model, save
 
-COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical", "VVE")
 SHARED = np.random.default_rng(7).standard_normal((120, 2)) + np.repeat([[0.0, 0.0], [6.0, 3.0]], 60, axis=0)
 
 

@@ -26,7 +26,7 @@ import pytest
 
 PACKAGE = pathlib.Path(importlib.util.find_spec("fastem").origin).parent
 LAYERS = ("omp", "tbb", "workqueue")
-COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical", "VEE", "EVE")
 DTYPES = ("float64", "float32")
 TIMEOUT = 300  # seconds; a job takes 2 to 10 with a warm cache, and 100 with a cold one
 N_COMPONENTS = 8

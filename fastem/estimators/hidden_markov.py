@@ -17,6 +17,7 @@ from fastem.estimators.base import EMEstimator, check_uncertainty
 from fastem.estimators.normal_mixture import NORMAL_PRIOR, normal_prior
 from fastem.estimators.streaming import unchanged_on_error
 from fastem.families.categorical import Categorical, CategoricalParams
+from fastem.families.covariance_structures import form_of
 from fastem.families.exponential import Conjugate
 from fastem.families.family import Family
 from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian
@@ -430,9 +431,10 @@ class NormalEmissions(HiddenMarkovEstimator):
     def covars_(self):
         """Covariances written out, (n_components, n_features, n_features) whatever their type, as in hmmlearn."""
         means, covariances, n_features = self.means_, self.covariances_, self.means_.shape[-1]
-        if self.covariance_type == "diag":
+        form = form_of(self.covariance_type)
+        if form == "diag":
             return covariances[..., None] * np.eye(n_features)
-        if self.covariance_type == "spherical":
+        if form == "spherical":
             return covariances[..., None, None] * np.eye(n_features)
         return np.broadcast_to(covariances, (*means.shape, n_features)).copy()
 
@@ -477,8 +479,9 @@ class GaussianHMM(NormalEmissions):
     ----------
     n_components : int, default=1
         Number of states K.
-    covariance_type : {'full', 'tied', 'diag', 'spherical'}, default='full'
-        A covariance matrix for each state, one for all, variances each, or one variance each.
+    covariance_type : str, default='full'
+        'full', 'tied', 'diag' or 'spherical': a covariance matrix for each state, one for all, variances each, or one
+        variance each. Or a structure by its name in mclust, 'EII' to 'VVV': see `GaussianMixture`.
     tol : float, default=1e-3
         For `stopping`, in nats per row.
     reg_covar : float, default=0.0
@@ -841,7 +844,7 @@ mean_prior, mean_precision_prior, degrees_of_freedom_prior, covariance_prior, n_
         return estimator._known_as(startprob, transmat, weights_=weights, means_=means, covariances_=covariances)
 
     def _flat(self, name: str, part: Any) -> Any:
-        if self.covariance_type == "tied" and name.startswith("covariances"):
+        if form_of(self.covariance_type) == "tied" and name.startswith("covariances"):
             return part
         array, lead = np.asarray(part), (int(self.n_components), int(self.n_mix))
         if array.shape[:2] != lead:
@@ -849,7 +852,8 @@ mean_prior, mean_precision_prior, degrees_of_freedom_prior, covariance_prior, n_
         return array.reshape(lead[0] * lead[1], *array.shape[2:])
 
     def _by_state(self, covariances: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        return covariances if self.covariance_type == "tied" else covariances.reshape(*shape, *covariances.shape[1:])
+        is_tied = form_of(self.covariance_type) == "tied"
+        return covariances if is_tied else covariances.reshape(*shape, *covariances.shape[1:])
 
     def _emissions(self, weights: np.ndarray, components: GaussianParams) -> dict[str, np.ndarray]:
         means, covariances = components[:2]

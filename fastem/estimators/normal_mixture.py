@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from fastem.data import as_numbers, finite_array
 from fastem.estimators.base import MixtureEstimator
 from fastem.estimators.conditionals import Conditionals
+from fastem.families.covariance_structures import form_of
 from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian
 from fastem.families.gaussian_records import GaussianParams
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
@@ -189,7 +190,8 @@ class NormalMixture(Conditionals, MixtureEstimator):
 
     def _attributes(self, params: MixtureParams) -> dict[str, np.ndarray]:
         means, covariances, roots = params.components[:3]
-        precisions = roots @ np.swapaxes(roots, -1, -2) if self.covariance_type in ("full", "tied") else roots**2
+        is_matrix = form_of(self.covariance_type) in ("full", "tied")
+        precisions = roots @ np.swapaxes(roots, -1, -2) if is_matrix else roots**2
         return {
             "weights_": params.weights,
             "means_": means,
