@@ -96,6 +96,10 @@ class EMEstimator(Streaming, BaseEstimator):
         """Options of `fastem.fit` that some models have."""
         return {}
 
+    def _n_inputs(self, n_columns: int) -> int:
+        """Number of columns of X, of the columns of the rows that the model takes."""
+        return n_columns
+
     def _fit_data(self, data: Data, start=None, callbacks=(), entrants=()):
         """Fit to rows that are checked; without any warning."""
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
@@ -121,7 +125,7 @@ class EMEstimator(Streaming, BaseEstimator):
             **self.__dict__,
             **self._shown(result.params, result.model),
             **self._seen(result.model),
-            "n_features_in_": data.n_features,
+            "n_features_in_": self._n_inputs(data.n_features),
             "n_samples_seen_": data.total_weight,
             "converged_": result.status is Status.CONVERGED,
             "status_": result.status,

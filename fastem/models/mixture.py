@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -83,6 +83,8 @@ class Mixture(Streams, Moves):
     n_threads: int | None = None
     frame: Frame | None = field(default=None, repr=False)
 
+    starts: ClassVar[tuple[str, ...]] = STARTS
+
     def __post_init__(self):
         if not isinstance(self.family, Family):
             raise TypeError(f"family must be a family such as fastem.Gaussian(); got {self.family!r}")
@@ -149,8 +151,10 @@ class Mixture(Streams, Moves):
             )
         if not isinstance(self.start, str):
             check_resp(self.start, data.n_samples, self.n_components)
-        elif self.start not in STARTS:
-            raise ValueError(f"start must be one of {list(STARTS)}, labels or responsibilities; got {self.start!r}")
+        elif self.start not in self.starts:
+            raise ValueError(
+                f"start must be one of {list(self.starts)}, labels or responsibilities; got {self.start!r}"
+            )
         model = self._with_checked_start(data.n_features)
         model = replace(model, family=self.family.seeing(data))
         require_distinct(model._filled(model.family.rows_of(data)), self.n_components)
