@@ -220,6 +220,13 @@ class NormalMixture(Conditionals, MixtureEstimator):
             **super()._settings(model),
         }
 
+    def _is_family(self, family: Any) -> bool:
+        """Whether a stream's family is what this estimator has."""
+        mine = self._family()
+        if type(family) is not type(mine):
+            return False
+        return family.covariance_type == self.covariance_type and family.reg_covar == self.reg_covar
+
 
 def normal_prior(estimator: Any) -> NormalInverseWishart | None:
     """The prior of normal components that the parameters of an estimator describe."""
@@ -235,10 +242,3 @@ def normal_prior(estimator: Any) -> NormalInverseWishart | None:
         scale = 0.0
     precision = 0.01 if precision is None else precision
     return NormalInverseWishart(mean, precision, freedom, None if isinstance(scale, str) else scale)
-
-    def _is_family(self, family: Any) -> bool:
-        """Whether a stream's family is what this estimator has."""
-        mine = self._family()
-        if type(family) is not type(mine):
-            return False
-        return family.covariance_type == self.covariance_type and family.reg_covar == self.reg_covar

@@ -8,7 +8,8 @@ identity (I). Given weights m_k and covariances S_k of rows about their means, a
     F = sum_k m_k (log|Sigma_k| + tr(Sigma_k^-1 S_k))
 
 under the structure (Celeux & Govaert 1995, Pattern Recognition 28, 781-793, where VEV is [lambda_k D_k A D_k'], and so
-on; the letters are those of Fraley & Raftery 1998, Computer J. 41, 578-588, table 1). VVV, EEE, VVI and VII are scikit-learn's full, tied, diag and spherical, whose minima the family has itself. Of the others
+on; the letters are those of Fraley & Raftery 1998, Computer J. 41, 578-588, table 1). VVV, EEE, VVI and VII are
+scikit-learn's full, tied, diag and spherical, whose minima the family has itself. Of the others
 
     EII, EEI  the mean of the S_k
     EVI, EVV  S_k brought to the same volume, the weighted mean of |S_k|^(1/D)

@@ -16,11 +16,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 from scipy.linalg.lapack import dtrtri
 
-from fastem.data import SMALLEST, Summary, as_numbers, finite_array, is_real
-from fastem.families.family import GUARD_ROWS, Family, are_arrays
 from fastem.data import SMALLEST, Data, Summary, as_numbers, finite_array, is_real
 from fastem.families.covariance_structures import FORMS, MODELS, UNIVARIATE, constrained, has_structure
-from fastem.families.family import GUARD_ROWS, Family
+from fastem.families.family import GUARD_ROWS, Family, are_arrays
 from fastem.families.gaussian_coordinates import Coordinates
 from fastem.families.gaussian_moments import MomentAlgebra
 from fastem.families.gaussian_records import Frame, GaussianParams, Layout, Moments
