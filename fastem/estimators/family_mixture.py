@@ -6,10 +6,9 @@ from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
-from fastem.data import finite_array, is_integer
+from fastem.data import finite_array
 from fastem.estimators.base import MixtureEstimator
 from fastem.estimators.imputation import Imputation
 from fastem.families.exponential import Conjugate, Exponential

@@ -210,6 +210,13 @@ class NormalMixture(Conditionals, MixtureEstimator):
                 "n_components and covariance_type back, or begin anew with warm_start=False and fit"
             )
 
+    def _is_family(self, family: Any) -> bool:
+        """Whether a stream's family is what this estimator has."""
+        mine = self._family()
+        if type(family) is not type(mine):
+            return False
+        return family.covariance_type == self.covariance_type and family.reg_covar == self.reg_covar
+
     def _settings(self, model: Mixture) -> dict[str, Any]:
         """What must stay as it is while a stream goes on."""
         return {
@@ -233,10 +240,3 @@ def normal_prior(estimator: Any) -> NormalInverseWishart | None:
         scale = 0.0
     precision = 0.01 if precision is None else precision
     return NormalInverseWishart(mean, precision, freedom, None if isinstance(scale, str) else scale)
-
-    def _is_family(self, family: Any) -> bool:
-        """Whether a stream's family is what this estimator has."""
-        mine = self._family()
-        if type(family) is not type(mine):
-            return False
-        return family.covariance_type == self.covariance_type and family.reg_covar == self.reg_covar
