@@ -90,7 +90,7 @@ class Deconvolution:
     def bic(self, X, sample_weight=None, *, noise_covariance=None):
         """Bayesian information criterion on X, -2 log L + p log n: lower is better; see `fit` for the noise.
 
-        n is the number of rows, but for those without any value.
+        n is the number of rows, but for those without any value, or the sum of their weights.
         """
         return self._bic(X, self.score_samples(X, noise_covariance=noise_covariance), sample_weight)
 

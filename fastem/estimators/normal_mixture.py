@@ -212,6 +212,13 @@ class NormalMixture(Conditionals, MixtureEstimator):
                 "n_components and covariance_type back, or begin anew with warm_start=False and fit"
             )
 
+    def _is_family(self, family: Any) -> bool:
+        """Whether a stream's family is what this estimator has."""
+        mine = self._family()
+        if type(family) is not type(mine):
+            return False
+        return family.covariance_type == self.covariance_type and family.reg_covar == self.reg_covar
+
     def _settings(self, model: Mixture) -> dict[str, Any]:
         """What must stay as it is while a stream goes on."""
         return {

@@ -530,7 +530,7 @@ class Mixture(Streams, Moves):
         """Centres (K, S) among the positions of coded rows, from some of them if there are many."""
         n_rows = 2 * self.sample_size(data)
         sample = data.take(data.draw(n_rows, rng)) if n_rows < data.n_counting else data.whole()
-        places = self._located(sample.blocks[0])
+        places = self._lying(sample.blocks[0])
         frame = np.stack([np.zeros(places.X.shape[1]), np.ones(places.X.shape[1])])
         return self._centers(Data([places]), frame, rng, n_threads)
 
@@ -538,7 +538,7 @@ class Mixture(Streams, Moves):
         """Centres (K, S) in a frame."""
         return centers(self.start, data, frame, self.n_components, rng, n_threads)
 
-    def _located(self, block: Block) -> Block:
+    def _lying(self, block: Block) -> Block:
         """Where coded rows lie, kept as long as the rows themselves: for a sample, on which many starts are made."""
 
         def derive(block: Block) -> Block:
@@ -554,7 +554,7 @@ class Mixture(Streams, Moves):
             if len(block.X) > _CODED_ROWS:  # nothing of these is kept
                 parts = [block.part(i, i + _CODED_ROWS) for i in range(0, len(block.X), _CODED_ROWS)]
             for part in parts:
-                labels = np.argmin(half - np.einsum("ns,ks->nk", self._located(part).X, points), axis=1)
+                labels = np.argmin(half - np.einsum("ns,ks->nk", self._lying(part).X, points), axis=1)
                 resp = (labels[:, None] == np.arange(self.n_components)).astype(np.float64)
                 resp += self.family.softness * (1.0 / self.n_components - resp)
                 yield Block(self.family.rows(part).X, resp * part.counts[:, None])
