@@ -68,14 +68,8 @@ def _check_mixture(estimator: Any) -> None:
     """The kernels index by these shapes without looking again, and the command line shows these attributes."""
     from fastem.families.gaussian import Gaussian
 
-    stream = getattr(estimator, "stream_", None)
-    if stream is not None:
-        _check_stream(stream, estimator)
-        if not estimator.__sklearn_is_fitted__():  # before its start a stream has no parameters
-            return
-    for name in ("status_", "converged_", "n_iter_", "lower_bound_", "lower_bounds_", "log_likelihood_"):
-        if not hasattr(estimator, name):
-            raise ModelFileError(f"{name} is missing")
+    if _waits(estimator):
+        return
     n_components, n_features = np.shape(estimator.means_)
     shape = Gaussian(estimator.covariance_type).shape(n_components, n_features)
     expected = {
@@ -85,12 +79,42 @@ def _check_mixture(estimator: Any) -> None:
         "precisions_": shape,
         "precisions_cholesky_": shape,
     }
+    _check_arrays(estimator, expected)
+
+
+def _check_normal(estimator: Any) -> None:
+    """The same for a single component."""
+    from fastem.families.gaussian import Gaussian
+
+    if _waits(estimator):
+        return
+    n_features = np.size(estimator.mean_)
+    shape = Gaussian(estimator.covariance_type).shape(1, n_features)[1:]
+    names = "covariance_", "precision_", "precision_cholesky_"
+    _check_arrays(estimator, {"mean_": (n_features,), **dict.fromkeys(names, shape)})
+
+
+def _waits(estimator: Any) -> bool:
+    """Whether a stream, which is checked, has no parameters yet: it is before its start."""
+    stream = getattr(estimator, "stream_", None)
+    if stream is None:
+        return False
+    _check_stream(stream, estimator)
+    return not estimator.__sklearn_is_fitted__()
+
+
+def _check_arrays(estimator: Any, expected: dict[str, tuple[int, ...]]) -> None:
+    """Whether arrays have their shapes, the first of which ends with the number of columns, and the rest is there."""
+    for name in ("status_", "converged_", "n_iter_", "lower_bound_", "lower_bounds_", "log_likelihood_"):
+        if not hasattr(estimator, name):
+            raise ModelFileError(f"{name} is missing")
     for name, wanted in expected.items():
         value = getattr(estimator, name)
         if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.shape != wanted:
             raise ModelFileError(f"{name} should be an array of floats of shape {wanted}")
-    if estimator.n_features_in_ != n_features:
-        raise ModelFileError(f"means_ has {n_features} columns, but n_features_in_ is {estimator.n_features_in_}")
+    name, shape = next(iter(expected.items()))
+    if estimator.n_features_in_ != shape[-1]:
+        raise ModelFileError(f"{name} has {shape[-1]} columns, but n_features_in_ is {estimator.n_features_in_}")
 
 
 def _check_stream(stream: Any, estimator: Any) -> None:
@@ -159,6 +183,7 @@ def _check_stream(stream: Any, estimator: Any) -> None:
 # A later estimator is one more line here.
 LOADABLE = {
     "GaussianMixture": Loadable("fastem.estimators.gaussian_mixture:GaussianMixture", _check_mixture),
+    "MultivariateNormal": Loadable("fastem.estimators.multivariate_normal:MultivariateNormal", _check_normal),
 }
 # Records of fastem's own that attributes and parameters may hold, and where they are.
 RECORDS = {
