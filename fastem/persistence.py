@@ -79,12 +79,30 @@ def _check_gaussian_mixture(estimator: Any) -> None:
         "precisions_": shape,
         "precisions_cholesky_": shape,
     }
+    _check_arrays(estimator, expected)
+
+
+def _check_normal(estimator: Any) -> None:
+    """The same for a single component."""
+    from fastem.families.gaussian import Gaussian
+
+    if not _check_state(estimator):
+        return
+    n_features = np.size(estimator.mean_)
+    shape = Gaussian(estimator.covariance_type).shape(1, n_features)[1:]
+    names = "covariance_", "precision_", "precision_cholesky_"
+    _check_arrays(estimator, {"mean_": (n_features,), **dict.fromkeys(names, shape)})
+
+
+def _check_arrays(estimator: Any, expected: dict[str, tuple[int, ...]]) -> None:
+    """Whether arrays have their shapes, the first of which ends with the number of columns."""
     for name, wanted in expected.items():
         value = getattr(estimator, name)
         if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.shape != wanted:
             raise ModelFileError(f"{name} should be an array of floats of shape {wanted}")
-    if estimator.n_features_in_ != n_features:
-        raise ModelFileError(f"means_ has {n_features} columns, but n_features_in_ is {estimator.n_features_in_}")
+    name, shape = next(iter(expected.items()))
+    if estimator.n_features_in_ != shape[-1]:
+        raise ModelFileError(f"{name} has {shape[-1]} columns, but n_features_in_ is {estimator.n_features_in_}")
 
 
 def _check_family_mixture(estimator: Any) -> None:
@@ -158,6 +176,7 @@ def _check_stream(stream: Any, estimator: Any) -> None:
 # A later estimator is one more line here.
 LOADABLE = {
     "GaussianMixture": Loadable("fastem.estimators.gaussian_mixture:GaussianMixture", _check_gaussian_mixture),
+    "MultivariateNormal": Loadable("fastem.estimators.multivariate_normal:MultivariateNormal", _check_normal),
     "LatentClass": Loadable("fastem.estimators.latent_class:LatentClass", _check_family_mixture),
     **{
         name: Loadable(f"fastem.estimators.family_mixtures:{name}", _check_family_mixture)

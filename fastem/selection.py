@@ -157,7 +157,7 @@ def select(
     if n_jobs not in (None, -1) and not is_integer(n_jobs, 1):
         raise ValueError(f"n_jobs must be None, -1 or a positive integer; got {n_jobs!r}")
     GaussianMixture(**params)._validate_params()
-    block = as_data(X, sample_weight).whole().blocks[0]
+    block = as_data(X, sample_weight, allow_nan=True).whole().blocks[0]
     X, weight = block.X, block.counts
     numbers = _numbers(n_components)
     types = [covariance_type] if isinstance(covariance_type, str) else list(covariance_type)
@@ -179,7 +179,7 @@ def select(
         kept, judged = np.sort(order[n_judged:]), np.sort(order[:n_judged])
         if len(kept) < 2:
             raise ValueError(f"held_out={held_out} leaves {len(kept)} row(s) to fit; at least 2 are needed")
-    data = as_data(X[kept], None if (weight == 1).all() else weight[kept])
+    data = as_data(X[kept], None if (weight == 1).all() else weight[kept], allow_nan=True)
     n_threads = use_threads(GaussianMixture(**params).n_threads)
     n_jobs = min(len(types), n_threads if n_jobs in (None, -1) else int(n_jobs))
     chain = _each if method == "each" else _annihilated

@@ -17,6 +17,7 @@ FAMILIES = {
 KERNELS = {"multivariate_normal_logpdf", "gaussian_mixture_1d_posterior", "weighted_mean_covariance"}
 # Further files: the families whose cases they hold, all of them, and types of kernel cases.
 MORE = {
+    "missing.json": {"mvn-missing", "gmm-missing"},
     "student_t.json": {"tmix", "multivariate_t_logpdf"},
     "regressions.json": {"regression-mixture"},
     "cases_hmm.json": {
