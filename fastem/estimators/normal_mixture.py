@@ -219,21 +219,6 @@ class NormalMixture(Conditionals, MixtureEstimator):
             return False
         return family.covariance_type == self.covariance_type and family.reg_covar == self.reg_covar
 
-    def _settings(self, model: Mixture) -> dict[str, Any]:
-        """What must stay as it is while a stream goes on."""
-        return {
-            "covariance_type": model.family.covariance_type,
-            "reg_covar": model.family.reg_covar,
-            **super()._settings(model),
-        }
-
-    def _is_family(self, family: Any) -> bool:
-        """Whether a stream's family is what this estimator has."""
-        mine = self._family()
-        if type(family) is not type(mine):
-            return False
-        return family.covariance_type == self.covariance_type and family.reg_covar == self.reg_covar
-
 
 def normal_prior(estimator: Any) -> NormalInverseWishart | None:
     """The prior of normal components that the parameters of an estimator describe."""
