@@ -212,6 +212,14 @@ class NormalMixture(Conditionals, MixtureEstimator):
                 "n_components and covariance_type back, or begin anew with warm_start=False and fit"
             )
 
+    def _settings(self, model: Mixture) -> dict[str, Any]:
+        """What must stay as it is while a stream goes on."""
+        return {
+            "covariance_type": model.family.covariance_type,
+            "reg_covar": model.family.reg_covar,
+            **super()._settings(model),
+        }
+
     def _is_family(self, family: Any) -> bool:
         """Whether a stream's family is what this estimator has."""
         mine = self._family()
