@@ -56,7 +56,7 @@ def _smooth_lane(chain, plan, scores, first, last, log_prob, states, posteriors)
         low, high = offsets[s], offsets[s + 1]
         n = high - low
         begins[n] = 1
-        logs, impossible = False, False
+        logs = impossible = n < 0  # a constant would be a type of its own
         _emissions(scores[low:high], n_states, logs, likely, best)
         forward(start, matrix, likely, begins, 0, n, alpha, norm)
         if traced(safe, start, matrix, likely, begins, 0, n, alpha, norm, reach, 0.0) == np.inf:
@@ -72,7 +72,9 @@ def _smooth_lane(chain, plan, scores, first, last, log_prob, states, posteriors)
                 backward_log(log_matrix, likely, begins, 0, n, alpha, norm, weight, beta, gamma, pairs)
             else:
                 backward(turned, likely, begins, 0, n, alpha, norm, gamma)
-            posteriors[low:high] = gamma[:n, :n_states]
+            for t in range(n):
+                for k in range(n_states):
+                    posteriors[low + t, k] = gamma[t, k]
         begins[n] = 0
 
 

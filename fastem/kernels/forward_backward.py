@@ -388,7 +388,8 @@ def traced(safe, start, matrix, likely, begins, first, last, alpha, norm, reach,
         lost *= largest / norm[t]
         drops = False
         if smallest >= _LOST:  # so they all are within reach
-            reach[0] = 1
+            for k in range(n_states):
+                reach[0, k] = 1
         else:
             _extend_reach(start, matrix, likely[t], begins[t], reach)
             smallest = 1.0
@@ -418,7 +419,8 @@ def _extend_reach(start, matrix, likely, begins, reach):
         whole = whole and reach[0, k] > 0 and likely[k] > 0.0
     if begins or whole:
         return
-    reach[1] = reach[0]
+    for k in range(n_states):
+        reach[1, k] = reach[0, k]
     for k in range(n_states):
         reach[0, k] = False
         for j in range(n_states):
