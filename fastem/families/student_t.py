@@ -384,7 +384,7 @@ class StudentT(Gaussian):
     def score(self, params: Any, moments: Any, frame: Frame) -> np.ndarray:
         """Gradient of the expected log-likelihood in the coordinates of `pack`, at the parameters of the moments."""
         counts, _, _, precisions, logs = moments
-        slopes = super().score(params, weighed(moments), frame, counts)
+        slopes = self._score(params, weighed(moments), frame, counts)
         n_components = len(params.means)
         degrees = params.degrees_of_freedom
         half = 0.5 * degrees
