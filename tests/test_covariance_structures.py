@@ -316,6 +316,42 @@ def test_streams(name, rng):
     assert stream.score(X) > batch.score(X) - 0.02
 
 
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_missing_values_and_noise(name, rng):
+    X = simulate(rng, 400, 3, 2, separation=2.0)
+    holes = np.where(rng.random(X.shape) < 0.15, np.nan, X)
+    plain = GaussianMixture(2, covariance_type=name, reg_covar=0.0, random_state=0).fit(X)
+    start = {"weights_init": plain.weights_, "means_init": plain.means_, "precisions_init": plain.precisions_}
+    for rows, noise in ((holes, None), (X, 0.2 * np.eye(3))):
+        gm = GaussianMixture(2, covariance_type=name, **start, **EXACT).fit(rows, noise_covariance=noise)
+        assert np.diff(gm.lower_bounds_).min() >= -1e-12
+        assert gm.lower_bounds_[-1] > gm.lower_bounds_[0]
+        assert has_structure(name, gm.covariances_)
+    assert np.isfinite(plain.impute(holes)).all()
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_hidden_markov_models(name, rng):
+    X = np.concatenate([rng.normal(size=(300, 2)), rng.normal(size=(300, 2)) * [1.0, 2.0] + 6.0])
+    hmm = fastem.GaussianHMM(2, covariance_type=name, random_state=0).fit(X)
+    assert has_structure(name, hmm.covariances_)
+    assert np.linalg.norm(hmm.covars_ - written_out(hmm.covariances_, 2)) == 0
+    mixed = fastem.GMMHMM(2, 2, covariance_type=name, random_state=0).fit(X)
+    assert has_structure(name, mixed.covariances_.reshape(4, *mixed.covariances_.shape[2:]))
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_heavy_tails(name, rng):
+    """Given values, scale matrices of t differ in their volumes, so that names change."""
+    X = simulate(rng, 500, 3, 2) + 0.3 * rng.standard_t(2.0, size=(500, 3))
+    gm = fastem.StudentTMixture(2, covariance_type=name, random_state=0).fit(X)
+    assert has_structure(name, gm.covariances_)
+    given_one = gm.condition([1], [0.5])
+    assert given_one.covariance_type == (name if name in ("VEI", "VEE") else form_of(name))
+    assert np.isfinite(given_one.score_samples(X[:, [0, 2]])).all()
+    assert gm.marginal([0, 2]).covariance_type == (name if name in ("EII", "EEI", "VEI", "VEE") else form_of(name))
+
+
 # what has no fit
 
 

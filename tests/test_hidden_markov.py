@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from conftest import STRUCTURES
 
 import fastem
 from fastem.inference import information
@@ -41,7 +42,7 @@ def waits(rng, states):
 
 
 MODELS = {
-    **{name: (HiddenMarkov(fastem.Gaussian(name), 3), normal_rows) for name in TYPES},
+    **{name: (HiddenMarkov(fastem.Gaussian(name), 3), normal_rows) for name in TYPES + STRUCTURES},
     "full-map": (HiddenMarkov(fastem.Gaussian(prior=MAP), 3, **PRIORS), normal_rows),
     "mixed": (HiddenMarkov(fastem.Gaussian(), 2, 2), normal_rows),
     "mixed-map": (

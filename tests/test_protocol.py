@@ -26,7 +26,6 @@ from fastem.protocol import DegenerateError, add_stats
 MAP = NormalInverseWishart(mean_precision=0.5, degrees_of_freedom=7.0)
 TYPES = ("full", "tied", "diag", "spherical")
 CONSTRAINED = tuple(name for name in STRUCTURES if Gaussian(name).is_constrained)
-T_MAP = (*TYPES, "EEI", "VEE", "EVV")
 ROTATED = ("EVE", "VVE", "EEV", "VEV")  # whose constraint depends on the units of each column
 
 
@@ -98,7 +97,9 @@ GAUSSIANS = {
     **{f"t-{name}": Mixture(StudentT(name), 3) for name in TYPES + CONSTRAINED},
     **{f"t-{name}-common": Mixture(StudentT(name, degrees_of_freedom="common"), 3) for name in ("full", "tied")},
     **{f"t-{name}-known": Mixture(StudentT(name, degrees_of_freedom=3.0), 3) for name in ("diag", "tied")},
-    **{f"t-{name}-map": Mixture(StudentT(name, prior=MAP), 3, weight_concentration=2.0) for name in T_MAP},
+    **{
+        f"t-{name}-map": Mixture(StudentT(name, prior=MAP), 3, weight_concentration=2.0) for name in TYPES + CONSTRAINED
+    },
 }
 MODELS = {
     **{name: Row(model, of_normals) for name, model in GAUSSIANS.items()},

@@ -690,9 +690,10 @@ class GMMHMM(NormalEmissions):
         Number of states K.
     n_mix : int, default=1
         Number of components M of each state.
-    covariance_type : {'full', 'tied', 'diag', 'spherical'}, default='full'
-        A covariance matrix for each component of each state, one for all components of all states, variances each, or
-        one variance each.
+    covariance_type : str, default='full'
+        'full', 'tied', 'diag' or 'spherical': a covariance matrix for each component of each state, one for all
+        components of all states, variances each, or one variance each. Or a structure of all these by its name in
+        mclust, 'EII' to 'VVV': see `GaussianMixture`.
     weights_init : array-like of shape (n_components, n_mix), default=None
     means_init : array-like of shape (n_components, n_mix, n_features), default=None
     covariances_init : array-like, default=None

@@ -71,19 +71,18 @@ class Coordinates(Structure):
         roots[..., rows, columns] = packed
         return self.from_roots(means, roots * frame.scale[:, None])
 
-    def score(
-        self, params: GaussianParams, moments: Moments, frame: Frame, rows: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Gradient of the expected log-likelihood in the coordinates of `pack`, at the parameters of the moments.
+    def score(self, params: GaussianParams, moments: Moments, frame: Frame) -> np.ndarray:
+        """Gradient of the expected log-likelihood in the coordinates of `pack`, at the parameters of the moments."""
+        return self._score(params, moments, frame, moments.counts)
 
-        Determinants count `rows` (K,) times, which is what the moments count if not given.
+    def _score(self, params: GaussianParams, moments: Moments, frame: Frame, rows: np.ndarray) -> np.ndarray:
+        """The gradient where determinants count `rows` (K,) times.
 
         With n, S the weight and the scatter about the mean: n S^-1-weighted gaps for the means; from
         n log|U| - tr(U' S U) / 2, the derivative n / U_jj - (S U)_ij for the roots.
         """
         counts, gaps, roots = moments.counts, moments.means - params.means, params.precisions_cholesky
         n_features = gaps.shape[1]
-        rows = counts if rows is None else rows
         if self.is_constrained:
             return self._score_of_logs(params, moments, frame, rows)
         if not self._is_matrix:

@@ -382,10 +382,10 @@ class StudentT(Gaussian):
         degrees = np.where(logs <= math.log(self.bounds[0]), self.bounds[0], degrees)
         return params._replace(degrees_of_freedom=np.broadcast_to(degrees, n_components).copy())
 
-    def score(self, params: Any, moments: Any, frame: Frame, rows: np.ndarray | None = None) -> np.ndarray:
+    def score(self, params: Any, moments: Any, frame: Frame) -> np.ndarray:
         """Gradient of the expected log-likelihood in the coordinates of `pack`, at the parameters of the moments."""
         counts, _, _, precisions, logs = moments
-        slopes = super().score(params, weighed(moments), frame, counts if rows is None else rows)
+        slopes = self._score(params, weighed(moments), frame, counts)
         n_components = len(params.means)
         degrees = params.degrees_of_freedom
         half = 0.5 * degrees
