@@ -210,10 +210,16 @@ def test_control_c_keeps_the_best_so_far(rng):
     X = overfitted(rng)
     old = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.3, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
+
+    def begin(step):  # the climb on all rows: before, there may be nothing to keep
+        if step.n_iter == 1:
+            timer.start()
+
     try:
-        timer.start()
         with pytest.warns(ConvergenceWarning, match="was interrupted and kept"):
-            fitted = GaussianMixture(4, stopping="change", tol=0.0, max_iter=10**9, random_state=0).fit(X)
+            fitted = GaussianMixture(4, stopping="change", tol=0.0, max_iter=10**9, random_state=0).fit(
+                X, callbacks=[begin]
+            )
     finally:
         timer.cancel()
         signal.signal(signal.SIGINT, old)
