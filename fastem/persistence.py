@@ -177,6 +177,7 @@ def _check_stream(stream: Any, estimator: Any) -> None:
 LOADABLE = {
     "GaussianMixture": Loadable("fastem.estimators.gaussian_mixture:GaussianMixture", _check_gaussian_mixture),
     "MultivariateNormal": Loadable("fastem.estimators.multivariate_normal:MultivariateNormal", _check_normal),
+    "MixedMixture": Loadable("fastem.estimators.mixed_mixture:MixedMixture", _check_family_mixture),
     "LatentClass": Loadable("fastem.estimators.latent_class:LatentClass", _check_family_mixture),
     **{
         name: Loadable(f"fastem.estimators.family_mixtures:{name}", _check_family_mixture)
@@ -202,8 +203,10 @@ _FAMILIES = {
     "Gamma": "gamma",
     "Geometric": "geometric",
     "LogNormal": "log_normal",
+    "Mixed": "mixed",
     "Multinomial": "multinomial",
     "Normal": "normal",
+    "NormalBlock": "normal_block",
     "Poisson": "poisson",
     "VonMises": "von_mises",
 }
@@ -218,6 +221,7 @@ RECORDS = {
     "Mean": "fastem.online",
     "IncompleteMixture": "fastem.models.missing",
     "IncompleteNormal": "fastem.models.missing",
+    "MixedAverages": "fastem.families.mixed",
     "Mixture": "fastem.models.mixture",
     "MixtureParams": "fastem.models.mixture_records",
     "Moments": "fastem.families.gaussian_records",
@@ -483,6 +487,8 @@ def _encode(value: Any, label: str, arrays: dict[str, np.ndarray]) -> Any:
         return {"tuple": _encode(list(value), label, arrays)}
     if type(value) is dict and all(type(key) is str for key in value):
         return {"dict": {key: _encode(item, f"{label}/{key}", arrays) for key, item in value.items()}}
+    if type(value) is dict:
+        return {"pairs": _encode([list(pair) for pair in value.items()], label, arrays)}
     if type(value) is np.random.RandomState:
         return {"RandomState": _encode(value.get_state(legacy=False), label, arrays)}
     if type(value) is np.random.Generator and type(value.bit_generator).__name__ in _GENERATORS:
@@ -525,6 +531,8 @@ def _decode(node: Any, arrays: dict[str, np.ndarray]) -> Any:
             return tuple(_decode(content, arrays))
         case "dict":
             return {key: _decode(item, arrays) for key, item in content.items()}
+        case "pairs":
+            return dict(_decode(content, arrays))
         case "RandomState" | "Generator":
             return _random(kind, _decode(content, arrays))
     raise ModelFileError(f"a value is of the unknown kind {kind!r}")

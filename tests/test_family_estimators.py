@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -337,3 +338,29 @@ CHECKED = [fastem.VonMisesMixture(), fastem.ExponentialMixture(), fastem.LatentC
 @parametrize_with_checks(CHECKED)
 def test_scikit_learn_estimator_checks(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("cls", [fastem.BernoulliMixture, fastem.LatentClass])
+def test_standard_errors_on_the_boundary(cls, rng):
+    """A probability of 0 or 1 is taken as known: it has no error, and the others are what they are without it."""
+    X = (rng.random((500, 3)) < [0.3, 0.0, 0.8]).astype(float)
+    X[:, 1] = 1.0
+    mixture = cls(1, tol=1e-9).fit(X)
+    errors = mixture.standard_errors(X).standard_errors["probabilities"]
+    errors = errors if cls is fastem.BernoulliMixture else errors[:, [1, 2, 4]]
+    p = X.mean(axis=0)
+    np.testing.assert_allclose(errors[0], np.sqrt(p * (1 - p) / 500), rtol=1e-5, atol=1e-12)
+
+
+def test_standard_errors_of_latent_classes_with_zeros():
+    """Seven pathologists, three classes: poLCA has half of the probabilities on the boundary."""
+    path = Path(__file__).parent / "reference" / "data" / "carcinoma.csv"
+    X = np.loadtxt(path, delimiter=",", skiprows=1)
+    classes = fastem.LatentClass(3, random_state=0, tol=1e-7, max_iter=20_000).fit(X)
+    errors = classes.standard_errors(X).standard_errors
+    p = np.concatenate(classes.probabilities_, axis=1)
+    on_boundary = np.minimum(p, 1 - p) * (classes.weights_ * len(X))[:, None] < 1e-3
+    assert on_boundary.sum() >= 8
+    assert np.array_equal(errors["probabilities"] == 0, on_boundary)
+    assert errors["probabilities"].max() < 0.25
+    np.testing.assert_allclose(errors["weights"], np.sqrt(classes.weights_ * (1 - classes.weights_) / len(X)), rtol=0.5)

@@ -363,10 +363,14 @@ class DensityEstimator(DensityMixin, EMEstimator):
         check_uncertainty(method, n_bootstrap)
         rows = self._check_rows(X, reset=False)
         data = as_data(rows, sample_weight, allow_nan=self._takes_missing, noise_covariance=noise_covariance)
-        params = self._params()
+        params = self._settled(self._params(), data)
         return self._uncertainty(self._fitted_model(), params, data, method, n_bootstrap, random_state)
 
     # between estimator and model
+
+    def _settled(self, params: Any, data: Data) -> Any:
+        """Parameters of which those are on a boundary that no row tells from it."""
+        return params
 
     def _fit_options(self) -> dict[str, Any]:
         return {"split_merge": self.split_merge}

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils._param_validation import Interval
 
-from fastem.data import finite_array
+from fastem.data import Data, finite_array
 from fastem.estimators.base import MixtureEstimator
 from fastem.estimators.imputation import Imputation
-from fastem.families.exponential import Conjugate, Exponential
+from fastem.families.exponential import Conjugate
 from fastem.models.mixture import Mixture, check_weights
 from fastem.models.mixture_records import MixtureParams
 
@@ -88,7 +88,7 @@ class FamilyMixture(MixtureEstimator):
     attributes.
     """
 
-    _Family: ClassVar[type[Exponential]]
+    _Family: ClassVar[Any]
     family_: Any
     _start_parts = ("components_init",)
     _parameter_constraints: ClassVar[dict] = {
@@ -102,7 +102,8 @@ class FamilyMixture(MixtureEstimator):
         if cls.__doc__ is not None:
             cls.__doc__ = cls.__doc__.replace("<parameters>", _PARAMETERS).replace("<attributes>", _ATTRIBUTES)
         if "_Family" in cls.__dict__:
-            cls._LEARNED = ("weights_", *(f"{field}_" for field in cls._Family.Params._fields))
+            if "_LEARNED" not in cls.__dict__:
+                cls._LEARNED = ("weights_", *(f"{field}_" for field in cls._Family.Params._fields))
             cls._takes_missing = cls._Family.takes_missing
 
     def __init__(
@@ -265,6 +266,10 @@ class FamilyMixture(MixtureEstimator):
 
     def _seen(self, model: Any) -> dict[str, Any]:
         return {"family_": model.family}
+
+    def _settled(self, params: MixtureParams, data: Data) -> MixtureParams:
+        counts = params.weights * data.total_weight
+        return params._replace(components=self._known_family().settled(params.components, counts))
 
     def _params(self) -> MixtureParams:
         """Attributes as parameters, checked: users set them by hand, and the kernels index by their shapes."""

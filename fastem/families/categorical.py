@@ -5,6 +5,7 @@
 Goodman (1974), Biometrika 61, 215-231, equation 1; Linzer & Lewis (2011), J. Statist. Software 42(10), section 2.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -70,6 +71,8 @@ class Categorical(Simplex, Tabled):
     @property
     def owners(self):
         """The column of each category."""
+        if self.values is None:
+            raise ValueError("the categories are not known before rows are seen; give them as `categories`")
         return self._owners
 
     @property
@@ -80,13 +83,13 @@ class Categorical(Simplex, Tabled):
         """Return the family with the categories, and the columns that hold missing values."""
         family = replace(self, n_features=data.n_features)
         if self.values is None:
-            family = replace(family, values=_distinct(data))
+            family = replace(family, values=_distinct(data, self._number))
         elif len(self.values) != data.n_features:
             raise ValueError(f"categories are given for {len(self.values)} columns, and X has {data.n_features}")
         if (total := sum(family.n_values)) > _MOST:
-            column = int(np.argmax(family.n_values))
+            column, most = self._number(np.argmax(family.n_values)), max(family.n_values)
             raise ValueError(
-                f"X has {total} categories, {family.n_values[column]} of them in column {column}; at most {_MOST} in "
+                f"X has {total} categories, {most} of them in column {column}; at most {_MOST} in "
                 "all can be taken: bin numbers, or drop columns that are identifiers"
             )
         gaps, counts = np.zeros(data.n_features, bool), np.zeros(total)
@@ -101,7 +104,8 @@ class Categorical(Simplex, Tabled):
             counts += np.bincount(places, np.broadcast_to(weight[:, None], there.shape)[there], total)
         seen = np.add.reduceat(counts, family._first)
         if not seen.all():
-            raise ValueError(f"column {np.argmin(seen)} of X holds no value, only missing ones; drop it")
+            column = self._number(np.argmin(seen))
+            raise ValueError(f"column {column} of X holds no value, only missing ones; drop it")
         overall = counts / seen[family._owners]
         return replace(family, missing=gaps, overall=overall, deviation=np.sqrt(overall * (1.0 - overall)))
 
@@ -112,6 +116,10 @@ class Categorical(Simplex, Tabled):
 
     def check_values(self, X):
         """Nothing: the density of a value that is no category is 0."""
+
+    def known(self, X):
+        """Return rows in which a value that is no category is missing."""
+        return np.where(np.isnan(self.numbers(X)), np.nan, X)
 
     def statistics(self, X):
         """1 for the category of a cell and 0 for the others of its column."""
@@ -182,19 +190,20 @@ class Categorical(Simplex, Tabled):
         return np.column_stack([counts, by_value])
 
 
-def _distinct(data: Data) -> tuple[np.ndarray, ...]:
-    """The values of each column, sorted, without NaN."""
+def _distinct(data: Data, number: Callable[[int], int]) -> tuple[np.ndarray, ...]:
+    """The values of each column, sorted, without NaN; columns are called by their numbers in X."""
     found = [np.empty(0)] * data.n_features
     for rows, _ in chunks(data):
         for column, values in enumerate(_values_of(rows)):
             found[column] = np.union1d(found[column], values)
             if len(found[column]) > _MOST:
                 raise ValueError(
-                    f"column {column} of X has more than {_MOST} different values; bin numbers, or drop an identifier"
+                    f"column {number(column)} of X has more than {_MOST} different values; bin numbers, or drop an "
+                    "identifier"
                 )
     for column, values in enumerate(found):
         if len(values) == 0:
-            raise ValueError(f"column {column} of X holds no value, only missing ones; drop it")
+            raise ValueError(f"column {number(column)} of X holds no value, only missing ones; drop it")
     return tuple(found)
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from scipy.special import digamma, gammaln, polygamma
 
-from fastem.families.exponential import Exponential, require, require_spread
+from fastem.families.exponential import Exponential, require
 
 _LARGE = 30.0  # from where on the series of Stirling is exact, and the difference of log and psi is not
 _MOST_STEPS = 40
@@ -96,7 +96,7 @@ class Gamma(Exponential):
         """By Newton's iterations for the shape; the mean is met exactly."""
         mean, mean_log = np.split(means, 2, axis=1)
         gap = np.log(mean) - mean_log
-        require_spread(gap > _FLAT * (1.0 + np.abs(mean_log)), "values that do not differ")
+        self.require_spread(gap > _FLAT * (1.0 + np.abs(mean_log)), "values that do not differ")
         shapes = gamma_shape(gap)
         return GammaParams(shapes, mean / shapes)
 

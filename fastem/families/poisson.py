@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from fastem.families.exponential import Exponential, log_factorial, log_of, require_counts
+from fastem.families.exponential import Exponential, log_factorial, log_of, near_zero, require_counts
 
 
 class PoissonParams(NamedTuple):
@@ -66,6 +66,10 @@ class Poisson(Exponential):
         return params.rates
 
     column_means = expectation
+
+    def settled(self, params, counts):
+        """Rates of which those are 0 that more than so many rows (K,) would tell from it."""
+        return PoissonParams(np.where(near_zero(params.rates, counts), 0.0, params.rates))
 
     def draw(self, params, k, n_samples, rng):
         """Draw counts."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastem.data import finite_array
-from fastem.families.exponential import _FAR, IMPOSSIBLE, Exponential, log_of
+from fastem.families.exponential import _FAR, IMPOSSIBLE, Exponential, log_of, near_zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +73,11 @@ class Simplex(Exponential):
             worst = sums.ravel()[np.abs(sums - 1.0).argmax()]
             raise ValueError(f"{name}probabilities must not be negative and sum to 1; some sum to {worst}")
         return self.Params(given / sums)
+
+    def settled(self, params, counts):
+        """Probabilities of which those are 0 that more than so many rows (K,) would tell from it."""
+        p = np.where(near_zero(params.probabilities, counts), 0.0, params.probabilities)
+        return self.Params(p / self._sums(p))
 
     def pack(self, params, frame):
         """Coordinates, of each component in turn: logarithms, centred in each piece."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from scipy.special import i0e, i1e
 
-from fastem.families.exponential import Exponential, require_spread
+from fastem.families.exponential import Exponential
 
 _LARGE = 60.0  # from where on the series below is exact, and 1 minus the ratio of Bessel functions is not
 _MOST_STEPS = 60
@@ -101,7 +101,7 @@ class VonMises(Exponential):
         """Direction and length of the mean vector."""
         cosine, sine = np.split(means, 2, axis=1)
         short = 1.0 - np.hypot(cosine, sine)
-        require_spread(short > _FLAT, "angles that do not differ")
+        self.require_spread(short > _FLAT, "angles that do not differ")
         return VonMisesParams(np.arctan2(sine, cosine), concentration(np.minimum(short, 1.0)))
 
     def expectation(self, params):
