@@ -10,7 +10,7 @@ SECONDS ?= 2e-3
 bench-quick: BENCH ?= .
 bench: BENCH ?= ^(?!.*(gflops|log_likelihood))
 
-PEERS ?= onedal gmmx opencv
+PEERS ?= onedal gmmx opencv hmmlearn
 
 BIN := .venv/bin
 # numba's cache does not see a change in another file than the kernel's own.
@@ -37,8 +37,8 @@ $(STAMP): pyproject.toml
 run: $(STAMP) ## fit two real data sets, print a summary, write the models and pictures to run/
 	@$(BIN)/python -m fastem.demo
 
-test: $(STAMP) ## run the tests, without the slow ones
-	@$(BIN)/python -m pytest -q -m "not slow"
+test: $(STAMP) ## run the tests, without the slow ones, in two processes
+	@$(BIN)/python -m pytest -q -m "not slow" --numprocesses 2 --dist worksteal
 
 test-slow: $(STAMP) ## run the slow tests alone
 	@$(BIN)/python -m pytest -q -m slow

@@ -3,7 +3,12 @@
 import argparse
 from typing import Any
 
-COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+COVARIANCE_TYPES = (
+    *("full", "tied", "diag", "spherical"),
+    *("EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV"),
+    *("E", "V"),
+)
+COVARIANCES = "full (default), tied, diag or spherical, or a name of mclust's, EII to VVV; for one column also E or V"
 COLUMNS = "columns to use: names, numbers from 1, ranges, as in a,b,3-5; default: those of the model, or all"
 
 

@@ -211,6 +211,8 @@ def _warmup(args: argparse.Namespace) -> int:
     import numpy as np
     from sklearn.exceptions import ConvergenceWarning
 
+    from fastem.families.covariance_structures import FORMS
+
     if numba.config.DISABLE_JIT:
         raise ValueError("numba's compiler is switched off, so there is nothing to compile; unset NUMBA_DISABLE_JIT")
     start = time.perf_counter()
@@ -223,7 +225,7 @@ def _warmup(args: argparse.Namespace) -> int:
             X[::2] = 1.0 + spread * X[::2]
             X = X.astype(dtype)
             inits = _INITS if n_rows == _WARMUP_ROWS[0] else ("random_from_data",)
-            for covariance_type, init in itertools.product(arguments.COVARIANCE_TYPES, inits):
+            for covariance_type, init in itertools.product(FORMS, inits):
                 estimator = fastem.GaussianMixture(
                     _WARMUP_COMPONENTS,
                     covariance_type=covariance_type,
@@ -301,7 +303,9 @@ def _covariance_prior(args: argparse.Namespace, n_features: int) -> Any:
     values = args.covariance_prior
     if values is None or values == "auto":
         return values
-    shape = {"diag": (n_features,), "spherical": ()}.get(args.covariance_type, (n_features, n_features))
+    from fastem.families.covariance_structures import form_of
+
+    shape = {"diag": (n_features,), "spherical": ()}.get(form_of(args.covariance_type), (n_features, n_features))
     if len(values) != math.prod(shape):
         raise ValueError(
             f"--covariance-prior takes auto or {math.prod(shape)} numbers for {n_features} columns and "
@@ -363,7 +367,13 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "-k", "--components", type=arguments.positive, default=1, metavar="K", help="number of components (1)"
     )
-    fit.add_argument("--covariance-type", choices=arguments.COVARIANCE_TYPES, default="full", help="full by default")
+    fit.add_argument(
+        "--covariance-type",
+        choices=arguments.COVARIANCE_TYPES,
+        default="full",
+        metavar="NAME",
+        help=arguments.COVARIANCES,
+    )
     fit.add_argument("-w", "--weight", metavar="COLUMN", help="column of sample weights")
     fit.add_argument("--init", choices=_INITS, default="kmeans", help="how to start; kmeans by default")
     fit.add_argument(
@@ -401,7 +411,8 @@ def _parser() -> argparse.ArgumentParser:
         "--covariance-prior",
         type=arguments.scale,
         metavar="LIST",
-        help="auto, or the scale: a matrix row by row (full, tied), one number a column (diag), one (spherical)",
+        help="auto, or the scale: a matrix row by row (full, tied), one number a column (diag), one (spherical), or as "
+        "the covariances of another structure are stored",
     )
 
     predict = command("predict", _predict, [model, rows, table], "label the rows of a table, from 0")

@@ -76,7 +76,7 @@ def _centers(
         return k_means_parallel(data, frame, n_components, rng, known)
     sample = sample_rows(data, frame, max(_SEED_ROWS, _SEED_ROWS_PER_NUMBER * n_components * data.n_features), rng)
     n_others = n_components - len(known)
-    if len(np.unique(sample.rows, axis=0)) < n_others:  # the sample repeats few rows: add what the data have
+    if len(_first_distinct(sample.rows, n_others)) < n_others:  # the sample repeats few: add what the data have
         rows = (require_distinct(data, n_others) - frame[0]) * frame[1]
         sample = Sample(np.concatenate([sample.rows, rows]), np.append(sample.weight, np.ones(len(rows))))
     if method == "random_from_data":
@@ -169,10 +169,20 @@ def _distinct_rows(
     """
     n_others = n_components - len(known)
     order = np.argsort(rng.exponential(size=len(sample.rows)) / sample.weight, kind="stable")
-    first = np.sort(np.unique(sample.rows[order], axis=0, return_index=True)[1])
+    first = _first_distinct(sample.rows[order], n_others)
     if len(first) < n_others:  # some differ by less than the rounding of the frame
         return k_means_plus_plus(sample, n_components, rng, known)
-    return _behind(known, sample.rows[order[first[:n_others]]])
+    return _behind(known, sample.rows[order[first]])
+
+
+def _first_distinct(rows: np.ndarray, n_rows: int) -> np.ndarray:
+    """Numbers of the first so many rows, no two equal; fewer if there are no more."""
+    found = np.empty(0, np.int64)
+    for part in (16 * n_rows, len(rows)):  # sorting all rows takes longer than all else of a start
+        found = np.sort(np.unique(rows[:part], axis=0, return_index=True)[1])[:n_rows]
+        if len(found) == n_rows:
+            break
+    return found
 
 
 def _behind(known: np.ndarray, points: np.ndarray) -> np.ndarray:

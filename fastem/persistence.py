@@ -64,18 +64,12 @@ class Loadable(NamedTuple):
     check: Callable[[Any], None]  # raises ModelFileError if the attributes do not fit together
 
 
-def _check_mixture(estimator: Any) -> None:
+def _check_gaussian_mixture(estimator: Any) -> None:
     """The kernels index by these shapes without looking again, and the command line shows these attributes."""
     from fastem.families.gaussian import Gaussian
 
-    stream = getattr(estimator, "stream_", None)
-    if stream is not None:
-        _check_stream(stream, estimator)
-        if not estimator.__sklearn_is_fitted__():  # before its start a stream has no parameters
-            return
-    for name in ("status_", "converged_", "n_iter_", "lower_bound_", "lower_bounds_", "log_likelihood_"):
-        if not hasattr(estimator, name):
-            raise ModelFileError(f"{name} is missing")
+    if not _check_state(estimator):
+        return
     n_components, n_features = np.shape(estimator.means_)
     shape = Gaussian(estimator.covariance_type).shape(n_components, n_features)
     expected = {
@@ -85,13 +79,31 @@ def _check_mixture(estimator: Any) -> None:
         "precisions_": shape,
         "precisions_cholesky_": shape,
     }
+    _check_arrays(estimator, expected)
+
+
+def _check_normal(estimator: Any) -> None:
+    """The same for a single component."""
+    from fastem.families.gaussian import Gaussian
+
+    if not _check_state(estimator):
+        return
+    n_features = np.size(estimator.mean_)
+    shape = Gaussian(estimator.covariance_type).shape(1, n_features)[1:]
+    names = "covariance_", "precision_", "precision_cholesky_"
+    _check_arrays(estimator, {"mean_": (n_features,), **dict.fromkeys(names, shape)})
+
+
+def _check_arrays(estimator: Any, expected: dict[str, tuple[int, ...]]) -> None:
+    """Whether arrays have their shapes, the first of which ends with the number of columns."""
     for name, wanted in expected.items():
         value = getattr(estimator, name)
         if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.shape != wanted:
             raise ModelFileError(f"{name} should be an array of floats of shape {wanted}")
-    if estimator.n_features_in_ != n_features:
-        raise ModelFileError(f"means_ has {n_features} columns, but n_features_in_ is {estimator.n_features_in_}")
-    _check_noise(estimator, n_features)
+    name, shape = next(iter(expected.items()))
+    if estimator.n_features_in_ != shape[-1]:
+        raise ModelFileError(f"{name} has {shape[-1]} columns, but n_features_in_ is {estimator.n_features_in_}")
+    _check_noise(estimator, shape[-1])
 
 
 def _check_noise(estimator: Any, n_features: int) -> None:
@@ -106,42 +118,50 @@ def _check_noise(estimator: Any, n_features: int) -> None:
         raise ModelFileError(f"noise_box_ should be an array of floats of shape (2, {n_features})")
 
 
+def _check_family_mixture(estimator: Any) -> None:
+    """The same, as the estimator itself checks what users set by hand."""
+    if not _check_state(estimator):
+        return
+    try:
+        estimator._check_learned()
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelFileError(str(error)) from error
+
+
+def _check_state(estimator: Any) -> bool:
+    """Whether there are parameters to check beside the stream and what a fit says of itself, which are sound."""
+    stream = getattr(estimator, "stream_", None)
+    if stream is not None:
+        _check_stream(stream, estimator)
+        if not estimator.__sklearn_is_fitted__():  # before its start a stream has no parameters
+            return False
+    for name in ("status_", "converged_", "n_iter_", "lower_bound_", "lower_bounds_", "log_likelihood_"):
+        if not hasattr(estimator, name):
+            raise ModelFileError(f"{name} is missing")
+    return True
+
+
 def _check_stream(stream: Any, estimator: Any) -> None:
     """Whether a stream can go on."""
     from fastem.drift import Drift, Reservoir
-    from fastem.families.gaussian import Gaussian
-    from fastem.families.gaussian_records import GaussianParams, Moments
+    from fastem.families.family import Family, are_arrays
     from fastem.families.held import Held
     from fastem.families.noise import WithNoise
     from fastem.models.mixture import Mixture
     from fastem.models.mixture_records import MixtureParams
     from fastem.online import Stream
 
-    def are(*values: Any, of: tuple[int, ...], dtype: Any = np.float64, least: float = -np.inf) -> bool:
-        return all(
-            isinstance(value, np.ndarray)
-            and value.dtype == dtype
-            and value.shape == of
-            and np.isfinite(value).all()
-            and (value >= least).all()
-            for value in values
-        )
-
-    def are_rows(rows: Any, of: tuple[int, ...], dtype: Any = np.float64) -> bool:
-        known = np.nan_to_num(rows, posinf=np.inf, neginf=-np.inf)  # NaN is a missing value
-        return isinstance(rows, np.ndarray) and are(known, of=of, dtype=dtype)
-
     def demand(sound: Any) -> None:
         if not sound:
             raise ModelFileError("the parts of stream_ do not fit together")
 
-    d = estimator.n_features_in_
+    d, allow_nan = estimator.n_features_in_, estimator._takes_missing
     demand(isinstance(stream, Stream) and stream.dtype in (np.float32, np.float64) and isinstance(stream.drift, Drift))
     counting = 0
     for rows, weight, *labels in stream.waiting:
-        demand(are_rows(rows, of=(len(rows), d), dtype=stream.dtype))
-        demand(weight is None or are(weight, of=(len(rows),), least=0.0))
-        demand(all(codes is None or are(codes, of=(len(rows),), dtype=np.int64) for codes in labels))
+        demand(are_arrays(rows, of=(len(rows), d), dtype=stream.dtype, allow_nan=allow_nan))
+        demand(weight is None or are_arrays(weight, of=(len(rows),), least=0.0))
+        demand(all(codes is None or are_arrays(codes, of=(len(rows),), dtype=np.int64) for codes in labels))
         counting += len(rows) if weight is None else int(np.count_nonzero(weight))
     counts = (stream.n_waiting, stream.n_counting, stream.n_rows, stream.n_batches)
     demand(all(type(count) is int and count >= 0 for count in counts))
@@ -151,48 +171,80 @@ def _check_stream(stream: Any, estimator: Any) -> None:
         demand(stream.params is stream.expected is stream.reservoir is None and stream.means == ())
         return
     model, family = stream.model, stream.model.family
+    demand(isinstance(model, Mixture) and isinstance(family, Family) and isinstance(stream.params, MixtureParams))
+    k, n_states = model.n_components, model.n_states
+    every = [stream.expected, *(mean.expected for mean in stream.means)]
+    demand(all(are_arrays(moments.counts, of=(n_states,), least=0.0) for moments in every))
     if isinstance(family, WithNoise):
         demand(family.volume is None or type(family.volume) is float)
-        demand(all(box is None or are(box, of=(2, d)) for box in (family.box, family.extent)))
+        demand(all(box is None or are_arrays(box, of=(2, d)) for box in (family.box, family.extent)))
         demand(math.isfinite(family.log_density))
-        family = family.family
-    demand(isinstance(model, Mixture) and isinstance(family, Gaussian))
-    demand(family.covariance_type == estimator.covariance_type and family.reg_covar == estimator.reg_covar)
-    demand(isinstance(stream.params, MixtureParams) and isinstance(stream.params.components, GaussianParams))
-    k, n_states = model.n_components, model.n_states
-    shape = family.shape(k, d)
+        every = [moments._replace(counts=moments.counts[:k]) for moments in every]
+        family = family.core
+    demand(estimator._is_family(family))
     demand(len(stream.means) <= 2 and all(type(mean.n_batches) is int and mean.n_batches > 0 for mean in stream.means))
-    for moments in [stream.expected, *(mean.expected for mean in stream.means)]:
-        demand(isinstance(moments, Moments) and are(moments.counts, of=(n_states,), least=0.0))
-        demand(are(moments.means, of=(k, d)) and are(moments.covariances, of=shape))
-    means, covariances, roots = stream.params.components
-    demand(
-        are(stream.params.weights, of=(n_states,), least=0.0)
-        and are(means, of=(k, d))
-        and are(covariances, roots, of=shape)
-    )
+    for moments in every:
+        demand(family.are_sound(stream.params.components, moments, k, d))
+    demand(are_arrays(stream.params.weights, of=(n_states,), least=0.0))
     weights, labelled = model.held_weights, model.labelled
-    demand(weights is None or are(np.nan_to_num(weights), of=(n_states,), least=0.0))
-    demand(labelled is None or are(labelled, of=(k,), dtype=np.bool_))
+    demand(weights is None or are_arrays(np.nan_to_num(weights), of=(n_states,), least=0.0))
+    demand(labelled is None or are_arrays(labelled, of=(k,), dtype=np.bool_))
     if family.held is not None:
-        demand(isinstance(family.held, Held) and isinstance(family.held.values, GaussianParams))
-        demand(set(family.held.masks) <= set(family.frozen_fields))
-        demand(are(*family.held.masks.values(), of=(k,), dtype=np.bool_))
-        demand(are(family.held.values[0], of=(k, d)) and are(*family.held.values[1:], of=shape))
-    demand(are(*model.bound[:5], of=(d,)) and are(model.bound.rows, of=(2, d)))
+        demand(isinstance(family.held, Held) and set(family.held.masks) <= set(family.frozen_fields))
+        demand(are_arrays(*family.held.masks.values(), of=(k,), dtype=np.bool_))
+        demand(family.are_sound(family.held.values, every[0], k, d))
+    n_coded = np.size(model.bound.center)
+    demand(family.is_coded or n_coded == d)
+    demand(are_arrays(*model.bound[:5], of=(n_coded,)) and are_arrays(model.bound.rows, of=(2, n_coded)))
     demand(model.bound.dtype in (np.float32, np.float64))
     if stream.reservoir is not None:
         demand(isinstance(stream.reservoir, Reservoir))
         n = len(stream.reservoir.rows)
-        demand(are_rows(stream.reservoir.rows, of=(n, d)) and are(*stream.reservoir[1:], of=(n,)))
+        demand(are_arrays(stream.reservoir.rows, of=(n, d), allow_nan=allow_nan))
+        demand(are_arrays(*stream.reservoir[1:], of=(n,)))
 
 
 # A later estimator is one more line here.
 LOADABLE = {
-    "GaussianMixture": Loadable("fastem.estimators.gaussian_mixture:GaussianMixture", _check_mixture),
+    "GaussianMixture": Loadable("fastem.estimators.gaussian_mixture:GaussianMixture", _check_gaussian_mixture),
+    "MultivariateNormal": Loadable("fastem.estimators.multivariate_normal:MultivariateNormal", _check_normal),
+    "MixedMixture": Loadable("fastem.estimators.mixed_mixture:MixedMixture", _check_family_mixture),
+    "LatentClass": Loadable("fastem.estimators.latent_class:LatentClass", _check_family_mixture),
+    **{
+        name: Loadable(f"fastem.estimators.family_mixtures:{name}", _check_family_mixture)
+        for name in (
+            "BernoulliMixture",
+            "BetaMixture",
+            "ExponentialMixture",
+            "GammaMixture",
+            "GeometricMixture",
+            "LogNormalMixture",
+            "MultinomialMixture",
+            "PoissonMixture",
+            "VonMisesMixture",
+        )
+    },
+}
+# Families, whose parameters are records too, and where they are.
+_FAMILIES = {
+    "Bernoulli": "bernoulli",
+    "Beta": "beta",
+    "Categorical": "categorical",
+    "ExponentialTime": "exponential_time",
+    "Gamma": "gamma",
+    "Geometric": "geometric",
+    "LogNormal": "log_normal",
+    "Mixed": "mixed",
+    "Multinomial": "multinomial",
+    "Normal": "normal",
+    "NormalBlock": "normal_block",
+    "Poisson": "poisson",
+    "VonMises": "von_mises",
 }
 # Records of fastem's own that attributes and parameters may hold, and where they are.
 RECORDS = {
+    "Averages": "fastem.families.exponential",
+    "Conjugate": "fastem.families.exponential",
     "Drift": "fastem.drift",
     "Frame": "fastem.families.gaussian_records",
     "Gaussian": "fastem.families.gaussian",
@@ -201,6 +253,7 @@ RECORDS = {
     "Mean": "fastem.online",
     "IncompleteMixture": "fastem.models.missing",
     "IncompleteNormal": "fastem.models.missing",
+    "MixedAverages": "fastem.families.mixed",
     "Mixture": "fastem.models.mixture",
     "MixtureParams": "fastem.models.mixture_records",
     "Moments": "fastem.families.gaussian_records",
@@ -211,6 +264,7 @@ RECORDS = {
     "Seeds": "fastem.models.mixture_labels",
     "Stream": "fastem.online",
     "WithNoise": "fastem.families.noise",
+    **{f"{name}{part}": f"fastem.families.{module}" for name, module in _FAMILIES.items() for part in ("", "Params")},
 }
 
 
@@ -467,8 +521,8 @@ def _encode(value: Any, label: str, arrays: dict[str, np.ndarray]) -> Any:
         return {"tuple": _encode(list(value), label, arrays)}
     if type(value) is dict and all(type(key) is str for key in value):
         return {"dict": {key: _encode(item, f"{label}/{key}", arrays) for key, item in value.items()}}
-    if type(value) is dict and all(isinstance(key, int | np.integer) for key in value):  # what is frozen
-        return {"numbered": [[int(key), _encode(item, f"{label}/{key}", arrays)] for key, item in value.items()]}
+    if type(value) is dict:
+        return {"pairs": _encode([list(pair) for pair in value.items()], label, arrays)}
     if type(value) is np.random.RandomState:
         return {"RandomState": _encode(value.get_state(legacy=False), label, arrays)}
     if type(value) is np.random.Generator and type(value.bit_generator).__name__ in _GENERATORS:
@@ -476,7 +530,7 @@ def _encode(value: Any, label: str, arrays: dict[str, np.ndarray]) -> Any:
     kind = f"array of dtype {value.dtype}" if isinstance(value, np.ndarray) else type(value).__qualname__
     raise ModelFileError(
         f"{label.removeprefix('params/')} holds a {kind}; a model file takes arrays of numbers or text, numbers, "
-        "strings, None, lists, tuples and NumPy's random generators"
+        "strings, None, lists, tuples, dicts and NumPy's random generators"
     )
 
 
@@ -511,8 +565,8 @@ def _decode(node: Any, arrays: dict[str, np.ndarray]) -> Any:
             return tuple(_decode(content, arrays))
         case "dict":
             return {key: _decode(item, arrays) for key, item in content.items()}
-        case "numbered":
-            return {int(key): _decode(item, arrays) for key, item in content}
+        case "pairs":
+            return dict(_decode(content, arrays))
         case "RandomState" | "Generator":
             return _random(kind, _decode(content, arrays))
     raise ModelFileError(f"a value is of the unknown kind {kind!r}")

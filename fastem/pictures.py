@@ -33,7 +33,7 @@ def component_covariances(mixture: Any) -> np.ndarray:
     """Covariances (K, D, D) of a fitted mixture, whatever its covariance_type."""
     n_components, n_features = mixture.means_.shape
     covariances = mixture.covariances_
-    if mixture.covariance_type in ("full", "tied"):
+    if mixture._model().family.form in ("full", "tied"):
         return np.broadcast_to(covariances, (n_components, n_features, n_features))
     return np.stack([np.eye(n_features) * variance for variance in covariances])
 

@@ -15,6 +15,7 @@ from fastem.climb import Callback
 from fastem.data import Data, as_data, as_rows, is_integer, is_real
 from fastem.em import fit
 from fastem.estimators.gaussian_mixture import GaussianMixture
+from fastem.families.covariance_structures import FORMS, MODELS, UNIVARIATE
 from fastem.families.gaussian import COVARIANCE_TYPES
 from fastem.kernels._jit import use_threads
 from fastem.models.mixture import Mixture
@@ -94,7 +95,7 @@ def select(
     X: Any,
     *,
     n_components: Iterable[int] = range(1, 10),
-    covariance_type: str | Iterable[str] = COVARIANCE_TYPES,
+    covariance_type: str | Iterable[str] = FORMS,
     criterion: str = "bic",
     method: str = "each",
     held_out: float = 0.2,
@@ -111,6 +112,7 @@ def select(
     n_components : iterable of int, default=range(1, 10)
         What cannot be fitted, for one more components than rows, is a line of the table that says why.
     covariance_type : str or iterable of str, default=('full', 'tied', 'diag', 'spherical')
+        Names that `GaussianMixture` takes, or 'all': the fourteen of mclust, or for one column its two.
     criterion : {'bic', 'aic', 'icl', 'mml', 'held-out'}, default='bic'
     method : {'each', 'annihilation'}, default='each'
         'each': each number, from the smallest; the fit before it, with a component split, races among its starts.
@@ -155,12 +157,14 @@ def select(
     if n_jobs not in (None, -1) and not is_integer(n_jobs, 1):
         raise ValueError(f"n_jobs must be None, -1 or a positive integer; got {n_jobs!r}")
     GaussianMixture(**params)._validate_params()
-    block = as_data(X, sample_weight).whole().blocks[0]
+    block = as_data(X, sample_weight, allow_nan=True).whole().blocks[0]
     X, weight = block.X, block.counts
     numbers = _numbers(n_components)
     types = [covariance_type] if isinstance(covariance_type, str) else list(covariance_type)
+    if types == ["all"]:
+        types = list(UNIVARIATE if X.shape[1] == 1 else MODELS)
     if not types or any(name not in COVARIANCE_TYPES for name in types):
-        raise ValueError(f"covariance_type must hold some of {list(COVARIANCE_TYPES)}; got {types}")
+        raise ValueError(f"covariance_type must be 'all' or hold some of {list(COVARIANCE_TYPES)}; got {types}")
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     params = _DEFAULTS | params
     given = [name for name in _GIVEN if params.get(name) is not None]
@@ -175,7 +179,7 @@ def select(
         kept, judged = np.sort(order[n_judged:]), np.sort(order[:n_judged])
         if len(kept) < 2:
             raise ValueError(f"held_out={held_out} leaves {len(kept)} row(s) to fit; at least 2 are needed")
-    data = as_data(X[kept], None if (weight == 1).all() else weight[kept])
+    data = as_data(X[kept], None if (weight == 1).all() else weight[kept], allow_nan=True)
     n_threads = use_threads(GaussianMixture(**params).n_threads)
     n_jobs = min(len(types), n_threads if n_jobs in (None, -1) else int(n_jobs))
     chain = _each if method == "each" else _annihilated

@@ -78,7 +78,7 @@ def add_options(parser: arguments.Parser) -> None:
         metavar="K",
         help="number of components",
     )
-    add("--covariance-type", choices=arguments.COVARIANCE_TYPES, help="full by default")
+    add("--covariance-type", choices=arguments.COVARIANCE_TYPES, metavar="NAME", help=arguments.COVARIANCES)
     add("--seed", type=arguments.seed, metavar="N", help="seed of the start")
     add(
         "--batch-size",

@@ -6,6 +6,8 @@ import pathlib
 import sys
 import tempfile
 
+TYPES = ("full", "tied", "diag", "spherical")  # scikit-learn's structures, and the others of mclust
+STRUCTURES = ("EII", "EEI", "VEI", "EVI", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV")
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "fastem"
 
 

@@ -17,6 +17,7 @@ from fastem.families.geometric import GeometricParams
 from fastem.families.log_normal import LogNormalParams
 from fastem.families.multinomial import MultinomialParams
 from fastem.families.normal import NormalParams
+from fastem.families.normal_block import NormalBlockParams
 from fastem.families.poisson import PoissonParams
 from fastem.families.von_mises import VonMisesParams
 
@@ -54,6 +55,11 @@ def categorical_log_density(params, k, X):
 def multinomial_log_density(params, k, X):
     p = params.probabilities[k]
     return np.array([stats.multinomial.logpmf(x, int(x.sum()), p) for x in X])[:, None]
+
+
+def covariances(rng, n_components):
+    roots = rng.normal(size=(n_components, 3, 3)) + 1.5 * np.eye(3)
+    return roots @ np.swapaxes(roots, 1, 2)
 
 
 def uniform(low, high):
@@ -115,6 +121,16 @@ KINDS = {
         fastem.LogNormal(),
         lambda rng, n: LogNormalParams(rng.normal(size=(n, 3)), np.exp(uniform(-2, 0)(rng, n))),
         lambda p, k, X: stats.lognorm.logpdf(X, np.sqrt(p.log_variances[k]), scale=np.exp(p.log_means[k])),
+    ),
+    "NormalBlock": Kind(
+        fastem.NormalBlock(),
+        lambda rng, n: NormalBlockParams(1e3 + rng.normal(size=(n, 3)), covariances(rng, n)),
+        lambda p, k, X: stats.multivariate_normal.logpdf(X, p.means[k], p.covariances[k])[:, None],
+    ),
+    "NormalBlock-spherical": Kind(
+        fastem.NormalBlock(covariance_type="spherical"),
+        lambda rng, n: NormalBlockParams(rng.normal(size=(n, 3)), np.exp(rng.uniform(-1, 1, n))),
+        lambda p, k, X: stats.multivariate_normal.logpdf(X, p.means[k], p.covariances[k])[:, None],
     ),
 }
 # The families of docs/new_family.md

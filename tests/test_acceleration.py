@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import simulate
+from conftest import STRUCTURES, TYPES, simulate
 from sklearn.exceptions import ConvergenceWarning
 
 import fastem
@@ -16,7 +16,6 @@ from fastem.acceleration import Anderson, Squarem
 from fastem.data import as_data
 from fastem.protocol import DegenerateError, Status
 
-TYPES = ("full", "tied", "diag", "spherical")
 LEAPING = ("anderson", "squarem")
 
 
@@ -27,7 +26,7 @@ def overfitted(rng, n_samples=4000):
     return X
 
 
-@pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.parametrize("covariance_type", TYPES + STRUCTURES)
 def test_coordinates_go_there_and_back(covariance_type, rng):
     X = simulate(rng, 500, 3, 3) * [1e-3, 1.0, 1e4] + 7.0
     result = fastem.fit(Mixture(Gaussian(covariance_type), 3), X, max_iter=3, tol=0, random_state=0)
@@ -47,7 +46,7 @@ def test_coordinates_go_there_and_back(covariance_type, rng):
 
 
 @pytest.mark.parametrize("acceleration", LEAPING)
-@pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.parametrize("covariance_type", TYPES + STRUCTURES)
 @pytest.mark.parametrize("prior", [None, "auto"])
 def test_leaps_are_monotone_and_reach_the_same_optimum(acceleration, covariance_type, prior, rng):
     X = simulate(rng, 1500, 3, 3, separation=2.0)
@@ -56,7 +55,7 @@ def test_leaps_are_monotone_and_reach_the_same_optimum(acceleration, covariance_
     plain = GaussianMixture(3, acceleration=None, **options).fit(X)
     fast = GaussianMixture(3, acceleration=acceleration, **options).fit(X)
     assert fast.converged_
-    assert fast.n_iter_ <= 1.1 * plain.n_iter_ + 2
+    assert fast.n_iter_ <= 1.1 * plain.n_iter_ + 3
     assert np.diff(fast.lower_bounds_).min() >= -1e-12
     assert fast.lower_bound_ == pytest.approx(plain.lower_bound_, abs=2e-7)
 
@@ -211,10 +210,16 @@ def test_control_c_keeps_the_best_so_far(rng):
     X = overfitted(rng)
     old = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.3, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
+
+    def begin(step):  # the climb on all rows: before, there may be nothing to keep
+        if step.n_iter == 1:
+            timer.start()
+
     try:
-        timer.start()
         with pytest.warns(ConvergenceWarning, match="was interrupted and kept"):
-            fitted = GaussianMixture(4, stopping="change", tol=0.0, max_iter=10**9, random_state=0).fit(X)
+            fitted = GaussianMixture(4, stopping="change", tol=0.0, max_iter=10**9, random_state=0).fit(
+                X, callbacks=[begin]
+            )
     finally:
         timer.cancel()
         signal.signal(signal.SIGINT, old)

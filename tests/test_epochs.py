@@ -15,7 +15,7 @@ from fastem import Blocks, Gaussian, GaussianMixture, Mixture, Status
 from fastem.data import as_data
 from fastem.sources import open_data
 
-TYPES = ("full", "tied", "diag", "spherical")
+TYPES = ("full", "tied", "diag", "spherical", "VEI", "EVE", "VEV")
 
 
 UNFINISHED = pytest.mark.filterwarnings("ignore:EM did not converge:sklearn.exceptions.ConvergenceWarning")

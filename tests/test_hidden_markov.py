@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from conftest import STRUCTURES
 
 import fastem
 from fastem.inference import information
@@ -41,7 +42,7 @@ def waits(rng, states):
 
 
 MODELS = {
-    **{name: (HiddenMarkov(fastem.Gaussian(name), 3), normal_rows) for name in TYPES},
+    **{name: (HiddenMarkov(fastem.Gaussian(name), 3), normal_rows) for name in TYPES + STRUCTURES},
     "full-map": (HiddenMarkov(fastem.Gaussian(prior=MAP), 3, **PRIORS), normal_rows),
     "mixed": (HiddenMarkov(fastem.Gaussian(), 2, 2), normal_rows),
     "mixed-map": (
@@ -243,6 +244,34 @@ def test_a_chain_without_memory_is_a_mixture(model, rows, rng):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10 * np.abs(b).max())
     totals = stats.starts.sum() + stats.transitions.sum()
     assert totals == pytest.approx((case.weight * case.lengths).sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_states_with_heavy_tails(kind, rng):
+    """Student's t needs precisions on the way down too; and its steps, though expanded, never lead down."""
+    X = simulated(rng, normal_rows)
+    clean = fastem.fit(HiddenMarkov(fastem.Gaussian(kind), 3), Sequences(X, LENGTHS), random_state=0).params.components
+    given = {"means": clean.means, "covariances": clean.covariances, "degrees_of_freedom": np.full(3, 10.0)}
+    model = HiddenMarkov(fastem.StudentT(kind), 3, components_init=given)
+    data = Sequences(X + rng.standard_t(2.0, size=X.shape), LENGTHS)
+    result = fastem.fit(model, data, max_iter=200, tol=1e-9, stopping="aitken", random_state=0)
+    assert np.diff(result.history).min() >= -1e-9 * abs(result.history[-1])
+    assert result.params.components.degrees_of_freedom.min() < 5.0
+    model, params = result.model, result.params
+    at = model.pack(params)
+    moved = model.unpack(at + 0.05 * rng.normal(size=at.size) * (at != 0))
+    want = gradient(lambda x: model.e_step(model.unpack(x), data.blocks[0]).log_likelihood, model.pack(moved))
+    got = model.score(model.e_step(moved, data.blocks[0]), moved)
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4 * np.abs(want).max())
+    exact = model.log_likelihoods(params, data.blocks[0]).sum()
+    assert exact == pytest.approx(model.e_step(params, data.blocks[0]).log_likelihood, rel=1e-9)
+    share = rng.dirichlet(np.ones(3))
+    alike = params._replace(startprob=share, transmat=np.tile(share, (3, 1)))
+    stats = model.e_step(alike, data.blocks[0])
+    mixture = replace(Mixture(model.family, 3), frame=model.frame)
+    mixed = mixture.e_step(MixtureParams(share, params.components), data.blocks[0].rows_alone())
+    assert stats.log_likelihood == pytest.approx(mixed.log_likelihood, rel=1e-11)
+    np.testing.assert_allclose(stats.sums, mixed.sums, rtol=1e-9, atol=1e-10 * np.abs(mixed.sums).max())
 
 
 def test_components_are_states_that_do_not_last(rng):

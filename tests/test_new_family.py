@@ -127,7 +127,9 @@ def test_values_of_later_rows(rng):
     result = fastem.fit(Mixture(NegativeBinomial(), 2), X, random_state=0)
     far = np.array([[5000.0]])
     assert np.isfinite(result.model.log_densities(result.params, far))[0]
-    with pytest.raises(ValueError, match=r"X\[0, 0\] is 5000; which is none of the values; give all that may come as `support`"):
+    with pytest.raises(
+        ValueError, match=r"X\[0, 0\] is 5000; which is none of the values; give all that may come as `support`"
+    ):
         result.model.e_step(result.params, as_data(far).blocks[0])
     wide = fastem.fit(Mixture(NegativeBinomial(support=[np.arange(6000)[::2]]), 2), 2 * np.round(X / 2), random_state=0)
     assert np.isfinite(wide.model.e_step(wide.params, as_data(np.array([[5000.0]])).blocks[0]).log_likelihood)

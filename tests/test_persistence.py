@@ -24,7 +24,7 @@ import fastem
 from fastem import persistence
 from fastem.persistence import ModelFileError, load, read_model, save
 
-COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical", "VVE")
 SHARED = np.random.default_rng(7).standard_normal((120, 2)) + np.repeat([[0.0, 0.0], [6.0, 3.0]], 60, axis=0)
 
 
@@ -315,7 +315,6 @@ def test_refuses_to_save(tmp_path, make, words):
         object(),
         len,
         {1, 2},
-        {(1, 2): 3},
         b"bytes",
         1j,
         np.array([1, None], dtype=object),
@@ -468,7 +467,7 @@ def test_a_newer_format(path):
 
 def test_an_unknown_class(path):
     rewrite(path, **{"class": "os.system"})
-    refused(path, "'os.system'", "knows: GaussianMixture")
+    refused(path, "'os.system'", "knows: BernoulliMixture")
 
 
 MANIFESTS = {

@@ -1,5 +1,6 @@
 """What must hold of every model, through the protocol alone; one row of MODELS a model."""
 
+import itertools
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -7,22 +8,34 @@ import numpy as np
 import pytest
 from conftest import simulate
 from exponential_kinds import KINDS, draw_rows, punched
+from scipy.linalg import expm
 from scipy.special import gammaln
 
 import fastem
 from fastem.data import as_data
 from fastem.families import gaussian
+from fastem.families.covariance_structures import MODELS as STRUCTURES
+from fastem.families.gated_regression import GatedRegression
 from fastem.families.gaussian import Gaussian
 from fastem.families.gaussian_records import GaussianParams
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
+from fastem.families.regression import Regression
 from fastem.families.student_t import StudentT
 from fastem.families.student_t_records import StudentTParams
+from fastem.models.gated_regressions import GatedRegressions
 from fastem.models.mixture import Mixture
 from fastem.models.mixture_records import MixtureParams
+from fastem.models.regressions import Regressions
 from fastem.protocol import DegenerateError, add_stats
 
 MAP = NormalInverseWishart(mean_precision=0.5, degrees_of_freedom=7.0)
 TYPES = ("full", "tied", "diag", "spherical")
+CONSTRAINED = tuple(name for name in STRUCTURES if Gaussian(name).is_constrained)
+ROTATED = ("EVE", "VVE", "EEV", "VEV")  # whose constraint depends on the units of each column
+
+
+def no_noise(X):
+    return None
 
 
 class Row(NamedTuple):
@@ -30,10 +43,38 @@ class Row(NamedTuple):
 
     model: Mixture
     draw: Any  # (rng, n_samples, separation) -> X
+    noise: Any = no_noise  # X -> noise_covariance
 
 
 def of_normals(rng, n_samples, separation=0.8):
     return simulate(rng, n_samples, 3, 3, separation=separation)
+
+
+def of_normals_with_gaps(rng, n_samples, separation=0.8):
+    return punched(of_normals(rng, n_samples, separation), rng, 0.3)
+
+
+def noise_of_rows(X):
+    """Covariances that depend on the rows alone, so that they follow these wherever they go."""
+    X = X.astype(np.float64)
+    return 0.1 * np.eye(3) + 0.2 * np.cos(X)[:, :, None] * np.cos(X)[:, None, :]
+
+
+NOISES = {
+    "rows": noise_of_rows,
+    "variances": lambda X: 0.1 + 0.2 * np.cos(X.astype(np.float64)) ** 2,
+    "shared": lambda X: 0.2 * np.eye(3) + 0.1,
+}
+
+
+def known_in_part():
+    """Normal components of rows with missing values, or measured with noise."""
+    for name in TYPES:
+        prior = Gaussian(name, prior=MAP)
+        yield f"{name}-missing", Row(Mixture(Gaussian(name), 3), of_normals_with_gaps)
+        yield f"{name}-map-missing", Row(Mixture(prior, 3, weight_concentration=2.0), of_normals_with_gaps)
+        for kind, noise in NOISES.items():
+            yield f"{name}-noise-{kind}", Row(Mixture(Gaussian(name), 3), of_normals, noise)
 
 
 def of_kind(name, missing):
@@ -55,16 +96,83 @@ def exponential_rows():
             yield f"{name}-map-missing", Row(Mixture(prior, 3), of_kind(name, missing=True))
 
 
+def of_several_kinds(rng, n_samples, separation=0.8):
+    """Counts, categories, and numbers that are correlated or have gaps, of the same components."""
+    labels = rng.integers(3, size=n_samples)
+    shift = separation * labels
+    columns = [
+        rng.poisson(1.0 + shift),
+        rng.normal(shift, 1.0),
+        np.where(rng.random(n_samples) < 0.3, labels, rng.integers(0, 3, n_samples)),
+        rng.normal(shift, 1.0),
+        rng.random(n_samples) < 0.2 + 0.3 * labels / (1 + labels),
+        rng.gamma(2.0 + labels, 1.0),
+    ]
+    X = np.column_stack(columns).astype(float)
+    X[:, 5] += X[:, 3] ** 2
+    X[::7, 1] = np.nan
+    X[::11, 2] = np.nan
+    return X
+
+
+def mixed_family(prior=None):
+    return fastem.Mixed(
+        [
+            (fastem.Poisson(prior), [0]),
+            (fastem.NormalBlock(prior), [5, 3]),
+            (fastem.Categorical(prior), [2]),
+            (fastem.Normal(prior), [1]),
+            (fastem.Bernoulli(prior), [4]),
+        ]
+    )
+
+
+def mixed_rows():
+    """Columns of several families."""
+    yield "mixed", Row(Mixture(mixed_family(), 3), of_several_kinds)
+    yield "mixed-map", Row(Mixture(mixed_family(fastem.Conjugate(4.0)), 3, weight_concentration=2.0), of_several_kinds)
+
+
 GAUSSIANS = {
-    **{name: Mixture(Gaussian(name), 3) for name in TYPES},
-    **{f"{name}-map": Mixture(Gaussian(name, prior=MAP), 3, weight_concentration=2.0) for name in TYPES},
-    **{f"t-{name}": Mixture(StudentT(name), 3) for name in TYPES},
+    **{name: Mixture(Gaussian(name), 3) for name in TYPES + CONSTRAINED},
+    **{f"{name}-map": Mixture(Gaussian(name, prior=MAP), 3, weight_concentration=2.0) for name in TYPES + CONSTRAINED},
+    **{f"t-{name}": Mixture(StudentT(name), 3) for name in TYPES + CONSTRAINED},
     **{f"t-{name}-common": Mixture(StudentT(name, degrees_of_freedom="common"), 3) for name in ("full", "tied")},
     **{f"t-{name}-known": Mixture(StudentT(name, degrees_of_freedom=3.0), 3) for name in ("diag", "tied")},
-    **{f"t-{name}-map": Mixture(StudentT(name, prior=MAP), 3, weight_concentration=2.0) for name in TYPES},
+    **{
+        f"t-{name}-map": Mixture(StudentT(name, prior=MAP), 3, weight_concentration=2.0) for name in TYPES + CONSTRAINED
+    },
 }
-MODELS = {**{name: Row(model, of_normals) for name, model in GAUSSIANS.items()}, **dict(exponential_rows())}
+ERRORS = NormalInverseWishart(mean_precision=0.0, degrees_of_freedom=7.0)
+
+
+def of_lines(rng, n_samples, separation=0.8):
+    """Rows of two columns and one or two responses about three lines."""
+    x, k = rng.normal(size=(n_samples, 2)), rng.integers(3, size=n_samples)
+    slopes, offsets = rng.normal(size=(3, 2, 2)), 2.0 * separation * rng.normal(size=(3, 2))
+    return np.column_stack([x, offsets[k] + np.einsum("nmp,np->nm", slopes[k], x) + rng.normal(size=(n_samples, 2))])
+
+
+REGRESSIONS = {
+    **{f"regression-{name}": Regressions(Regression(2, name), 3) for name in TYPES},
+    **{f"regression-{name}-map": Regressions(Regression(2, name, prior=ERRORS), 3) for name in TYPES},
+    "regression-one": Regressions(Regression(regressors=[0, 2]), 3, weight_concentration=2.0),
+}
+GATED = {
+    "gated": GatedRegressions(GatedRegression(2), 3),
+    "gated-tied-map": GatedRegressions(GatedRegression(1, "tied", prior=ERRORS, concomitants=[1]), 3),
+}
+MODELS = {
+    **{name: Row(model, of_normals) for name, model in GAUSSIANS.items()},
+    **dict(exponential_rows()),
+    **dict(mixed_rows()),
+    **dict(known_in_part()),
+    **{name: Row(model, of_lines) for name, model in REGRESSIONS.items()},
+}
 EVERY = pytest.mark.parametrize("row", MODELS.values(), ids=MODELS)
+# Gates have no M-step in closed form, only a step that leads uphill, and their statistics are no moments.
+ALSO_GATED = {**MODELS, **{name: Row(model, of_lines) for name, model in GATED.items()}}
+ALSO_GATED = pytest.mark.parametrize("row", ALSO_GATED.values(), ids=ALSO_GATED)
 EVERY_GAUSSIAN = pytest.mark.parametrize("model", GAUSSIANS.values(), ids=GAUSSIANS)
 
 
@@ -73,17 +181,22 @@ class Case(NamedTuple):
     weight: np.ndarray
     model: Mixture  # prepared
     params: MixtureParams  # a few steps into a fit
+    noise: Any
+
+
+def data_of(row, X, weight=None):
+    return as_data(X, weight, allow_nan=True, noise_covariance=row.noise(X))
 
 
 def case_of(row, rng, dtype=np.float64) -> Case:
     X = row.draw(rng, 400).astype(dtype)
     weight = rng.integers(0, 4, len(X)).astype(float)
-    result = fastem.fit(row.model, X, sample_weight=weight, max_iter=3, tol=0, random_state=1)
-    return Case(X, weight, result.model, result.params)
+    result = fastem.fit(row.model, data_of(row, X, weight), max_iter=3, tol=0, random_state=1)
+    return Case(X, weight, result.model, result.params, row.noise)
 
 
 def stats_of(case, rows, weight=None):
-    return add_stats(case.model.e_step(case.params, block) for block in as_data(rows, weight, allow_nan=True))
+    return add_stats(case.model.e_step(case.params, block) for block in data_of(case, rows, weight))
 
 
 def assert_stats_equal(one, two, rtol=1e-12):
@@ -92,7 +205,8 @@ def assert_stats_equal(one, two, rtol=1e-12):
 
 
 def leaves(params):
-    return [params.weights, *params.components]
+    components = params.components
+    return [params.weights, *itertools.chain(*components.parts if hasattr(components, "parts") else [components])]
 
 
 def assert_params_equal(one, two, rtol=1e-10):
@@ -103,7 +217,7 @@ def assert_params_equal(one, two, rtol=1e-10):
 # statistics
 
 
-@EVERY
+@ALSO_GATED
 def test_statistics_add_over_blocks(row, rng):
     case = case_of(row, rng)
     whole = stats_of(case, case.X, case.weight)
@@ -111,17 +225,17 @@ def test_statistics_add_over_blocks(row, rng):
     assert_stats_equal(add_stats(parts), whole)
 
 
-@EVERY
+@ALSO_GATED
 def test_integer_weights_repeat_rows_and_zero_removes_them(row, rng):
     case = case_of(row, rng)
     repeated = np.repeat(case.X, case.weight.astype(int), axis=0)
     assert_stats_equal(stats_of(case, case.X, case.weight), stats_of(case, repeated))
 
 
-@EVERY
+@ALSO_GATED
 def test_float32_statistics_are_close(row, rng):
     case = case_of(row, rng, np.float32)
-    double = as_data(case.X.astype(np.float64), case.weight, allow_nan=True)
+    double = data_of(case, case.X.astype(np.float64), case.weight)
     model64 = case.model.prepare(double)
     params = case.params
     single = stats_of(case, case.X, case.weight)
@@ -134,59 +248,84 @@ def test_float32_statistics_are_close(row, rng):
 # the M-step: gradients by central differences in an unconstrained chart
 
 
-def pack(model, params):
-    """Coordinates; of normal components log-weights, means, covariance roots with log-diagonals, and tails."""
+def written_out(model, params):
+    """Covariances (K, D, D)."""
+    means, covariances = params.components[:2]
+    k, d = means.shape
+    if model.family.form in ("full", "tied"):
+        return np.broadcast_to(covariances, (k, d, d))
+    return np.stack([np.eye(d) * variance for variance in covariances])
+
+
+def chart(model, params):
+    """A vector for the parameters, and the way from vectors about it to parameters, all of the structure.
+
+    Of normal components log-weights, means, logarithms of volumes and of shapes, angles from the orientations there
+    are, and logarithms of tails; else the coordinates of the model.
+    """
     if not isinstance(model.family, Gaussian):
-        return model.pack(params)
-    pieces = [np.log(params.weights), params.components.means.ravel()]
-    covariances = params.components.covariances
-    if model.family.covariance_type in ("full", "tied"):
-        lower = np.linalg.cholesky(covariances)
-        diagonal = np.diagonal(lower, axis1=-2, axis2=-1)
-        rows, columns = np.tril_indices(lower.shape[-1], -1)
-        pieces += [np.log(diagonal).ravel(), lower[..., rows, columns].ravel()]
+        return model.pack(params), model.unpack
+    volume, shape, orientation = model.family.letters
+    k, d = params.components.means.shape
+    covariances = written_out(model, params)
+    if orientation == "V":
+        axes = np.linalg.eigh(covariances)[1]
+    elif orientation == "E":
+        axes = np.linalg.eigh(np.einsum("k,kij->ij", 1.0 + np.sqrt(np.arange(k)), covariances))[1][None]
     else:
-        pieces.append(np.log(covariances).ravel())
-    if isinstance(params.components, StudentTParams):
-        pieces.append(np.log(params.components.degrees_of_freedom)[: n_tails(model)])
-    return np.concatenate(pieces)
+        axes = np.eye(d)[None]
+    logs = np.log(np.einsum("kji,kjl,kli->ki", np.broadcast_to(axes, (k, d, d)), covariances, axes + 0 * covariances))
+    volumes = logs.mean(axis=1, keepdims=True)
+    shapes = logs - volumes
+    some = {"E": slice(1), "V": slice(k), "I": slice(0)}
+    parts = [np.log(params.weights), params.components.means, volumes[some[volume]], shapes[some[shape]]]
+    parts.append(np.zeros((len(axes[some[orientation]]), d * (d - 1) // 2)))
+    degrees = getattr(params.components, "degrees_of_freedom", None)
+    n_tails = {"free": k, "common": 1}.get(getattr(model.family, "degrees_of_freedom", None), 0)
+    parts.append(np.log(degrees[:n_tails]) if n_tails else np.empty(0))
+
+    def build(vector):
+        pieces, first = [], 0
+        for part in parts:
+            pieces.append(vector[first : first + part.size].reshape(part.shape))
+            first += part.size
+        log_weights, means, volumes, shapes, angles, tails = pieces
+        turned = axes
+        if len(angles):
+            skew = np.zeros((len(angles), d, d))
+            skew[:, *np.triu_indices(d, 1)] = angles
+            turned = axes @ expm(skew - np.swapaxes(skew, 1, 2))
+        variances = np.exp(volumes + (shapes - shapes.mean(axis=1, keepdims=True) if len(shapes) else np.zeros((1, d))))
+        full = (turned * variances[:, None, :]) @ np.swapaxes(turned, 1, 2)
+        full = np.broadcast_to(full, (k, d, d))
+        covariances = {
+            "full": full,
+            "tied": full[0],
+            "diag": np.einsum("kii->ki", full),
+            "spherical": full[:, 0, 0],
+        }[model.family.form]
+        components = GaussianParams(means, covariances, model.family.precisions_cholesky(covariances))
+        if degrees is not None:
+            components = StudentTParams(*components, np.broadcast_to(np.exp(tails), k) if n_tails else degrees)
+        return MixtureParams(np.exp(log_weights - np.logaddexp.reduce(log_weights)), components)
+
+    return np.concatenate([part.ravel() for part in parts]), build
 
 
-def n_tails(model):
-    """Number of free degrees of freedom."""
-    return {"free": model.n_components, "common": 1}.get(getattr(model.family, "degrees_of_freedom", None), 0)
-
-
-def unpack(model, vector, like):
-    if not isinstance(model.family, Gaussian):
-        return model.unpack(vector)
-    k, d = like.components.means.shape
-    weights = np.exp(vector[:k] - np.logaddexp.reduce(vector[:k]))
-    means = vector[k : k + k * d].reshape(k, d)
-    rest = vector[k + k * d : len(vector) - n_tails(model)]
-    tails = np.exp(vector[len(vector) - n_tails(model) :])
-    shape = like.components.covariances.shape
-    if model.family.covariance_type in ("full", "tied"):
-        n = shape[0] if len(shape) == 3 else 1
-        lower = np.zeros((n, d, d))
-        lower[:, np.arange(d), np.arange(d)] = np.exp(rest[: n * d]).reshape(n, d)
-        rows, columns = np.tril_indices(d, -1)
-        lower[:, rows, columns] = rest[n * d :].reshape(n, -1)
-        covariances = (lower @ np.swapaxes(lower, 1, 2)).reshape(shape)
-    else:
-        covariances = np.exp(rest).reshape(shape)
-    components = GaussianParams(means, covariances, model.family.precisions_cholesky(covariances))
-    if isinstance(like.components, StudentTParams):
-        tails = np.broadcast_to(tails, k) if len(tails) else like.components.degrees_of_freedom
-        components = StudentTParams(*components, tails)
-    return MixtureParams(weights, components)
+@EVERY_GAUSSIAN
+def test_the_chart_of_these_tests_is_about_the_parameters(model, rng):
+    case = case_of(Row(model, of_normals), rng)
+    center, build = chart(case.model, case.params)
+    assert_params_equal(build(center), case.params)
+    n_redundant = 1 + {"E": 1, "V": 3, "I": 0}[model.family.letters[1]]  # constants in log-weights and shapes
+    assert len(center) - n_redundant == case.model.n_parameters(3)
 
 
 def expected_log_likelihood(model, moments, params):
     """Q(params | the parameters behind the moments), in closed form."""
     if not isinstance(model.family, Gaussian):  # test_families.py compares the densities with SciPy's
         return model.expected_log_likelihood(moments, params)
-    kind = model.family.covariance_type
+    kind = model.family.form
     k, d = params.components.means.shape
     covariances, around = params.components.covariances, moments.covariances
     gaps = moments.means - params.components.means
@@ -218,9 +357,8 @@ def gradient(function, x, h=1e-5):
 
 
 def moments_of(case):
-    layout = case.model.family.layout(case.params.components, case.model.frame)
     stats = stats_of(case, case.X, case.weight)
-    return case.model.family.moments(stats.sums, stats.scatter, layout, case.model.frame), stats
+    return case.model._moments(stats, case.params), stats
 
 
 @EVERY
@@ -230,12 +368,16 @@ def test_m_step_is_a_stationary_point(row, rng):
     after = case.model.m_step(stats, case.params)
     moments = case.model.family.rescaled(moments, case.params.components)  # whose maximum the M-step is
 
-    def objective(vector):
-        params = unpack(case.model, vector, after)
-        return expected_log_likelihood(case.model, moments, params) + case.model.log_prior(params)
+    def slope(params):
+        center, build = chart(case.model, params)
 
-    at_maximum = gradient(objective, pack(case.model, after))
-    elsewhere = gradient(objective, pack(case.model, case.params))
+        def objective(vector):
+            params = build(vector)
+            return expected_log_likelihood(case.model, moments, params) + case.model.log_prior(params)
+
+        return gradient(objective, center)
+
+    at_maximum, elsewhere = slope(after), slope(case.params)
     assert np.abs(at_maximum).max() < 1e-4
     assert np.abs(elsewhere).max() > 1e-2  # so that the test can fail
 
@@ -245,43 +387,42 @@ def test_fisher_identity(row, rng):
     """The gradient of the log-likelihood is that of Q at the same parameters."""
     case = case_of(row, rng)
     moments, _ = moments_of(case)
-    at = pack(case.model, case.params)
+    at, build = chart(case.model, case.params)
 
     def observed(vector):
-        return stats_of(
-            case._replace(params=unpack(case.model, vector, case.params)), case.X, case.weight
-        ).log_likelihood
+        return stats_of(case._replace(params=build(vector)), case.X, case.weight).log_likelihood
 
     def expected(vector):
-        return expected_log_likelihood(case.model, moments, unpack(case.model, vector, case.params))
+        return expected_log_likelihood(case.model, moments, build(vector))
 
     observed_gradient, expected_gradient = gradient(observed, at), gradient(expected, at)
     np.testing.assert_allclose(observed_gradient, expected_gradient, rtol=1e-5, atol=1e-4)
     assert np.abs(expected_gradient).max() > 1e-2
 
 
-@EVERY
+@ALSO_GATED
 def test_objective_never_falls(row, rng):
     for seed in range(3):
         X = row.draw(rng, 300, separation=1.5)
-        seen = fastem.fit(row.model, X, max_iter=60, tol=0, random_state=seed).history
+        seen = fastem.fit(row.model, data_of(row, X), max_iter=60, tol=0, random_state=seed).history
         assert len(seen) == 60
         assert np.diff(seen).min() >= -1e-10 * abs(seen[-1])
         assert seen[-1] > seen[0]
 
 
-@EVERY
+@ALSO_GATED
 def test_the_sweep_and_the_densities_agree(row, rng):
     """The log-likelihood of an E-step is that of `log_densities`, which go another way."""
     case = case_of(row, rng)
-    total = float(case.weight @ case.model.log_densities(case.params, case.X))
+    rows = case.X if case.noise is no_noise else data_of(case, case.X).blocks[0]
+    total = float(case.weight @ case.model.log_densities(case.params, rows))
     assert stats_of(case, case.X, case.weight).log_likelihood == pytest.approx(total, rel=1e-11)
-    resp = case.model.posteriors(case.params, case.X)
+    resp = case.model.posteriors(case.params, rows)
     np.testing.assert_allclose(resp.sum(axis=1), 1.0, rtol=1e-12)
-    assert np.array_equal(case.model.labels(case.params, case.X), resp.argmax(axis=1))
+    assert np.array_equal(case.model.labels(case.params, rows), resp.argmax(axis=1))
 
 
-@EVERY
+@ALSO_GATED
 def test_score_is_the_gradient(row, rng):
     """`score` at the parameters of the statistics is the gradient of the log-likelihood in the model's coordinates."""
     case = case_of(row, rng)
@@ -322,7 +463,7 @@ def test_statistics_of_streams(row, rng):
 # equivariance
 
 
-@EVERY
+@ALSO_GATED
 def test_permuted_components_give_permuted_answers(row, rng):
     case = case_of(row, rng)
     order = np.array([2, 0, 1])
@@ -340,12 +481,13 @@ def test_permuted_components_give_permuted_answers(row, rng):
 def test_affine_equivariance(model, rng):
     """A fit of shifted and scaled columns is the shifted and scaled fit; bit for bit the same steps in the frame."""
     X = simulate(rng, 400, 3, 3)
-    spherical = model.family.covariance_type == "spherical"
-    scale = np.full(3, 4.0) if spherical else np.array([2.0**-20, 1.0, 2.0**30])
+    spherical = model.family.form == "spherical"
+    same_unit = spherical or model.family.letters in ROTATED
+    scale = np.full(3, 4.0) if same_unit else np.array([2.0**-20, 1.0, 2.0**30])
     shift = np.array([3.0, -1e3, 0.5]) * scale
     if model.family.prior is not None:  # a prior of its own scale is equivariant too, only when it comes from the data
         assert model.family.prior.scale is None
-        if model.family.covariance_type == "spherical":
+        if spherical:
             shift = shift * 0 + 8.0
     options = {"max_iter": 15, "tol": 0, "random_state": 3}
     plain, moved = fastem.fit(model, X, **options), fastem.fit(model, X * scale + shift, **options)
@@ -353,10 +495,10 @@ def test_affine_equivariance(model, rng):
         moved.params.components.means,
         plain.params.components.means * scale + shift,
         rtol=1e-7,
-        atol=1e-7 * scale.max() if spherical else 0,
+        atol=1e-7 * scale.max() if same_unit else 0,
     )
     np.testing.assert_allclose(moved.params.weights, plain.params.weights, rtol=1e-7)
-    factor = {"diag": scale**2, "spherical": scale[0] ** 2}.get(model.family.covariance_type, np.outer(scale, scale))
+    factor = {"diag": scale**2, "spherical": scale[0] ** 2}.get(model.family.form, np.outer(scale, scale))
     covariances = plain.params.components.covariances * factor
     np.testing.assert_allclose(moved.params.components.covariances / factor, covariances / factor, rtol=1e-6, atol=1e-7)
 
@@ -376,9 +518,9 @@ def test_one_component_is_the_maximum_likelihood_estimate(name, rng):
         "tied": covariance,
         "diag": np.diag(covariance)[None],
         "spherical": np.array([np.trace(covariance) / 3]),
-    }[name]
+    }[Gaussian(name).form]
     np.testing.assert_allclose(result.params.components.means, mean[None], rtol=1e-13)
-    np.testing.assert_allclose(result.params.components.covariances, want, rtol=1e-13)
+    np.testing.assert_allclose(result.params.components.covariances, want, rtol=1e-12, atol=1e-13)
 
 
 def test_structures_agree_in_one_dimension(rng):

@@ -26,7 +26,7 @@ import pytest
 
 PACKAGE = pathlib.Path(importlib.util.find_spec("fastem").origin).parent
 LAYERS = ("omp", "tbb", "workqueue")
-COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical", "VEE", "EVE")
 DTYPES = ("float64", "float32")
 TIMEOUT = 300  # seconds; a job takes 2 to 10 with a warm cache, and 100 with a cold one
 N_COMPONENTS = 8
@@ -50,12 +50,14 @@ def rows(dtype="float64", n_samples=60_000, n_features=4):
     return (centers[rng.integers(N_COMPONENTS, size=n_samples)] + noise).astype(dtype)
 
 
-def fitted(X, covariance_type="full", n_threads=None, n_components=N_COMPONENTS, sample_weight=None, **params):
+def fitted(
+    X, covariance_type="full", n_threads=None, n_components=N_COMPONENTS, sample_weight=None, noise=None, **params
+):
     from fastem import GaussianMixture
 
     params = {"random_state": 0, "max_iter": 3, "tol": 0.0, "init_params": "random_from_data", **params}
     estimator = GaussianMixture(n_components, covariance_type=covariance_type, n_threads=n_threads, **params)
-    return estimator.fit(X, sample_weight=sample_weight)
+    return estimator.fit(X, sample_weight=sample_weight, noise_covariance=noise)
 
 
 def digest(*arrays):
@@ -349,6 +351,16 @@ def job_tiny(dtype):
     for start in ("kmeans", "k-means++", "random", "random_from_data"):
         estimator = fitted(data["plain"], init_params=start, sample_weight=1.0 + labels, **params)
         found[f"plain {start}"] = [estimator.means_.ravel().tolist()]
+    X = data["plain"]
+    hollow = np.where(np.arange(72).reshape(36, 2) % 7 == 0, np.nan, X)
+    for covariance_type in COVARIANCE_TYPES:
+        estimator = fitted(hollow, covariance_type, resp_init=labels, **params)
+        draws = estimator.impute(hollow, method="draw", random_state=0)
+        results = [estimator.lower_bounds_, estimator.score_samples(hollow), estimator.impute(hollow), draws]
+        for noise in (0.1 + X**2, [0.1, 0.2]):
+            noisy = fitted(X, covariance_type, resp_init=labels, noise=noise, **params)
+            results += [noisy.lower_bounds_, noisy.score_samples(X, noise_covariance=noise)]
+        found[f"known in part {covariance_type}"] = [np.asarray(result).ravel().tolist() for result in results]
     jitted = hasattr(dispatchers()["_sweep_serial"], "signatures")
     return {"found": found, "jitted": jitted, "bounds": bool(numba.config.BOUNDSCHECK)}
 

@@ -97,11 +97,15 @@ class EMEstimator(Streaming, BaseEstimator):
         """Options of `fastem.fit` that some models have."""
         return {}
 
+    def _n_inputs(self, n_columns: int) -> int:
+        """Number of columns of X, of the columns of the rows that the model takes."""
+        return n_columns
+
     def _fit_data(self, data: Data, start=None, callbacks=(), entrants=()):
         """Fit to rows that are checked; without any warning."""
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         result = fit(
-            self._model(),
+            self._model() if start is None else self._resumed_model(),
             data,
             start=start,
             entrants=entrants,
@@ -120,9 +124,9 @@ class EMEstimator(Streaming, BaseEstimator):
         bounds = (result.history / data.total_weight).tolist()
         learned = {
             **self.__dict__,
-            **self._attributes(result.params),
+            **self._shown(result.params, result.model),
             **self._seen(result.model),
-            "n_features_in_": data.n_features,
+            "n_features_in_": self._n_inputs(data.n_features),
             "n_samples_seen_": data.total_weight,
             "converged_": result.status is Status.CONVERGED,
             "status_": result.status,
@@ -171,11 +175,11 @@ class EMEstimator(Streaming, BaseEstimator):
         given = [name for name in self._LEARNED if name in known]
         if len(given) == len(self._LEARNED) or (found := self._estimated(known)) is None:
             return known
-        return {**found.attributes(self._attributes), **known} if given else found.params
+        return {**found.attributes(self._shown), **known} if given else found.params
 
     def _set_known(self, params: Any, n_features: int) -> None:
         """Take parameters that were given, not fitted."""
-        self.__dict__.update(self._attributes(params))
+        self.__dict__.update(self._shown(params))
         self.n_features_in_ = n_features
         self.converged_ = False
         self.n_iter_ = 0
@@ -191,6 +195,10 @@ class EMEstimator(Streaming, BaseEstimator):
     def _resumed_model(self) -> Any:
         """The model with what was learned beside the parameters, to go on from these."""
         return self._model()
+
+    def _shown(self, params: Any, model: Any = None) -> dict[str, Any]:
+        """Attributes that show parameters; the model has seen the rows (None: parameters that were given)."""
+        return self._attributes(params)
 
     def _model_of_now(self, model: Any) -> Any:
         """The model of now, to be compared with that of a stream."""
@@ -285,21 +293,23 @@ class DensityEstimator(DensityMixin, EMEstimator):
         """Mean log-density of the rows, weighted if sample_weight (n_samples,) is given."""
         return weighted_mean(self.score_samples(X), sample_weight)
 
-    def bic(self, X):
+    def bic(self, X, sample_weight=None):
         """Bayesian information criterion on X, -2 log L + p log n: lower is better.
 
-        n is the number of rows, but for those without any value.
+        n is the number of rows, but for those without any value, or the sum of their weights.
         """
-        return self._bic(X, self.score_samples(X))
+        return self._bic(X, self.score_samples(X), sample_weight)
 
-    def _bic(self, X, log_prob: np.ndarray) -> float:
+    def _bic(self, X, log_prob: np.ndarray, sample_weight=None) -> float:
         rows, has_missing = self._rows_and_gaps(X, reset=False)
-        n_rows = int((~np.isnan(rows).all(axis=1)).sum()) if has_missing else len(rows)
-        return float(-2 * log_prob.sum() + self._n_parameters() * math.log(n_rows))
+        told = ~np.isnan(rows).all(axis=1) if has_missing else np.ones(len(rows), bool)
+        if sample_weight is not None:
+            told = told * as_weight(sample_weight, len(rows))[:, 0]
+        return -2 * weighted_sum(log_prob, sample_weight) + self._n_parameters() * math.log(told.sum())
 
-    def aic(self, X):
+    def aic(self, X, sample_weight=None):
         """Akaike information criterion on X, -2 log L + 2 p: lower is better."""
-        return float(-2 * self.score_samples(X).sum() + 2 * self._n_parameters())
+        return -2 * weighted_sum(self.score_samples(X), sample_weight) + 2 * self._n_parameters()
 
     def sample(self, n_samples=1):
         """Draw (X, y): rows (n_samples, n_features) and their components (n_samples,), sorted by component."""
@@ -354,12 +364,16 @@ class DensityEstimator(DensityMixin, EMEstimator):
         self._check_fitted()
         check_uncertainty(method, n_bootstrap)
         rows = self._check_rows(X, reset=False)
-        model, params, allow_nan = self._fitted_model(), self._params(), self._takes_missing
+        model, allow_nan = self._fitted_model(), self._takes_missing
         codes = self._as_labels(labels, model)
         data = as_data(rows, sample_weight, codes, allow_nan=allow_nan, noise_covariance=noise_covariance)
-        return self._uncertainty(model, params, data, method, n_bootstrap, random_state)
+        return self._uncertainty(model, self._settled(self._params(), data), data, method, n_bootstrap, random_state)
 
     # between estimator and model
+
+    def _settled(self, params: Any, data: Data) -> Any:
+        """Parameters of which those are on a boundary that no row tells from it."""
+        return params
 
     def _fit_options(self) -> dict[str, Any]:
         return {"split_merge": self.split_merge}
@@ -474,9 +488,16 @@ def weighted_mean(log_prob: np.ndarray, sample_weight: Any) -> float:
     """Mean over the rows, weighted if there are weights."""
     if sample_weight is None:
         return float(log_prob.mean())
+    return weighted_sum(log_prob, sample_weight) / float(as_weight(sample_weight, len(log_prob)).sum())
+
+
+def weighted_sum(log_prob: np.ndarray, sample_weight: Any) -> float:
+    """Sum over the rows, weighted if there are weights."""
+    if sample_weight is None:
+        return float(log_prob.sum())
     weight = as_weight(sample_weight, len(log_prob))[:, 0]
     counts = weight > 0  # a row of weight 0 may have log-density -inf
-    return float((weight[counts] * log_prob[counts]).sum() / weight.sum())
+    return float((weight[counts] * log_prob[counts]).sum())
 
 
 def is_same(one: Any, two: Any) -> bool:

@@ -27,7 +27,8 @@ class Conditionals:
         Returns
         -------
         GaussianMixture
-            Fitted, with the columns in the order given.
+            Fitted, with the columns in the order given. Its covariance_type is that of the mixture, or 'full' or 'diag'
+            where some of the columns do not have the structure of all: EVI, EVE, VVE, EEV, VEV and EVV.
 
         Examples
         --------
@@ -51,7 +52,7 @@ class Conditionals:
         Returns
         -------
         GaussianMixture
-            Fitted, over the columns that are left, in their order.
+            Fitted, over the columns that are left, in their order; its covariance_type as that of `marginal`.
 
         Examples
         --------
@@ -125,7 +126,10 @@ class Conditionals:
     def _of(self, params, columns) -> Any:
         """A fitted mixture of the same kind with other parameters, over some of the columns."""
         other = type(self).from_parameters(
-            params.weights, params.components.means, params.components.covariances, covariance_type=self.covariance_type
+            params.weights,
+            params.components.means,
+            params.components.covariances,
+            covariance_type=self._scoring_model().family.of_columns,
         )
         if hasattr(self, "feature_names_in_"):
             other.feature_names_in_ = self.feature_names_in_[columns]

@@ -5,7 +5,7 @@ from typing import Any
 
 from sklearn.base import _fit_context
 
-from fastem.estimators.base import weighted_mean
+from fastem.estimators.base import weighted_mean, weighted_sum
 from fastem.inference import Uncertainty
 from fastem.models.mixture import Mixture
 from fastem.protocol import Iteration
@@ -104,17 +104,17 @@ class Deconvolution:
         """Mean log-density of the rows, weighted if sample_weight (n_samples,) is given; see `fit` for the noise."""
         return weighted_mean(self.score_samples(X, noise_covariance=noise_covariance), sample_weight)
 
-    def bic(self, X, *, noise_covariance=None):
+    def bic(self, X, sample_weight=None, *, noise_covariance=None):
         """Bayesian information criterion on X, -2 log L + p log n: lower is better; see `fit` for the noise.
 
-        n is the number of rows, but for those without any value.
+        n is the number of rows, but for those without any value, or the sum of their weights.
         """
-        return self._bic(X, self.score_samples(X, noise_covariance=noise_covariance))
+        return self._bic(X, self.score_samples(X, noise_covariance=noise_covariance), sample_weight)
 
-    def aic(self, X, *, noise_covariance=None):
+    def aic(self, X, sample_weight=None, *, noise_covariance=None):
         """Akaike information criterion on X, -2 log L + 2 p: lower is better; see `fit` for the noise."""
         log_prob = self.score_samples(X, noise_covariance=noise_covariance)
-        return float(-2 * log_prob.sum() + 2 * self._n_parameters())
+        return -2 * weighted_sum(log_prob, sample_weight) + 2 * self._n_parameters()
 
     def standard_errors(
         self,

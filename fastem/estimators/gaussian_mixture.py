@@ -12,8 +12,13 @@ class GaussianMixture(Deconvolution, Imputation, NormalMixture):
     ----------
     n_components : int, default=1
         Number of components K.
-    covariance_type : {'full', 'tied', 'diag', 'spherical'}, default='full'
-        A covariance matrix each, one for all, variances each, or one variance each.
+    covariance_type : str, default='full'
+        'full', 'tied', 'diag' or 'spherical': a covariance matrix each, one for all, variances each, or one variance
+        each. Or a structure by its name in mclust: three letters, which say whether the volumes, the shapes and the
+        orientations of the covariances are equal (E), vary (V), or are the identity (I): 'EII', 'VII' (spherical),
+        'EEI', 'VEI', 'EVI', 'VVI' (diag), 'EEE' (tied), 'VEE', 'EVE', 'VVE', 'EEV', 'VEV', 'EVV', 'VVV' (full); for one
+        column also 'E' and 'V'. After Celeux & Govaert (1995), Pattern Recognition 28, 781-793. Those with equal
+        orientations or shapes in rotated axes (EVE, VVE, EEV, VEV), and spherical ones, depend on the units of columns.
     tol : float, default=1e-3
         For `stopping`, in nats per sample.
     reg_covar : float, default=1e-6
@@ -78,9 +83,11 @@ class GaussianMixture(Deconvolution, Imputation, NormalMixture):
         Of the inverse-Wishart prior of the covariances. None: n_features + 2.
     covariance_prior : 'auto', array-like or None, default=None
         Scale of that prior: (n_features, n_features) for full and tied, (n_features,) or a float for diag, a float
-        for spherical; 'auto': the covariance of the data / n_components^(2 / n_features), after Fraley & Raftery
-        (2007), J. Classification 24, 155-181. None: no prior. With priors the fit is the posterior mode (MAP), which
-        no component can leave by collapsing; set reg_covar=0 then for an objective that never falls.
+        for spherical, and for other structures as for the form that they are stored as; 'auto': the covariance of the
+        data / n_components^(2 / n_features), after Fraley & Raftery (2007), J. Classification 24, 155-181. None: no
+        prior. With priors the fit is the posterior mode (MAP), which no component can leave by collapsing; set
+        reg_covar=0 then for an objective that never falls. A covariance that all components have has one prior; VEI,
+        EVI, EEV and VEV have the powers of |covariance| that mclust gives them.
     n_threads : int, default=None
         Threads of the kernels; None or -1: all that numba may use. The bits of a fit do not depend on it.
     batch_size : int, default=None
@@ -111,7 +118,9 @@ class GaussianMixture(Deconvolution, Imputation, NormalMixture):
         With `noise_weight_` they sum to 1.
     means_ : ndarray of shape (n_components, n_features)
     covariances_, precisions_, precisions_cholesky_ : ndarray
-        (K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical; a precision is U U' with U upper triangular.
+        (K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical; a precision is U U' with U upper triangular. Those of
+        the structures between are stored as the form that holds them: EII, E and V as spherical, EEI, VEI and EVI as
+        diag, and VEE, EVE, VVE, EEV, VEV and EVV as full.
     noise_weight_ : float
         0 without noise.
     noise_volume_ : float

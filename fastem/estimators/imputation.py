@@ -11,7 +11,7 @@ class Imputation:
 
     _check_fitted: Any
     _check_rows: Any
-    _model: Any
+    _scoring_model: Any
     _params: Any
 
     def impute(self, X, *, method="mean", random_state=None):
@@ -22,7 +22,8 @@ class Imputation:
         X : array-like of shape (n_samples, n_features)
             NaN is missing.
         method : {'mean', 'draw'}, default='mean'
-            The conditional expectation of each missing value, or a draw of all that are missing in a row from their
+            The conditional expectation of each missing value (the most probable category, the mean direction of an
+            angle), or a draw of all that are missing in a row from their
             conditional distribution: as it should be for multiple imputation, whose variances the means understate.
         random_state : int, RandomState instance or None, default=None
             Of the draws.
@@ -52,4 +53,4 @@ class Imputation:
         rng = None
         if method == "draw":
             rng = np.random.default_rng(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-        return self._model().impute(self._params(), X, rng).astype(X.dtype, copy=False)
+        return self._scoring_model().impute(self._params(), X, rng).astype(X.dtype, copy=False)

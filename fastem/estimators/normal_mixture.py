@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from fastem.data import as_numbers, finite_array
 from fastem.estimators.base import MixtureEstimator
 from fastem.estimators.conditionals import Conditionals
+from fastem.families.covariance_structures import form_of
 from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian
 from fastem.families.gaussian_records import GaussianParams
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
@@ -198,7 +199,8 @@ class NormalMixture(Conditionals, MixtureEstimator):
 
     def _attributes(self, params: MixtureParams) -> dict[str, Any]:
         means, covariances, roots = params.components[:3]
-        precisions = roots @ np.swapaxes(roots, -1, -2) if self.covariance_type in ("full", "tied") else roots**2
+        is_matrix = form_of(self.covariance_type) in ("full", "tied")
+        precisions = roots @ np.swapaxes(roots, -1, -2) if is_matrix else roots**2
         return {
             "weights_": params.weights[: len(means)],
             "means_": means,
@@ -227,6 +229,13 @@ class NormalMixture(Conditionals, MixtureEstimator):
             "reg_covar": model.family.reg_covar,
             **super()._settings(model),
         }
+
+    def _is_family(self, family: Any) -> bool:
+        """Whether a stream's family is what this estimator has."""
+        mine = self._family()
+        if type(family) is not type(mine):
+            return False
+        return family.covariance_type == self.covariance_type and family.reg_covar == self.reg_covar
 
 
 def normal_prior(estimator: Any) -> NormalInverseWishart | None:

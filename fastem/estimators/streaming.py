@@ -42,9 +42,9 @@ class Estimate:
             self._params = estimate(self.stream)
         return self._params
 
-    def attributes(self, show: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    def attributes(self, show: Callable[[Any, Any], dict[str, Any]]) -> dict[str, Any]:
         if self._attributes is None:
-            self._attributes = show(self.params)
+            self._attributes = show(self.params, self.stream.model)
         return self._attributes
 
 
@@ -74,13 +74,13 @@ class Streaming:
     _resumed_model: Any
     _resolved: Any
     _params: Any
-    _attributes: Any
+    _shown: Any
     _validate_params: Any
 
     def __getattr__(self, name: str) -> Any:
         known = self.__dict__
         if name in self._LEARNED and (found := self._estimated(known)) is not None:
-            return found.attributes(self._attributes)[name]
+            return found.attributes(self._shown)[name]
         if name in known:  # by now: another thread has fitted
             return known[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

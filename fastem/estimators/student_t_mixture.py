@@ -8,6 +8,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from fastem.data import finite_array
 from fastem.estimators.normal_mixture import NormalMixture, normal_prior
+from fastem.families.covariance_structures import has_structure
+from fastem.families.gaussian import Gaussian
 from fastem.families.student_t import StudentT
 from fastem.families.student_t_records import StudentTParams
 from fastem.models.mixture import Mixture
@@ -21,8 +23,8 @@ class StudentTMixture(NormalMixture):
     ----------
     n_components : int, default=1
         Number of components K.
-    covariance_type : {'full', 'tied', 'diag', 'spherical'}, default='full'
-        Of the scale matrices.
+    covariance_type : str, default='full'
+        Of the scale matrices; see `GaussianMixture`.
     degrees_of_freedom : {'free', 'common'} or float, default='free'
         Estimated for each component, estimated for all together, or known. The fewer, the heavier the tails; from 30
         or so on a component is hardly told from a normal one.
@@ -234,9 +236,12 @@ class StudentTMixture(NormalMixture):
     def _of(self, params: MixtureParams, columns: np.ndarray) -> Any:
         """A fitted mixture of the same kind with other parameters, over some of the columns."""
         means, covariances, _, degrees = params.components
-        structure = self.covariance_type
-        if structure == "tied" and covariances.ndim == 3:  # given values, scales differ
+        family = Gaussian(self._family().of_columns)
+        structure = family.covariance_type
+        if family.form == "tied" and covariances.ndim == 3:  # given values, scales differ
             structure = "full"
+        elif family.is_constrained and not has_structure(family.letters, covariances):
+            structure = family.form
         other = type(self).from_parameters(params.weights, means, covariances, degrees, covariance_type=structure)
         if hasattr(self, "feature_names_in_"):
             other.feature_names_in_ = self.feature_names_in_[columns]

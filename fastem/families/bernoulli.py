@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from fastem.families.exponential import log_of, require
+from fastem.families.exponential import log_of, near_zero, require
 from fastem.families.tables import Tabled
 
 
@@ -67,6 +67,11 @@ class Bernoulli(Tabled):
         return params.probabilities
 
     column_means = expectation
+
+    def settled(self, params, counts):
+        """Probabilities of which those are 0 or 1 that more than so many rows (K,) would tell from it."""
+        p = np.where(near_zero(params.probabilities, counts), 0.0, params.probabilities)
+        return BernoulliParams(np.where(near_zero(1.0 - p, counts), 1.0, p))
 
     def draw(self, params, k, n_samples, rng):
         """Draw zeros and ones."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from scipy.special import betaln, polygamma
 
-from fastem.families.exponential import Exponential, require, require_spread
+from fastem.families.exponential import Exponential, require
 from fastem.families.gamma import log_minus_digamma
 
 _MOST_STEPS = 60
@@ -75,7 +75,7 @@ class Beta(Exponential):
         """By Newton's iterations."""
         one, two = np.split(means, 2, axis=1)
         rest = -np.expm1(one) - np.exp(two)
-        require_spread(rest > _FLAT, "values that do not differ")
+        self.require_spread(rest > _FLAT, "values that do not differ")
         a, b = 0.5 + 0.5 * np.exp(one) / rest, 0.5 + 0.5 * np.exp(two) / rest
         for _ in range(_MOST_STEPS):
             # minus the Hessian in the logarithms, whose diagonal is raised where it need not be positive definite

@@ -5,6 +5,7 @@
 Goodman (1974), Biometrika 61, 215-231, equation 1; Linzer & Lewis (2011), J. Statist. Software 42(10), section 2.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -46,7 +47,11 @@ class Categorical(Simplex, Tabled):
 
     categories: Any = None
     values: Any = field(default=None, repr=False, kw_only=True)  # tuple of D arrays, sorted
+    _sizes: ClassVar[tuple[int, ...]]
+    _owners: ClassVar[np.ndarray]
+    _first: ClassVar[np.ndarray]
 
+    is_positive: ClassVar[bool] = False
     Params: ClassVar[Any] = CategoricalParams
     spacing: ClassVar[float | None] = None
 
@@ -58,27 +63,52 @@ class Categorical(Simplex, Tabled):
                 if len(np.unique(part)) < len(part):
                     raise ValueError(f"categories[{i}] holds a value twice")
             object.__setattr__(self, "values", tuple(np.sort(part) for part in given))
+        if self.values is not None:  # what every iteration asks for
+            sizes = tuple(map(len, self.values))
+            object.__setattr__(self, "_sizes", sizes)
+            object.__setattr__(self, "_owners", np.repeat(np.arange(len(sizes)), sizes))
+            object.__setattr__(self, "_first", np.concatenate([[0], np.cumsum(sizes)[:-1]]))
 
     @property
     def owners(self):
         """The column of each category."""
-        return np.repeat(np.arange(len(self.values)), self.n_values)
+        if self.values is None:
+            raise ValueError("the categories are not known before rows are seen; give them as `categories`")
+        return self._owners
+
+    @property
+    def _starts(self):
+        return self._first
 
     def seeing(self, data: Data):
         """Return the family with the categories, and the columns that hold missing values."""
         family = replace(self, n_features=data.n_features)
         if self.values is None:
-            family = replace(family, values=_distinct(data))
+            family = replace(family, values=_distinct(data, self._number))
         elif len(self.values) != data.n_features:
             raise ValueError(f"categories are given for {len(self.values)} columns, and X has {data.n_features}")
         if (total := sum(family.n_values)) > _MOST:
-            column = int(np.argmax(family.n_values))
+            column, most = self._number(np.argmax(family.n_values)), max(family.n_values)
             raise ValueError(
-                f"X has {total} categories, {family.n_values[column]} of them in column {column}; at most {_MOST} in "
+                f"X has {total} categories, {most} of them in column {column}; at most {_MOST} in "
                 "all can be taken: bin numbers, or drop columns that are identifiers"
             )
-        gaps, mean, deviation = family.looked_over(data, family.statistics)
-        return replace(family, missing=gaps, overall=mean, deviation=deviation)
+        gaps, counts = np.zeros(data.n_features, bool), np.zeros(total)
+        n_rows = 0
+        for rows, weight in chunks(data):
+            family._checked(rows, n_rows)
+            n_rows += len(rows)
+            numbers = family.numbers(rows)
+            there = ~np.isnan(numbers)
+            gaps |= ~there.all(axis=0)
+            places = (numbers + family._first)[there].astype(np.int64)
+            counts += np.bincount(places, np.broadcast_to(weight[:, None], there.shape)[there], total)
+        seen = np.add.reduceat(counts, family._first)
+        if not seen.all():
+            column = self._number(np.argmin(seen))
+            raise ValueError(f"column {column} of X holds no value, only missing ones; drop it")
+        overall = counts / seen[family._owners]
+        return replace(family, missing=gaps, overall=overall, deviation=np.sqrt(overall * (1.0 - overall)))
 
     def check(self, X):
         """Refuse values that are no category."""
@@ -88,15 +118,20 @@ class Categorical(Simplex, Tabled):
     def check_values(self, X):
         """Nothing: the density of a value that is no category is 0."""
 
+    def known(self, X):
+        """Return rows in which a value that is no category is missing."""
+        return np.where(np.isnan(self.numbers(X)), np.nan, X)
+
     def statistics(self, X):
         """1 for the category of a cell and 0 for the others of its column."""
         numbers = self.numbers(X)
+        holes = np.isnan(numbers)
         out = np.zeros((len(X), sum(self.n_values)))
-        first = np.concatenate([[0], np.cumsum(self.n_values)])
-        for column, n in enumerate(self.n_values):
-            part = numbers[:, column]
-            out[:, first[column] : first[column] + n] = part[:, None] == np.arange(n)
-            out[np.isnan(part), first[column] : first[column] + n] = np.nan
+        places = np.arange(len(X))[:, None] * out.shape[1] + self._first + np.where(holes, 0.0, numbers)
+        out.ravel()[places.astype(np.int64)] = 1.0
+        for column in np.flatnonzero(holes.any(axis=0)):
+            first = self._first[column]
+            out[holes[:, column], first : first + self.n_values[column]] = np.nan
         return out
 
     def _coding(self):
@@ -132,7 +167,7 @@ class Categorical(Simplex, Tabled):
     @property
     def n_values(self):
         """Number of categories of each column."""
-        return tuple(map(len, self.values))
+        return self._sizes
 
     def numbers(self, X):
         """Places (n, D) among the sorted categories; NaN for what is none of them."""
@@ -156,19 +191,20 @@ class Categorical(Simplex, Tabled):
         return np.column_stack([counts, by_value])
 
 
-def _distinct(data: Data) -> tuple[np.ndarray, ...]:
-    """The values of each column, sorted, without NaN."""
+def _distinct(data: Data, number: Callable[[int], int]) -> tuple[np.ndarray, ...]:
+    """The values of each column, sorted, without NaN; columns are called by their numbers in X."""
     found = [np.empty(0)] * data.n_features
     for rows, _ in chunks(data):
         for column, values in enumerate(_values_of(rows)):
             found[column] = np.union1d(found[column], values)
             if len(found[column]) > _MOST:
                 raise ValueError(
-                    f"column {column} of X has more than {_MOST} different values; bin numbers, or drop an identifier"
+                    f"column {number(column)} of X has more than {_MOST} different values; bin numbers, or drop an "
+                    "identifier"
                 )
     for column, values in enumerate(found):
         if len(values) == 0:
-            raise ValueError(f"column {column} of X holds no value, only missing ones; drop it")
+            raise ValueError(f"column {number(column)} of X holds no value, only missing ones; drop it")
     return tuple(found)
 
 

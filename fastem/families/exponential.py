@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from scipy.special import gammaln
 
 from fastem.data import Block, Data, Summary, chunks, finite_array, is_real
-from fastem.families.family import GUARD_ROWS, Family
+from fastem.families.family import GUARD_ROWS, Family, are_arrays
 from fastem.families.gaussian_records import Frame, Layout
 from fastem.families.held import Freezable, Held
 from fastem.families.newton import maximize_each
@@ -26,6 +27,8 @@ from fastem.protocol import DegenerateError
 _TINY = np.finfo(np.float64).tiny
 IMPOSSIBLE = 1e6  # nats that a value of probability 0 costs in a sweep, so that rows of such values have posteriors too
 _FAR = 50.0  # logarithms and logits from which on coordinates stand for 0 or 1
+_NO_ROW = 1e-3  # of a row, expected of a rate or probability: below, it is 0
+_MOST_COUNTS = 2**16  # entries of a table of factorials
 _STEP = 1e-3  # of a central difference of fourth order: errors of 1e-12 in either way
 
 
@@ -78,22 +81,29 @@ class Conjugate(NamedTuple):
 class ValueRefused(ValueError):
     """A cell holds what a family cannot have."""
 
-    def __init__(self, row: int, column: int, value: float, words: str):
-        super().__init__(f"X[{row}, {column}] is {value:g}; {words}")
-        self.place, self.value, self.words = (row, column), value, words
+    place: tuple[int, int]
+    value: float
+    words: str
 
-    def moved(self, rows: int, columns: Any) -> "ValueRefused":
-        """The same of rows that come after others, and columns that have other numbers."""
+    @classmethod
+    def at(cls, place: tuple[int, int], value: float, words: str) -> "ValueRefused":
+        """The refusal of a value at a row and column."""
+        error = cls(f"X[{place[0]}, {place[1]}] is {value:g}; {words}")
+        error.place, error.value, error.words = place, value, words
+        return error
+
+    def moved(self, n_rows: int, columns: Any = None) -> "ValueRefused":
+        """The same of rows that come after others, and of columns that have other numbers."""
         row, column = self.place
-        return ValueRefused(row + rows, int(columns[column]), self.value, self.words)
+        return self.at((row + n_rows, column if columns is None else int(columns[column])), self.value, self.words)
 
 
 def require(X: np.ndarray, good: np.ndarray, words: str) -> None:
     """Refuse rows that are not good everywhere; NaN is missing."""
     bad = ~(good | np.isnan(X))
     if bad.any():
-        row, column = np.argwhere(bad)[0]
-        raise ValueRefused(int(row), int(column), X[row, column], words)
+        row, column = map(int, np.argwhere(bad)[0])
+        raise ValueRefused.at((row, column), float(X[row, column]), words)
 
 
 def require_counts(X: np.ndarray, what: str) -> None:
@@ -101,17 +111,51 @@ def require_counts(X: np.ndarray, what: str) -> None:
     require(X, (X >= 0) & (np.floor(X) == X), f"{what} are integers from 0 on")
 
 
-def require_spread(good: np.ndarray, what: str) -> None:
-    """Refuse components (K, D) that have collapsed."""
-    if not good.all():
-        component, column = np.argwhere(~good)[0]
-        raise DegenerateError(
-            f"component {component} has {what} in column {column}; use fewer components, another start, or a prior"
-        )
+class Coded(Family):
+    """What families do alike whose scores are linear in coded rows, which kernels see as they are."""
+
+    is_coded: ClassVar[bool] = True
+    feature_map: ClassVar[Any] = LINEAR
+    start_map: ClassVar[Any] = LINEAR
+
+    def _linear(self, params: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Slopes (K, C) on the coded rows and constants (K,) of the log-densities."""
+        raise NotImplementedError
+
+    def exact(self, params: Any, log_weights: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, States, np.ndarray]:
+        """Frame (2, C), states and coded rows for densities of any rows."""
+        raise NotImplementedError
+
+    def n_components(self, params: Any) -> int:
+        """Number of components that the parameters are for."""
+        raise NotImplementedError
+
+    def frame_of(self, rows: Data) -> Frame:
+        """The coded rows as they are: nothing is gained by moving what is only added up."""
+        return plain_frame(rows.n_features)
+
+    def frame(self, summary: Summary, dtype: np.dtype) -> Frame:
+        """The same, of the summary of coded rows."""
+        return plain_frame(len(summary.mean))
+
+    def layout(self, params: Any, frame: Frame) -> Layout:
+        """Every component by features, in float64."""
+        return Layout(LINEAR, np.arange(self.n_components(params)), np.empty((0, 2, frame.center.size)))
+
+    def natural(self, params: Any, log_weights: np.ndarray, layout: Layout, frame: Frame) -> States:
+        """Natural parameters in the frame."""
+        slopes, constants = self._linear(params)
+        theta = np.column_stack([constants + log_weights + slopes @ frame.center, slopes / frame.scale])
+        return by_features(LINEAR, theta, frame.center.size)
+
+    def log_densities(self, params: Any, X: np.ndarray) -> np.ndarray:
+        """Log-densities (N, K) of a few rows, in NumPy."""
+        _, states, rows = self.exact(params, np.zeros(self.n_components(params)), X)
+        return states.theta[:, 0] + np.einsum("nc,kc->nk", rows, states.theta[:, 1:])
 
 
 @dataclass(frozen=True, eq=False)
-class Exponential(Freezable, Family):
+class Exponential(Freezable, Coded):
     """A family of this form; for families of one's own see docs/new_family.md.
 
     A family gives `Params`, a NamedTuple of arrays (K, J); `domains`, what the values of each field may be; and
@@ -131,17 +175,16 @@ class Exponential(Freezable, Family):
     deviation: Any = field(default=None, repr=False, kw_only=True)  # (T,) their standard deviation
     resolved: Any = field(default=None, repr=False, kw_only=True)  # (T,) mean statistics of the prior
     held: Held | None = field(default=None, repr=False, kw_only=True)
+    numbers_in_X: Any = field(default=None, repr=False, kw_only=True)  # (D,) of columns that are some of many
 
     takes_missing: ClassVar[bool] = True
-    is_coded: ClassVar[bool] = True
     has_log_base: ClassVar[bool] = False
+    is_positive: ClassVar[bool] = True  # whether no value is negative
     # A component that has seen no 1 gives it probability 0, and will never see one: so starts are not to be hard. Of
     # 120 starts of Poisson mixtures by nearest random rows 7 failed; at 0.1 none did.
     softness: ClassVar[float] = 0.1
     Params: ClassVar[Any]
     domains: ClassVar[dict[str, str]]  # by the name of the field: 'real', 'angle', 'positive', ...
-    feature_map: ClassVar[Any] = LINEAR
-    start_map: ClassVar[Any] = LINEAR
 
     def __post_init__(self):
         if self.prior is not None and not isinstance(self.prior, Conjugate):
@@ -233,17 +276,32 @@ class Exponential(Freezable, Family):
             count = count + more
             mean = mean + more / np.maximum(count, _TINY) * (here - mean)
         if not there.all():
-            raise ValueError(f"column {np.argmin(there)} of X holds no value, only missing ones; drop it")
+            column = self._number(np.argmin(there))
+            raise ValueError(f"column {column} of X holds no value, only missing ones; drop it")
         return gaps, mean, np.sqrt(square / count)
 
     def _checked(self, rows: np.ndarray, first_row: int = 0) -> None:
         if not self.takes_missing and np.isnan(rows).any():
             row, column = np.argwhere(np.isnan(rows))[0]
-            raise ValueError(f"X contains NaN at row {first_row + row}, column {column}; drop or impute such rows")
+            where = f"row {first_row + row}, column {self._number(column)}"
+            raise ValueError(f"X contains NaN at {where}; drop or impute such rows")
         try:
             self.check(rows)
         except ValueRefused as error:
-            raise error.moved(first_row, np.arange(rows.shape[1])) from None
+            raise error.moved(first_row, self.numbers_in_X) from None
+
+    def _number(self, column: Any) -> int:
+        """Number in X of a column."""
+        return int(column if self.numbers_in_X is None else self.numbers_in_X[column])
+
+    def require_spread(self, good: np.ndarray, what: str) -> None:
+        """Refuse components that have collapsed, by columns (K, D) that are good."""
+        if not good.all():
+            component, column = np.argwhere(~good)[0]
+            raise DegenerateError(
+                f"component {component} has {what} in column {self._number(column)}; use fewer components, another "
+                "start, or a prior"
+            )
 
     def widened(self, block: Block) -> Any:
         """Return the family with the pieces that are missing in a block among those that ever are."""
@@ -279,6 +337,15 @@ class Exponential(Freezable, Family):
             parts.append(np.nansum(self.log_base(X), axis=1, keepdims=True))
         return np.ascontiguousarray(np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0])
 
+    @property
+    def n_coded(self) -> int:
+        """Number of columns of coded rows."""
+        return len(self.owners) + int(self._marked.sum()) + self.has_log_base
+
+    def known(self, X: np.ndarray) -> np.ndarray:
+        """Return rows in which what has density 0 in all components is missing; for posteriors."""
+        return X
+
     def positions(self, X: np.ndarray, frame: Frame) -> np.ndarray:
         """Where rows (n, S) lie, for distances: statistics in units of their deviation, at their mean if missing."""
         return np.nan_to_num(self._placed(self.statistics(X.astype(np.float64, copy=False))), nan=0.0)
@@ -295,27 +362,11 @@ class Exponential(Freezable, Family):
         numbers = np.flatnonzero(self.told(self.n_components(self.held.values)))
         return numbers, self._placed(self.expectation(self.held.values))[numbers]
 
-    def frame_of(self, rows: Data) -> Frame:
-        """The coded rows as they are: nothing is gained by moving what is only added up."""
-        return _plain_frame(rows.n_features)
-
-    def frame(self, summary: Summary, dtype: np.dtype) -> Frame:
-        """The same, of the summary of coded rows."""
-        return _plain_frame(len(summary.mean))
-
-    def layout(self, params: Any, frame: Frame) -> Layout:
-        """Every component by features, in float64."""
-        return Layout(LINEAR, np.arange(self.n_components(params)), np.empty((0, 2, frame.center.size)))
-
-    def natural(self, params: Any, log_weights: np.ndarray, layout: Layout, frame: Frame) -> States:
-        """Natural parameters in the frame."""
-        slopes, constants = self._linear(params)
-        theta = np.column_stack([constants + log_weights + slopes @ frame.center, slopes / frame.scale])
-        return by_features(LINEAR, theta, frame.center.size)
-
     def _finite(self, params: Any) -> tuple[np.ndarray, np.ndarray]:
         """Natural parameters and log-partition, with large numbers for infinite ones."""
         eta, partition = self.natural_parameters(params), self.log_partition(params)
+        if np.isfinite(eta).all() and np.isfinite(partition).all():
+            return eta, partition
         # Where both are infinite their difference is that of two large numbers, whose rounding must do no harm.
         far = -np.log(_TINY) if np.isinf(partition).any() else IMPOSSIBLE
         return tuple(np.nan_to_num(part, nan=np.nan, posinf=far, neginf=-far) for part in (eta, partition))
@@ -334,17 +385,12 @@ class Exponential(Freezable, Family):
         rows = family.code(X)
         slopes, constants = family._linear(params)
         theta = np.column_stack([constants + log_weights, slopes])
-        return _plain_frame(rows.shape[1]).rows, by_features(LINEAR, theta, rows.shape[1]), rows
+        return plain_frame(rows.shape[1]).rows, by_features(LINEAR, theta, rows.shape[1]), rows
 
     def _for_rows(self, X: np.ndarray) -> Any:
         """The family as if it had seen these rows alone."""
         family = replace(self, n_features=X.shape[1])
         return replace(family, missing=family.gaps(np.isnan(X).any(axis=0)))
-
-    def log_densities(self, params: Any, X: np.ndarray) -> np.ndarray:
-        """Log-densities (N, K) of a few rows, in NumPy."""
-        _, states, rows = self.exact(params, np.zeros(self.n_components(params)), X)
-        return states.theta[:, 0] + np.einsum("nc,kc->nk", rows, states.theta[:, 1:])
 
     def impossible(self, params: Any, possible: np.ndarray, X: np.ndarray) -> np.ndarray | None:
         """Rows (n,) bool that have density 0 under each component that is possible (K,), or None if there are none."""
@@ -404,8 +450,7 @@ class Exponential(Freezable, Family):
         means = np.einsum("k,kt->t", weights, family.expectation(params))
         family = replace(family, overall=means, deviation=np.ones_like(means))
         family = family.resolve_prior(means, lambda: np.empty(0), len(weights))
-        n_columns = len(family.owners) + int(family._marked.sum()) + family.has_log_base
-        return family, _plain_frame(n_columns)
+        return family, plain_frame(family.n_coded)
 
     def recalled(self, weights: np.ndarray, params: Any) -> Any:
         """The family with what parameters tell of the rows; any piece may be missing."""
@@ -418,7 +463,7 @@ class Exponential(Freezable, Family):
         rows = np.concatenate([np.ones((len(reservoir.rows), 1)), family.code(reservoir.rows)], axis=1)
         sums = rows.sum(axis=0, keepdims=True) / weight
         layout = Layout(LINEAR, np.zeros(1, np.int64), np.empty((0, 2, rows.shape[1] - 1)))
-        born = family.moments(sums, np.empty((0, 0)), layout, _plain_frame(rows.shape[1] - 1))
+        born = family.moments(sums, np.empty((0, 0)), layout, plain_frame(rows.shape[1] - 1))
         moved = [part.copy() for part in averages]
         for part, new in zip(moved, born, strict=True):
             part[component] = new[0]
@@ -467,7 +512,7 @@ class Exponential(Freezable, Family):
         if not partly.any():
             return params
         averages = Averages(np.ones(n_components), means, np.ones((n_components, len(self.missing))), np.zeros(1))
-        shape, frame = (n_components, len(self.domains), -1), _plain_frame(0)
+        shape, frame = (n_components, len(self.domains), -1), plain_frame(0)
 
         def coordinates(params):
             return np.swapaxes(self.pack(params, frame).reshape(shape), 1, 2)
@@ -486,7 +531,8 @@ class Exponential(Freezable, Family):
 
     def replaced(self, params: Any, others: Any, chosen: np.ndarray) -> Any:
         """Parameters of which the chosen components (K,) bool are those of others."""
-        return type(params)(*(np.where(chosen[:, None], o, p) for o, p in zip(others, params, strict=True)))
+        pairs = zip(others, params, strict=True)
+        return type(params)(*(np.where(chosen.reshape(-1, *(1,) * (p.ndim - 1)), o, p) for o, p in pairs))
 
     def resolve_prior(self, mean: np.ndarray, covariance: Any, n_components: int) -> Any:
         """Fill in the mean statistics of the prior."""
@@ -535,6 +581,11 @@ class Exponential(Freezable, Family):
         """Number of free parameters of the components."""
         return n_components * n_features * len(self.domains)
 
+    @property
+    def n_coordinates(self) -> int:
+        """Number of coordinates of a component."""
+        return len(self.owners)
+
     def keep(self, params: Any, kept: np.ndarray) -> Any:
         """Parameters of some of the components (k,) int."""
         return type(params)(*(part[kept] for part in params))
@@ -543,30 +594,53 @@ class Exponential(Freezable, Family):
         """Return what standard errors are given for."""
         return params._asdict()
 
+    def settled(self, params: Any, counts: np.ndarray) -> Any:
+        """Parameters of which those are on a boundary that it takes more than so many rows (K,) to tell from it."""
+        return params
+
     def is_finite(self, params: Any) -> bool:
         """Whether every number is finite."""
         return all(np.isfinite(part).all() for part in params)
 
-    def check_params(self, params: Any, n_components: int, frame: Frame | None = None) -> Any:
+    def check_params(
+        self, params: Any, n_components: int, frame: Frame | None = None, name: str = "start.components."
+    ) -> Any:
         """Return parameters that a user gave, after checking shapes, finiteness and domains."""
         if not isinstance(params, self.Params):
-            raise TypeError(f"start.components must be {self.Params.__name__}; got {type(params).__name__}")
+            words = name.strip(".") or "the parameters"
+            raise TypeError(f"{words} must be {self.Params.__name__}; got {type(params).__name__}")
         checked = []
-        for (name, domain), part in zip(self.domains.items(), params, strict=True):
-            part = finite_array(f"start.components.{name}", part, 2)
-            wanted = n_components, self.n_features
+        wanted = n_components, self.n_features
+        for (field_name, domain), part in zip(self.domains.items(), params, strict=True):
+            label = f"{name}{field_name}"
+            part = finite_array(label, part, 2)
             if part.shape != wanted:
-                raise ValueError(f"start.components.{name} has shape {part.shape}; {wanted} is needed")
+                raise ValueError(f"{label} has shape {part.shape}; {wanted} is needed")
             low, high = part.min(), part.max()
-            if (
-                (domain not in ("real", "angle") and low < 0)
-                or (domain == "positive" and low == 0)
-                or (domain == "unit" and high > 1)
-            ):
+            lowest, highest = _LIMITS[domain]
+            if low < lowest or high > highest:
                 words = "within 0 and 1" if domain == "unit" else domain
-                raise ValueError(f"start.components.{name} must be {words}; it reaches from {low:g} to {high:g}")
+                raise ValueError(f"{label} must be {words}; it reaches from {low:g} to {high:g}")
             checked.append(part)
         return self.Params(*checked)
+
+    def are_sound(self, params: Any, moments: Any, n_components: int, n_features: int) -> bool:
+        """Whether parameters and averages, read from a file, are what kernels may be given."""
+        k, n_statistics, n_pieces = n_components, len(self.owners), int(self.owners.max()) + 1
+        try:
+            self.check_params(params, k)
+        except (TypeError, ValueError):
+            return False
+        return (
+            self.n_features == n_features
+            and are_arrays(self.missing, of=(n_pieces,), dtype=np.bool_)
+            and are_arrays(self.overall, self.deviation, of=(n_statistics,))
+            and isinstance(moments, Averages)
+            and are_arrays(moments.counts, of=(k,), least=0.0)
+            and are_arrays(moments.means, of=(k, n_statistics))
+            and are_arrays(moments.shares, of=(k, n_pieces))
+            and are_arrays(moments.bases, of=(k,))
+        )
 
     def pack(self, params: Any, frame: Frame) -> np.ndarray:
         """Coordinates, of each component in turn: real numbers as they are, logarithms, or logits."""
@@ -604,18 +678,22 @@ class Exponential(Freezable, Family):
         By differences of what is a closed form of few numbers, for all pieces at once: no pass over the rows.
         """
         n_components = len(averages.counts)
-        at = self.pack(params, frame).reshape(n_components, len(self.domains), -1)
+        at = self.pack(params, frame).reshape(n_components, -1)
         slopes = np.empty_like(at)
-        for i in range(at.shape[1]):
+        for together in self._steps(at.shape[1]):
 
-            def value(step, i=i):
+            def value(step, together=together):
                 moved = at.copy()
-                moved[:, i] += step
+                moved[:, together] += step
                 return self._expected(averages, self.unpack(moved.ravel(), n_components, frame))
 
             near, far = value(_STEP) - value(-_STEP), value(2 * _STEP) - value(-2 * _STEP)
-            slopes[:, i] = averages.counts[:, None] * (8.0 * near - far) / (12.0 * _STEP)
+            slopes[:, together] = averages.counts[:, None] * (8.0 * near - far) / (12.0 * _STEP)
         return slopes.ravel()
+
+    def _steps(self, n_coordinates: int) -> np.ndarray:
+        """Coordinates of a component (n, J), one of each piece in a row: those take their steps at once."""
+        return np.arange(n_coordinates).reshape(len(self.domains), -1)
 
     def expected_rows(self, params: Any, resp: np.ndarray) -> np.ndarray:
         """Expected rows (n, D) given the probabilities (n, K) of their components."""
@@ -626,13 +704,28 @@ class Exponential(Freezable, Family):
         return self.draw(params, component, n_samples, rng)
 
 
+def near_zero(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Which rates or probabilities (K, ...) are 0 for so many rows (K,): on their way there, which EM goes slowly."""
+    return values * counts[:, None] < _NO_ROW
+
+
+def log_factorial(counts: np.ndarray) -> np.ndarray:
+    """log x! of counts, NaN where they are missing; from a table where that is quicker."""
+    largest = np.fmax.reduce(counts, axis=None)
+    if not largest <= min(_MOST_COUNTS, counts.size):
+        return gammaln(counts + 1.0)
+    holes = np.isnan(counts)
+    known = gammaln(np.arange(largest + 1.0) + 1.0)[np.where(holes, 0.0, counts).astype(np.int64)]
+    return np.where(holes, np.nan, known)
+
+
 def log_of(values: np.ndarray) -> np.ndarray:
     """Logarithms, of which those of 0 are -inf."""
     with np.errstate(divide="ignore"):
         return np.log(values)
 
 
-def _plain_frame(n_columns: int) -> Frame:
+def plain_frame(n_columns: int) -> Frame:
     """The frame that leaves rows where they are."""
     none, one = np.zeros(n_columns), np.ones(n_columns)
     return Frame(none, one, one, one, none, np.stack([none, one]), np.dtype(np.float64))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from fastem.families.exponential import Exponential, require, require_spread
+from fastem.families.exponential import Exponential, require
 
 
 class ExponentialTimeParams(NamedTuple):
@@ -41,7 +41,7 @@ class ExponentialTime(Exponential):
 
     def check(self, X):
         """Refuse negative values."""
-        require(X, X >= 0, "exponentially distributed values are not negative")
+        require(X, X >= 0, "Negative values in data cannot be exponentially distributed")
 
     def natural_parameters(self, params):
         """-1 / s."""
@@ -53,7 +53,7 @@ class ExponentialTime(Exponential):
 
     def estimate(self, means):
         """The means."""
-        require_spread(means > 0, "only zeros")
+        self.require_spread(means > 0, "only zeros")
         return ExponentialTimeParams(means)
 
     def expectation(self, params):

@@ -89,6 +89,10 @@ class Family:
         """Return whether every number is finite."""
         return all(np.isfinite(part).all() for part in params)
 
+    def are_sound(self, params: Any, moments: Any, n_components: int, n_features: int) -> bool:
+        """Return whether parameters and moments, read from a file, are what kernels may be given."""
+        raise NotImplementedError
+
     def needs_scatter(self, layout: Layout) -> bool:
         """Whether the second moment of all rows is to be added to the statistics of a sweep."""
         return False
@@ -149,3 +153,17 @@ class Family:
     def births(self, moments: Any, weight: float, component: int, reservoir: Any) -> list[Any]:
         """Return moments, worth so much weight, with a component moved to where the model fits badly."""
         raise NotImplementedError
+
+
+def are_arrays(
+    *values: Any, of: tuple[int, ...], dtype: Any = np.float64, least: float = -np.inf, allow_nan: bool = False
+) -> bool:
+    """Return whether all are arrays of this shape and dtype, with finite values of at least so much."""
+    return all(
+        isinstance(value, np.ndarray)
+        and value.dtype == dtype
+        and value.shape == of
+        and (np.isfinite(value) | (np.isnan(value) if allow_nan else False)).all()
+        and (allow_nan or (value >= least).all())
+        for value in values
+    )

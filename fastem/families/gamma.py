@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from scipy.special import digamma, gammaln, polygamma
 
-from fastem.families.exponential import Exponential, require, require_spread
+from fastem.families.exponential import Exponential, require
 
 _LARGE = 30.0  # from where on the series of Stirling is exact, and the difference of log and psi is not
 _MOST_STEPS = 40
@@ -44,7 +44,7 @@ def gamma_shape(gap: np.ndarray) -> np.ndarray:
     for _ in range(_MOST_STEPS):
         value, slope = log_minus_digamma(a)
         better = 1.0 / (1.0 / a + (value - gap) / (a * a * slope))
-        done = np.abs(better - a) <= 4e-16 * a
+        done = np.abs(better - a) <= 1e-13 * a  # what is left is its square
         a = better
         if done.all():
             break
@@ -96,7 +96,7 @@ class Gamma(Exponential):
         """By Newton's iterations for the shape; the mean is met exactly."""
         mean, mean_log = np.split(means, 2, axis=1)
         gap = np.log(mean) - mean_log
-        require_spread(gap > _FLAT * (1.0 + np.abs(mean_log)), "values that do not differ")
+        self.require_spread(gap > _FLAT * (1.0 + np.abs(mean_log)), "values that do not differ")
         shapes = gamma_shape(gap)
         return GammaParams(shapes, mean / shapes)
 

@@ -1,23 +1,24 @@
-"""The multivariate normal, with four structures of the covariances of K components.
+"""The multivariate normal, with the covariance structures of scikit-learn and mclust for K components.
 
     log N(x; mu, Sigma) = -D/2 log(2 pi) + log|W| - |W (x - mu)|^2 / 2,    Sigma = L L', W = L^-1
 
-full: one covariance each; tied: one for all; diag: variances each; spherical: one variance each. The same four are
-VVV, EEE, VVI and VII of Celeux & Govaert (1995), Pattern Recognition 28, 781-793.
+full: one covariance each; tied: one for all; diag: variances each; spherical: one variance each. These four are the
+forms in which covariances and moments are kept; the others are constraints of `covariance_structures.py` on a form.
 """
 
 import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 from scipy.linalg.lapack import dtrtri
 
-from fastem.data import SMALLEST, Summary, as_numbers, finite_array, is_real
-from fastem.families.family import GUARD_ROWS, Family
+from fastem.data import SMALLEST, Data, Summary, as_numbers, finite_array, is_real
+from fastem.families.covariance_structures import FORMS, MODELS, UNIVARIATE, constrained, has_structure
+from fastem.families.family import GUARD_ROWS, Family, are_arrays
 from fastem.families.gaussian_coordinates import Coordinates
 from fastem.families.gaussian_held import HeldGaussians
 from fastem.families.gaussian_moments import MomentAlgebra
@@ -30,7 +31,7 @@ from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, n_statist
 from fastem.kernels.sweep import States
 from fastem.protocol import DegenerateError
 
-COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+COVARIANCE_TYPES = (*FORMS, *MODELS, *UNIVARIATE)
 
 # Quadratic features of a component lose eps * (reach / sigma)^2 of their accuracy at the outermost row. Beyond the
 # first limit a component is whitened. float32 rows are taken in float64 beyond the second, or where a typical row, with
@@ -47,6 +48,7 @@ _DEPENDENT = 1 / (16 * np.finfo(np.float64).eps)
 # slower), so that they keep 12 digits.
 _INFLATED = 1e3
 _TINY = np.finfo(np.float64).tiny
+_LEAST = 1e-9  # rows, with those that a prior counts for, of a covariance that it tells
 _EXACT = np.dtype(np.float64)
 _LOOSE = 8.0  # a frame's reach over that of the rows, at most
 _EPS = {np.dtype(dtype): float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
@@ -61,7 +63,9 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
 
     Parameters
     ----------
-    covariance_type : {'full', 'tied', 'diag', 'spherical'}, default='full'
+    covariance_type : str, default='full'
+        'full', 'tied', 'diag' or 'spherical', or a name of mclust's: 'EII', 'VII', 'EEI', 'VEI', 'EVI', 'VVI', 'EEE',
+        'VEE', 'EVE', 'VVE', 'EEV', 'VEV', 'EVV' or 'VVV', or for one column 'E' or 'V'. See `GaussianMixture`.
     reg_covar : float, default=0.0
         Added to the variances after each M-step, as in scikit-learn. It is the M-step of no objective: with it the
         log-likelihood can fall by about as much. The sound cure for degenerate components is `prior`.
@@ -76,6 +80,7 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
     held: Held | None = field(default=None, repr=False)
     has_moving_frame: ClassVar[bool] = True
     completes: ClassVar[bool] = True
+    Params: ClassVar[Any] = GaussianParams
 
     def __post_init__(self):
         if self.covariance_type not in COVARIANCE_TYPES:
@@ -85,21 +90,26 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         if self.prior is not None and not isinstance(self.prior, NormalInverseWishart):
             raise TypeError(f"prior must be a fastem.NormalInverseWishart or None; got {self.prior!r}")
 
+    def seeing(self, data: Data) -> "Gaussian":
+        """Return the family; refuses a number of columns that the structure is not for."""
+        self.check_columns(data.n_features)
+        return self
+
     # features
 
     @property
     def feature_map(self) -> int:
         """Feature map of components that are not thin."""
-        return {"full": FULL, "tied": LINEAR, "diag": DIAGONAL, "spherical": SPHERICAL}[self.covariance_type]
+        return {"full": FULL, "tied": LINEAR, "diag": DIAGONAL, "spherical": SPHERICAL}[self.form]
 
     def _in_kernels(self, n_features: int) -> bool:
         """Whether encoding and decoding are kernels."""
-        return self.covariance_type == "full" and n_features <= _FEW_COLUMNS
+        return self.form == "full" and n_features <= _FEW_COLUMNS
 
     def frame(self, summary: Summary, dtype: np.dtype) -> Frame:
         """Centre and scale that suit the data; one scale for all columns if the structure is spherical."""
         deviation = np.sqrt(summary.variance)
-        if self.covariance_type == "spherical":
+        if self.form == "spherical":
             deviation = np.full_like(deviation, deviation.max())
         return Frame.around(summary, deviation, dtype)
 
@@ -134,7 +144,7 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         thin = _EPS[_EXACT] * worst > _THIN
         n_thin = np.count_nonzero(thin)
         feature_map = self.feature_map
-        if self.covariance_type == "tied":
+        if self.form == "tied":
             feature_map, n_thin = FULL, n_components
             thin[:] = True
         order = np.argsort(thin, kind="stable")
@@ -173,7 +183,7 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
     @property
     def has_distances(self) -> bool:
         """Whether scores are a constant less half a squared distance; tied ones leave out what is common."""
-        return self.covariance_type != "tied"
+        return self.form != "tied"
 
     def needs_scatter(self, layout: Layout) -> bool:
         """Whether the second moment of all rows is to be added: linear features lack it."""
@@ -182,7 +192,7 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
     @property
     def start_map(self) -> int:
         """Feature map of the first moments."""
-        return FULL if self.covariance_type == "tied" else self.feature_map
+        return FULL if self.form == "tied" else self.feature_map
 
     def peaks(self, params: GaussianParams, log_weights: np.ndarray) -> np.ndarray:
         """Score of each component at its mean, (K,)."""
@@ -313,7 +323,7 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
             thin = slice(n_components - n_thin, None)
             means = means.copy()
             means[thin], second[thin] = _unwhiten(layout.whitener, means[thin], second[thin])
-        if self.covariance_type == "tied" and second.ndim == 3:
+        if self.form == "tied" and second.ndim == 3:
             second = np.einsum("k,kij->ij", counts / counts.sum(), second)
         back = np.empty_like(layout.order)
         back[layout.order] = np.arange(n_components)
@@ -322,7 +332,7 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
             second = second * (unit[:, None] * unit)
         else:
             second = second * (unit**2 if second.ndim == 2 else unit[0] ** 2 / n_features)
-        if self.covariance_type != "tied":
+        if self.form != "tied":
             second = second[back]
         return Moments(counts[back], frame.center + means[back] * unit, second)
 
@@ -347,7 +357,7 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         tell it. What is held stays.
         """
         counts, means, covariances = moments
-        empty = counts <= _TINY
+        masses, empty = counts, counts <= _TINY
         if self.held is not None:
             means, covariances = self._about_held_means(counts, means, covariances)
         if old is None:
@@ -359,25 +369,38 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
                 )
         elif empty.any():
             means = np.where(empty[:, None], old.means, means)
-        if self.prior is not None:
-            means, covariances = self._with_prior(counts, means, covariances)
-        if self._is_matrix:  # symmetric to the last bit
-            covariances = 0.5 * (covariances + np.swapaxes(covariances, -1, -2))
-        covariances = self._regularized(covariances)
         few = counts < fewest if fewest > 0 else empty
-        has_scale = self.prior is not None and self.resolved.has_scale
-        if old is not None and few.any() and not has_scale and self.covariance_type != "tied":
+        if self.prior is not None:
+            with np.errstate(over="ignore"):  # VEV has its scale alone over hardly any rows, which is refused below
+                means, covariances, masses = self._with_prior(counts, means, covariances)
+            if self.resolved.has_scale:  # which tells what rows do not
+                few = masses < _LEAST
+        if self._is_matrix:  # symmetric to the last bit
+            covariances = 0.5 * covariances + 0.5 * np.swapaxes(covariances, -1, -2)
+        covariances = self._regularized(covariances)
+        if old is not None and few.any() and not self.is_common:
             covariances = covariances.copy()
             covariances[few] = old.covariances[few]
         if self.held is not None:  # before a singular one, in whose place it is, is refused
             covariances = self._with_held(means, covariances)
+        if self.is_constrained and not self._holds_covariances:
+            covariances = self._constrained(masses, covariances, old, granule)
         return self.put(GaussianParams(means, covariances, self.precisions_cholesky(covariances, granule)))
 
-    def _with_prior(self, counts, means, covariances) -> tuple[np.ndarray, np.ndarray]:
-        """Posterior modes of means and covariances (Fraley & Raftery 2007, table 2 and section 3)."""
+    def _constrained(self, masses, covariances, old: GaussianParams | None, granule: np.ndarray) -> np.ndarray:
+        """Covariances of the structure."""
+        if self.letters in ("EVI", "EVV"):  # scaled to one volume, they would not tell what is lost in rounding
+            self.precisions_cholesky(covariances, granule)
+        try:
+            return constrained(self.letters, masses, covariances, None if old is None else old.covariances)
+        except np.linalg.LinAlgError:
+            raise self._collapse(f"the common covariance of {self.letters}", "no variance in some direction") from None
+
+    def _with_prior(self, counts, means, covariances) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Posterior modes of means and covariances, and their weights (Fraley & Raftery 2007, table 2, section 3)."""
         mass, total, scatter = self._prior_terms(counts, means)
-        covariances = covariances * (mass / total) + (scatter + self.resolved.scale) / total
-        return means - self._pull(counts)[:, None] * (means - self.resolved.mean), covariances
+        covariances = covariances * (mass / total) + scatter / total
+        return means - self._pull(counts)[:, None] * (means - self.resolved.mean), covariances, total.ravel()
 
     def _pull(self, counts: np.ndarray) -> np.ndarray:
         """Part (K,) of the way to the prior's mean that means are drawn; those that are held stay."""
@@ -385,30 +408,29 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         return pull if self.held is None else np.where(self._held_means(len(counts)), 0.0, pull)
 
     def _prior_terms(self, counts: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Weight of the rows in a covariance, this with the prior's, and scatter of the means about the prior's."""
+        """Weight of the rows in a covariance, this with the prior's, and what the prior adds to the scatter."""
         prior = self.resolved
         n_components, n_features = means.shape
+        rows, share = prior.strength(self.letters, self.form, n_components, n_features)
         gaps, pull = means - prior.mean, counts * self._pull(counts)
         if self.held is not None:  # a mean that does not give way has the whole density of the prior
             pull = np.where(self._held_means(n_components), prior.mean_precision, pull)
-        added = float(prior.mean_precision > 0)
-        extra = prior.exponent(self.covariance_type, n_features)
-        if self.covariance_type == "full":
+        if self.form == "full":
             mass = counts[:, None, None]
-            total = mass + added + extra
-            scatter = pull[:, None, None] * gaps[:, :, None] * gaps[:, None, :]
-        elif self.covariance_type == "tied":
+            total = mass + rows
+            scatter = pull[:, None, None] * gaps[:, :, None] * gaps[:, None, :] + share * prior.scale
+        elif self.form == "tied":
             mass = counts.sum()
-            total = mass + n_components * added + extra
-            scatter = (gaps * pull[:, None]).T @ gaps
-        elif self.covariance_type == "diag":
+            total = mass + n_components * rows
+            scatter = (gaps * pull[:, None]).T @ gaps + prior.scale
+        elif self.form == "diag":
             mass = counts[:, None]
-            total = mass + added + extra
-            scatter = pull[:, None] * gaps**2
+            total = mass + rows
+            scatter = pull[:, None] * gaps**2 + share * prior.scale
         else:
             mass = n_features * counts
-            total = mass + n_features * added + extra
-            scatter = pull * (gaps**2).sum(axis=1)
+            total = mass + n_features * rows
+            scatter = pull * (gaps**2).sum(axis=1) + share * prior.scale
         return mass, np.maximum(total, _TINY), scatter
 
     def _regularized(self, covariances: np.ndarray, sign: float = 1.0) -> np.ndarray:
@@ -433,13 +455,13 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         """
         smallest = np.full(1, SMALLEST) if granule is None else np.maximum(_GRANULES * granule, SMALLEST)
         if not self._is_matrix:
-            if self.covariance_type == "spherical":
+            if self.form == "spherical":
                 smallest = smallest.max()
             with np.errstate(invalid="ignore"):
                 deviations = np.sqrt(covariances)
             good = (deviations > smallest) & (covariances >= _TINY)
             if not good.all():
-                raise self._collapse(np.argwhere(~good)[0], "a variance that is lost in the rounding of the data")
+                raise self._collapsed(np.argwhere(~good)[0], "a variance that is lost in the rounding of the data")
             return 1.0 / deviations
         stack = covariances if covariances.ndim == 3 else covariances[None]
         if granule is not None and self._in_kernels(stack.shape[1]):
@@ -452,7 +474,7 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
             lower = np.full_like(stack, np.nan)
         diagonal = np.diagonal(lower, axis1=1, axis2=2)
         if not (diagonal > smallest).all():
-            raise self._collapse(first_singular(stack, smallest), "a singular covariance")
+            raise self._collapsed(first_singular(stack, smallest), "a singular covariance")
         roots = np.empty_like(lower)
         for k, factor in enumerate(lower):
             roots[k] = dtrtri(factor, lower=1)[0].T
@@ -461,7 +483,7 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
             inflation = ((roots * deviations[:, :, None]) ** 2).sum(axis=2)
             dependent = np.argwhere(inflation > _DEPENDENT / stack.shape[1])
             if len(dependent):
-                raise self._collapse(dependent[-1], "a singular covariance")
+                raise self._collapsed(dependent[-1], "a singular covariance")
         return roots if covariances.ndim == 3 else roots[0]
 
     def from_precisions(self, means: np.ndarray, precisions: np.ndarray) -> GaussianParams:
@@ -500,19 +522,23 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
             if self._is_matrix:
                 where = f"{name}{place[:1] if array.ndim == 3 else ''} at column {place[1]}"
             raise ValueError(f"{where} must be positive definite, and no reciprocal may overflow or underflow")
-        if not self._is_matrix:
-            return array
-        for k, matrix in enumerate(stack):
+        for k, matrix in enumerate(stack if self._is_matrix else ()):
             if not is_positive_definite(matrix):
                 where = f"{name}[{k}]" if array.ndim == 3 else name
                 raise ValueError(f"{where} must be symmetric positive definite")
+        if self.is_constrained and not has_structure(self.letters, array):
+            raise ValueError(
+                f"{name} must have the structure {self.covariance_type!r}; take covariance_type={self.form!r} for these"
+            )
         return array
 
-    def _collapse(self, place: np.ndarray, what: str) -> DegenerateError:
-        who = "the common covariance" if self.covariance_type == "tied" else f"component {int(place[0])}"
-        column = f" at column {int(place[-1])}" if len(place) > 1 else ""
+    def _collapsed(self, place: np.ndarray, what: str) -> DegenerateError:
+        who = "the common covariance" if self.is_common else f"component {int(place[0])}"
+        return self._collapse(who, what + (f" at column {int(place[-1])}" if len(place) > 1 else ""))
+
+    def _collapse(self, who: str, what: str) -> DegenerateError:
         return DegenerateError(
-            f"{who} has {what}{column}: its rows are constant or dependent there. Use fewer components, a larger "
+            f"{who} has {what}: its rows are constant or dependent there. Use fewer components, a larger "
             "reg_covar, a covariance_prior, or drop constant and duplicated columns"
         )
 
@@ -572,7 +598,7 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
 
     def keep(self, params: GaussianParams, kept: np.ndarray) -> GaussianParams:
         """Parameters of some of the components (k,) int."""
-        if self.covariance_type == "tied":
+        if self.form == "tied":
             return params._replace(means=params.means[kept])
         return GaussianParams(*(part[kept] for part in params))
 
@@ -590,7 +616,7 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         n_features, rows = len(spread), GUARD_ROWS * unit
         variances = np.diagonal(spread)
         scales = {"diag": variances, "spherical": np.mean(variances)}
-        scale = rows * np.asarray(scales.get(self.covariance_type, spread))
+        scale = rows * np.asarray(scales.get(self.form, spread))
         freedom = rows - (n_features + 1.0 if self._is_matrix else 2.0)
         if self.prior is not None:  # of the means alone
             return replace(self, resolved=self.resolved._replace(degrees_of_freedom=freedom, scale=scale))
@@ -599,14 +625,16 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
 
     def fewest_rows(self, n_features: int) -> int:
         """Rows of a component that its own covariance can be estimated from."""
-        return {"full": n_features + 1, "tied": 1}.get(self.covariance_type, 2)
+        if self.letters[1] == "V" and self.letters[2] != "I":
+            return n_features + 1
+        return 2 if "V" in self.letters[:2] else 1
 
     def resolve_prior(self, mean: np.ndarray, covariance: Callable[[], np.ndarray], n_components: int) -> "Gaussian":
         """Fill what the prior leaves open from the mean (D,) and covariance (D, D) of the data; checks the rest."""
         if self.prior is None:
             return self
-        self.prior.resolve(self.covariance_type, mean, np.eye(len(mean)), n_components)  # its checks, before a pass
-        return replace(self, resolved=self.prior.resolve(self.covariance_type, mean, covariance(), n_components))
+        self.prior.resolve(self.form, mean, np.eye(len(mean)), n_components)  # its checks, before a pass
+        return replace(self, resolved=self.prior.resolve(self.form, mean, covariance(), n_components))
 
     def log_prior(self, params: GaussianParams) -> float:
         """Log-density of the prior at the parameters, up to a constant."""
@@ -615,11 +643,25 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         n_components, n_features = params.means.shape
         log_det = 2 * self._log_constants(params) + n_features * math.log(2 * math.pi)
         whiteners = self._whiteners(params.precisions_cholesky, n_components, np.ones(n_features))
-        return self.resolved.log_density(self.covariance_type, params.means, log_det, whiteners)
+        return self.resolved.log_density(self.letters, self.form, params.means, log_det, whiteners)
 
     def n_columns(self, params: GaussianParams) -> int:
         """Number of columns of the rows that the parameters are for."""
         return params.means.shape[1]
+
+    def are_sound(self, params: Any, moments: Any, n_components: int, n_features: int) -> bool:
+        """Whether parameters and moments, read from a file, are what kernels may be given."""
+        k, d = n_components, n_features
+        shape = self.shape(k, d)
+        return (
+            isinstance(params, GaussianParams)
+            and are_arrays(params.means, of=(k, d))
+            and are_arrays(params.covariances, params.precisions_cholesky, of=shape)
+            and isinstance(moments, Moments)
+            and are_arrays(moments.counts, of=(k,), least=0.0)
+            and are_arrays(moments.means, of=(k, d))
+            and are_arrays(moments.covariances, of=shape)
+        )
 
     def estimands(self, params: GaussianParams) -> dict[str, np.ndarray]:
         """Return what standard errors are given for."""
@@ -627,14 +669,10 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
 
     def n_parameters(self, n_components: int, n_features: int) -> int:
         """Number of free parameters of means and covariances."""
-        per_matrix = n_features * (n_features + 1) // 2
-        covariance = {
-            "full": n_components * per_matrix,
-            "tied": per_matrix,
-            "diag": n_components * n_features,
-            "spherical": n_components,
-        }
-        return n_components * n_features + covariance[self.covariance_type]
+        times = {"I": 0, "E": 1, "V": n_components}
+        volume, shape, orientation = (times[letter] for letter in self.letters)
+        size = volume + shape * (n_features - 1) + orientation * (n_features * (n_features - 1) // 2)
+        return n_components * n_features + size
 
     def sample(self, params: GaussianParams, component: int, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         """Draw rows (n_samples, D) from one component."""

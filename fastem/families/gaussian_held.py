@@ -28,7 +28,12 @@ class HeldGaussians(Structure, Freezable):
     @property
     def _has_own_covariances(self) -> bool:
         """Whether the covariance of a component has nothing to do with those of others."""
-        return self.covariance_type in ("full", "diag", "spherical")
+        return self.letters in ("VVV", "VVI", "VII")
+
+    @property
+    def _holds_covariances(self) -> bool:
+        """Whether covariances that share something are held, all of them."""
+        return self.held is not None and "covariances" in self.held.masks and not self._has_own_covariances
 
     def check_frozen(self, masks: dict[str, np.ndarray]) -> None:
         """Refuse covariances of some components if they share something with the others."""

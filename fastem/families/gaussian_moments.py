@@ -49,11 +49,11 @@ class MomentAlgebra(Structure):
 
     def in_form(self, counts: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> Moments:
         """Moments from those of each component, with covariances (K, D, D) or, of diagonals alone, (K, D)."""
-        if self.covariance_type == "tied":
+        if self.form == "tied":
             covariances = np.einsum("k,kij->ij", counts / max(counts.sum(), _TINY), covariances)
         elif not self._is_matrix and covariances.ndim == 3:
             covariances = np.diagonal(covariances, axis1=1, axis2=2)
-        return Moments(counts, means, covariances.mean(axis=1) if self.covariance_type == "spherical" else covariances)
+        return Moments(counts, means, covariances.mean(axis=1) if self.form == "spherical" else covariances)
 
     def blend(self, one: Moments, two: Moments, share: float) -> Moments:
         """Moments of a mixture of both, of which the second makes up a share.
@@ -73,11 +73,11 @@ class MomentAlgebra(Structure):
         gaps = two.means - one.means
         means = one.means + part[:, None] * gaps
         between = before * part
-        if self.covariance_type == "tied":
+        if self.form == "tied":
             within = before.sum() * one.covariances + added.sum() * two.covariances
             return Moments(counts, means, (within + np.einsum("k,ki,kj->ij", between, gaps, gaps)) / counts.sum())
-        squares = gaps[:, :, None] * gaps[:, None, :] if self.covariance_type == "full" else gaps**2
-        if self.covariance_type == "spherical":
+        squares = gaps[:, :, None] * gaps[:, None, :] if self.form == "full" else gaps**2
+        if self.form == "spherical":
             squares = squares.mean(axis=1)
         form = (-1,) + (1,) * (squares.ndim - 1)
         part = part.reshape(form)
@@ -104,7 +104,7 @@ class MomentAlgebra(Structure):
         kept = np.maximum(1.0 - self._pull(rows), _TINY)[:, None]
         means = np.where(rows[:, None] > 0, self.resolved.mean + (means - self.resolved.mean) / kept, means)
         mass, total, scatter = self._prior_terms(rows, means)
-        within = (covariances * total - scatter - self.resolved.scale) / np.maximum(mass, _TINY)
+        within = (covariances * total - scatter) / np.maximum(mass, _TINY)
         if self.held is not None:  # what is held follows from no moments
             within = self._with_held(means, within)
         return Moments(counts, means, within)
@@ -112,7 +112,7 @@ class MomentAlgebra(Structure):
     def keep_moments(self, moments: Moments, kept: np.ndarray) -> Moments:
         """Moments of some of the components (k,) int; their counts sum to 1."""
         counts, covariances = moments.counts[kept], moments.covariances
-        if self.covariance_type != "tied":
+        if self.form != "tied":
             covariances = covariances[kept]
         return Moments(counts / counts.sum(), moments.means[kept], covariances)
 
@@ -151,14 +151,14 @@ class MomentAlgebra(Structure):
         counts, means = moments.counts.copy(), moments.means.copy()
         counts[component], means[component] = len(rows) / weight, rows.mean(axis=0)
         covariances = moments.covariances.copy()
-        if self.covariance_type != "tied":
+        if self.form != "tied":
             variances = np.diagonal(spread)
-            covariances[component] = {"full": spread, "diag": variances}.get(self.covariance_type, variances.mean())
+            covariances[component] = {"full": spread, "diag": variances}.get(self.form, variances.mean())
         return Moments(counts / counts.sum(), means, covariances)
 
     def longest_axes(self, moments: Moments) -> np.ndarray:
         """Axis (K, D) of one standard deviation on which each component is longest, compared to the mean covariance."""
-        if self.covariance_type != "full":
+        if self.form != "full":
             variances = np.broadcast_to(self._variances(moments), moments.means.shape)
             axes = np.zeros(moments.means.shape)
             unit = np.maximum(np.diagonal(self._regularized_mean(moments)), _TINY)
@@ -177,10 +177,10 @@ class MomentAlgebra(Structure):
         gap = _HALVES * axis
         means[component], means[k] = moments.means[k] + gap, moments.means[k] - gap
         covariances = moments.covariances.copy()
-        if self.covariance_type == "tied":
+        if self.form == "tied":
             covariances -= 2.0 * counts[k] * gap[:, None] * gap
         else:
-            squares = {"full": gap[:, None] * gap, "diag": gap**2}.get(self.covariance_type, np.mean(gap**2))
+            squares = {"full": gap[:, None] * gap, "diag": gap**2}.get(self.form, np.mean(gap**2))
             covariances[component] = covariances[k] = covariances[k] - squares
         return Moments(counts / counts.sum(), means, covariances)
 
@@ -218,6 +218,6 @@ class MomentAlgebra(Structure):
     def _mean_covariance(self, moments: Moments) -> np.ndarray:
         """Mean (D, D) of the covariances, weighted by the counts."""
         mean = moments.covariances
-        if self.covariance_type != "tied":
+        if self.form != "tied":
             mean = np.einsum("k,k...->...", moments.counts, mean) / moments.counts.sum()
         return mean if self._is_matrix else np.diag(np.broadcast_to(mean, moments.means.shape[1]))

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from fastem.families.exponential import Exponential, log_of, require_counts
+from fastem.families.exponential import Exponential, log_of, near_zero, require_counts
 
 
 class GeometricParams(NamedTuple):
@@ -62,6 +62,10 @@ class Geometric(Exponential):
         return params.means
 
     column_means = expectation
+
+    def settled(self, params, counts):
+        """Means of which those are 0 that more than so many rows (K,) would tell from it."""
+        return GeometricParams(np.where(near_zero(params.means, counts), 0.0, params.means))
 
     def draw(self, params, k, n_samples, rng):
         """Draw counts."""

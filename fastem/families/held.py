@@ -74,6 +74,8 @@ class Freezable:
 
     def told(self, n_components: int) -> np.ndarray:
         """Which components (K,) need no rows to be estimated, since all their parameters are held."""
+        if self.held is None:
+            return np.zeros(n_components, bool)
         return np.logical_and.reduce(self._masks(n_components), axis=1)
 
     def frozen_coordinates(self, n_coordinates: int) -> np.ndarray:

@@ -39,6 +39,7 @@ class LogNormal(Normal):
     """
 
     has_log_base: ClassVar[bool] = True
+    is_positive: ClassVar[bool] = True
     Params: ClassVar[Any] = LogNormalParams
     domains: ClassVar[dict[str, str]] = {"log_means": "real", "log_variances": "positive"}
 

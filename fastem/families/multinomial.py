@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from scipy.special import gammaln
 
-from fastem.families.exponential import _TINY, require_counts
+from fastem.families.exponential import _TINY, log_factorial, require_counts
 from fastem.families.simplex import Simplex
 
 
@@ -77,7 +76,7 @@ class Multinomial(Simplex):
 
     def log_base(self, X):
         """log n! - sum log x!"""
-        return gammaln(X.sum(axis=1, keepdims=True) + 1.0) - gammaln(X + 1.0).sum(axis=1, keepdims=True)
+        return log_factorial(X.sum(axis=1, keepdims=True)) - log_factorial(X).sum(axis=1, keepdims=True)
 
     def positions(self, X, frame):
         """Shares of the columns (n, D), each in units of the square root of its mean, as chi-squared takes them."""

@@ -67,8 +67,7 @@ class WithNoise(Family):
             raise TypeError(f"family must be a family without noise, such as fastem.Gaussian(); got {self.family!r}")
         if self.family.spacing is None:
             raise TypeError(
-                f"noise fills a box of values, which {type(self.family).__name__} has not; use one more component, "
-                "with frozen parameters"
+                f"noise fills a box of values, which {type(self.family).__name__} has not; use one more component"
             )
         if self.volume is not None and not (is_real(self.volume, 0.0) and self.volume > 0):
             raise ValueError(f"noise_volume must be None or a positive finite number; got {self.volume!r}")

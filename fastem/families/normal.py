@@ -12,7 +12,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from fastem.families.exponential import _TINY, Exponential, require_spread
+from fastem.families.exponential import _TINY, Exponential
+from fastem.families.family import are_arrays
 
 _FLAT = 1e-13  # of a variance, in units of the mean square about the centre: rounding
 
@@ -44,6 +45,7 @@ class Normal(Exponential):
     center: Any = field(default=None, repr=False, kw_only=True)  # (D,)
     unit: Any = field(default=None, repr=False, kw_only=True)  # (D,)
 
+    is_positive: ClassVar[bool] = False
     Params: ClassVar[Any] = NormalParams
     domains: ClassVar[dict[str, str]] = {"means": "real", "variances": "positive"}
 
@@ -108,7 +110,7 @@ class Normal(Exponential):
         """Mean and variance."""
         mean, square = np.split(means, 2, axis=1)
         variance = square - mean**2
-        require_spread(variance > _FLAT * (1.0 + square), "values that do not differ, beside the spread of all,")
+        self.require_spread(variance > _FLAT * (1.0 + square), "values that do not differ, beside the spread of all,")
         return self.Params(self.center + self.unit * mean, self.unit**2 * variance)
 
     def expectation(self, params):
@@ -136,6 +138,11 @@ class Normal(Exponential):
         """Parameters at the coordinates of `pack`."""
         mean, variance = super().unpack(vector, n_components, frame)
         return self.Params(self.center + self.unit * mean, self.unit**2 * variance)
+
+    def are_sound(self, params, moments, n_components, n_features):
+        """Whether parameters and averages, read from a file, are what kernels may be given."""
+        known = are_arrays(self.center, self.unit, of=(n_features,))
+        return known and super().are_sound(params, moments, n_components, n_features)
 
     def draw(self, params, k, n_samples, rng):
         """Draw values."""

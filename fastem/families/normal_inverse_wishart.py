@@ -13,7 +13,8 @@ class NormalInverseWishart(NamedTuple):
     """Conjugate prior of means and covariances (Fraley & Raftery 2007, J. Classification 24, section 3).
 
     mu_k | Sigma_k ~ N(mean, Sigma_k / mean_precision) and Sigma_k ~ inverse Wishart(degrees_of_freedom, scale);
-    for diag and spherical the variances are inverse gamma(degrees_of_freedom / 2, scale / 2).
+    for diag and spherical the variances are inverse gamma(degrees_of_freedom / 2, scale / 2). For mclust's other
+    structures see `ResolvedPrior.strength`; their scale has the shape of the form that they are stored in.
 
     Attributes
     ----------
@@ -92,31 +93,47 @@ class ResolvedPrior(NamedTuple):
         if not (freedom > 0 and math.isfinite(freedom)):
             raise ValueError(f"degrees_of_freedom_prior must be a positive finite number; got {freedom}")
 
-    def exponent(self, covariance_type: str, n_features: int) -> float:
-        """What the prior of a covariance adds to the weight of its rows: nu + D + 1, or nu + 2 for variances."""
-        if not self.has_scale:
-            return 0.0
-        return self.degrees_of_freedom + (n_features + 1 if covariance_type in ("full", "tied") else 2)
+    def strength(self, letters: str, form: str, n_components: int, n_features: int) -> tuple[float, float]:
+        """Rows that the prior adds to the weight of each component's covariance, and part of its scale for each.
 
-    def log_density(self, covariance_type: str, means: np.ndarray, log_det: np.ndarray, whiteners: np.ndarray) -> float:
+        The density is a power of |Sigma_k| and an exponential of tr(scale Sigma_k^-1). The power is nu + D + 1, or
+        nu + 2 for variances, and one more from the prior of the mean. A covariance that all components have has one
+        prior. Where only parts are common there is no conjugate prior; mclust has its own powers for VEI, EVI, EEV and
+        VEV, which are taken as they are (they follow from its maxima), and for the others, which it refuses under a
+        prior, each covariance has its inverse Wishart.
+        """
+        added = float(self.mean_precision > 0)
+        if not self.has_scale:
+            return added, 0.0
+        power = self.degrees_of_freedom + (n_features + 1 if form in ("full", "tied") else 2)
+        if letters in ("EEE", "EEI", "EII"):
+            per_row = n_features if form == "spherical" else 1
+            return added + power / (n_components * per_row), 1.0 / n_components
+        as_mclust = {
+            "VEI": (power + added) / n_features,
+            "EVI": power / n_components,
+            "EEV": (power + added) / n_components,
+            "VEV": 0.0,
+        }
+        return as_mclust.get(letters, added + (power / n_features if form == "spherical" else power)), 1.0
+
+    def log_density(
+        self, letters: str, form: str, means: np.ndarray, log_det: np.ndarray, whiteners: np.ndarray
+    ) -> float:
         """Log-density up to a constant, from log|precision| (K,) and the whiteners (K, D, D) or (K, D)."""
-        total = 0.0
-        n_features = means.shape[1]
+        rows, share = self.strength(letters, form, *means.shape)
+        total = rows * float(log_det.sum())
         if self.mean_precision > 0:
             gap = means - self.mean
             y = (whiteners @ gap[:, :, None])[:, :, 0] if whiteners.ndim == 3 else whiteners * gap
-            total += 0.5 * float((log_det - self.mean_precision * (y**2).sum(axis=1)).sum())
-        if not self.has_scale:
-            return total
-        if covariance_type == "tied":
-            log_det, whiteners = log_det[:1], whiteners[:1]
-        if covariance_type == "spherical":
-            log_det, whiteners = log_det / n_features, whiteners[:, :1]
+            total -= self.mean_precision * float((y**2).sum())
+        if form == "spherical":
+            whiteners = whiteners[:, :1]
         if whiteners.ndim == 3:
-            trace = float((whiteners * (whiteners @ self.scale)).sum())
+            trace = float((whiteners * (whiteners @ self.scale)).sum()) if self.has_scale else 0.0
         else:
             trace = float((self.scale * whiteners * whiteners).sum())  # the square alone may overflow
-        return total + 0.5 * (self.exponent(covariance_type, n_features) * float(log_det.sum()) - trace)
+        return 0.5 * (total - share * trace)
 
 
 NO_PRIOR = ResolvedPrior(np.zeros(1), 0.0, 0.0, np.zeros(()))

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from scipy.special import gammaln
 
-from fastem.families.exponential import Exponential, log_of, require_counts
+from fastem.families.exponential import Exponential, log_factorial, log_of, near_zero, require_counts
 
 
 class PoissonParams(NamedTuple):
@@ -49,7 +48,7 @@ class Poisson(Exponential):
 
     def log_base(self, X):
         """-log x!"""
-        return -gammaln(X + 1.0)
+        return -log_factorial(X)
 
     def natural_parameters(self, params):
         """log lambda."""
@@ -68,6 +67,10 @@ class Poisson(Exponential):
         return params.rates
 
     column_means = expectation
+
+    def settled(self, params, counts):
+        """Rates of which those are 0 that more than so many rows (K,) would tell from it."""
+        return PoissonParams(np.where(near_zero(params.rates, counts), 0.0, params.rates))
 
     def draw(self, params, k, n_samples, rng):
         """Draw counts."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastem.data import finite_array
-from fastem.families.exponential import _FAR, Exponential, log_of
+from fastem.families.exponential import _FAR, IMPOSSIBLE, Exponential, log_of, near_zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Simplex(Exponential):
     @property
     def _starts(self) -> np.ndarray:
         """First statistic (J,) of each piece; those of a piece follow each other."""
-        return np.flatnonzero(np.diff(self.owners, prepend=-1))
+        return np.zeros(1, np.int64)
 
     def _sums(self, values: np.ndarray) -> np.ndarray:
         """Sum (K, T) over the piece of each statistic."""
@@ -44,6 +44,9 @@ class Simplex(Exponential):
         """0: probabilities are normalised as they are."""
         return np.zeros((len(params.probabilities), len(self._starts)))
 
+    def _finite(self, params):
+        return np.maximum(self.natural_parameters(params), -IMPOSSIBLE), self.log_partition(params)
+
     def estimate(self, means):
         """Shares of the counts."""
         return self.Params(means / self._sums(means))
@@ -56,19 +59,25 @@ class Simplex(Exponential):
         """Number of free parameters of the components."""
         return n_components * (len(self.owners) - len(self._starts))
 
-    def check_params(self, params, n_components, frame=None):
+    def check_params(self, params, n_components, frame=None, name="start.components."):
         """Return parameters that a user gave, after checking shapes, finiteness and sums."""
         if not isinstance(params, self.Params):
-            raise TypeError(f"start.components must be {self.Params.__name__}; got {type(params).__name__}")
-        given = finite_array("start.components.probabilities", params.probabilities, 2)
+            words = name.strip(".") or "the parameters"
+            raise TypeError(f"{words} must be {self.Params.__name__}; got {type(params).__name__}")
+        given = finite_array(f"{name}probabilities", params.probabilities, 2)
         wanted = n_components, len(self.owners)
         if given.shape != wanted:
-            raise ValueError(f"start.components.probabilities has shape {given.shape}; {wanted} is needed")
+            raise ValueError(f"{name}probabilities has shape {given.shape}; {wanted} is needed")
         sums = self._sums(given)
         if (given < 0).any() or np.abs(sums - 1.0).max() > 1e-8:
             worst = sums.ravel()[np.abs(sums - 1.0).argmax()]
-            raise ValueError(f"start.components.probabilities must not be negative and sum to 1; some sum to {worst}")
+            raise ValueError(f"{name}probabilities must not be negative and sum to 1; some sum to {worst}")
         return self.Params(given / sums)
+
+    def settled(self, params, counts):
+        """Probabilities of which those are 0 that more than so many rows (K,) would tell from it."""
+        p = np.where(near_zero(params.probabilities, counts), 0.0, params.probabilities)
+        return self.Params(p / self._sums(p))
 
     def pack(self, params, frame):
         """Coordinates, of each component in turn: logarithms, centred in each piece."""

@@ -43,8 +43,8 @@ class StudentT(Gaussian):
 
     Parameters
     ----------
-    covariance_type : {'full', 'tied', 'diag', 'spherical'}, default='full'
-        Of the scale matrices.
+    covariance_type : str, default='full'
+        Of the scale matrices; see `Gaussian`.
     reg_covar : float, default=0.0
         See `Gaussian`.
     prior : NormalInverseWishart, default=None
@@ -70,6 +70,7 @@ class StudentT(Gaussian):
     degrees_of_freedom: Any = field(default="free", kw_only=True)
     first: float = field(default=10.0, kw_only=True)
     bounds: Any = field(default=(0.01, 1000.0), kw_only=True)
+    Params: ClassVar[Any] = StudentTParams
 
     def __post_init__(self):
         super().__post_init__()
@@ -100,11 +101,11 @@ class StudentT(Gaussian):
 
     @property
     def _swept(self) -> Gaussian:
-        return _normal("full" if self.covariance_type == "tied" else self.covariance_type)
+        return _normal("full" if self.form == "tied" else self.form)
 
     def _each(self, params: Any) -> GaussianParams:
         """Parameters as a sweep takes them: tied ones once for each component."""
-        if self.covariance_type != "tied":
+        if self.form != "tied":
             return GaussianParams(*params[:3])
         n_components = len(params.means)
         return GaussianParams(params.means, *(np.stack([part] * n_components) for part in params[1:3]))
@@ -151,7 +152,7 @@ class StudentT(Gaussian):
         """Moments from the sums (K, P + 2) of a sweep with tails, or (K, P) without: then all precisions are 1."""
         n_sums = n_statistics(layout.feature_map, frame.center.size)
         counts, means, covariances = self._swept.moments(np.ascontiguousarray(sums[:, :n_sums]), scatter, layout, frame)
-        if self.covariance_type == "tied":
+        if self.form == "tied":
             covariances = np.einsum("k,kij->ij", counts / max(counts.sum(), _TINY), covariances)
         if sums.shape[1] == n_sums:
             return self._as_normal(Moments(counts, means, covariances))
@@ -183,7 +184,7 @@ class StudentT(Gaussian):
         unit = moments.precisions
         if self.held is not None and "covariances" in self.held.masks:  # which do not give way
             unit = np.where(self.held.masks["covariances"], 1.0, unit)
-        if self.covariance_type == "tied":
+        if self.letters[0] == "E":
             share = moments.counts * params.degrees_of_freedom
             unit = np.full_like(unit, (share * unit).sum() / max(share.sum(), _TINY))
         unit = np.where(unit > 0, unit, 1.0)
@@ -253,7 +254,7 @@ class StudentT(Gaussian):
                 )
             if before is not None:
                 means = np.where(empty[:, None], before.means, means)
-            normal = Moments(np.where(empty, 1.0, counts), *self._modes(moments, means))
+            normal = self._modes(moments, means, empty)
             fewest = 0.0 if self.resolved.has_scale else fewest
         if self.held is not None:  # before a singular one, in whose place it is, is refused
             normal = normal._replace(covariances=self._with_held(*normal[1:]))
@@ -263,17 +264,18 @@ class StudentT(Gaussian):
     def _per_row(self, moments: Any) -> np.ndarray:
         """Scatter about the means divided by the weight of the rows, not by that times their precision."""
         counts, _, covariances, precisions, _ = moments
-        if self.covariance_type == "tied":
+        if self.form == "tied":
             return covariances * ((counts * precisions).sum() / max(counts.sum(), _TINY))
         return covariances * precisions.reshape(-1, *(1,) * (covariances.ndim - 1))
 
-    def _modes(self, moments: Any, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _modes(self, moments: Any, means: np.ndarray, empty: np.ndarray) -> Moments:
         """Posterior modes of locations and scale matrices: rows weigh their precision but for the determinant."""
         weighed = moments.counts * moments.precisions
         mass, _, scatter = self._prior_terms(weighed, means)
         rows = self._prior_terms(moments.counts, means)[1]
-        covariances = moments.covariances * (mass / rows) + (scatter + self.resolved.scale) / rows
-        return means - self._pull(weighed)[:, None] * (means - self.resolved.mean), covariances
+        covariances = moments.covariances * (mass / rows) + scatter / rows
+        counts = rows.ravel() if self.is_constrained else np.where(empty, 1.0, moments.counts)
+        return Moments(counts, means - self._pull(weighed)[:, None] * (means - self.resolved.mean), covariances)
 
     def _degrees(self, moments: Any, old: Any, fewest: float) -> np.ndarray:
         """Degrees of freedom (K,) that maximise the expected log-density of the precisions."""
@@ -345,7 +347,7 @@ class StudentT(Gaussian):
         distances = 2.0 * (family.peaks(known, np.zeros(len(means))) - log_densities)
         degrees = params.degrees_of_freedom
         factor = (degrees + distances) / (degrees + len(given))
-        if self.covariance_type == "tied":
+        if self.form == "tied":
             covariances = np.stack([covariances] * len(means))
         covariances = covariances * factor.reshape(-1, *(1,) * (covariances.ndim - 1))
         return StudentTParams(means, covariances, self._swept.precisions_cholesky(covariances), degrees + len(given))
@@ -448,19 +450,8 @@ class StudentT(Gaussian):
     def score(self, params: Any, moments: Any, frame: Frame) -> np.ndarray:
         """Gradient of the expected log-likelihood in the coordinates of `pack`, at the parameters of the moments."""
         counts, _, _, precisions, logs = moments
-        slopes = super().score(params, weighed(moments), frame)
-        # so far a row weighs its precision; log|U| and the logarithms of deviations count it as one
-        extra = counts * (1.0 - precisions)
-        n_components, n_features = params.means.shape
-        ends = slopes[n_components * n_features :]
-        if self.covariance_type in ("full", "tied"):
-            rows, columns = np.triu_indices(n_features)
-            ends = ends.reshape(-1, len(rows))
-            ends[:, rows == columns] += extra[:, None] if self.covariance_type == "full" else extra.sum()
-        elif self.covariance_type == "diag":
-            ends += np.repeat(extra, n_features)
-        else:
-            ends += n_features * extra
+        slopes = self._score(params, weighed(moments), frame, counts)
+        n_components = len(params.means)
         degrees = params.degrees_of_freedom
         half = 0.5 * degrees
         inside = (degrees > self.bounds[0]) & (degrees < self.bounds[1])

@@ -132,7 +132,10 @@ class Tabled(Exponential):
     def _coded(self, X: np.ndarray, grouping: Grouping) -> np.ndarray:
         numbers = self.numbers(X)
         numbers = np.where(np.isnan(numbers), np.array(self.n_values), numbers)
-        return (numbers @ grouping.radix + grouping.first).astype(np.uint32)  # sums of small integers: exact
+        codes = np.tile(grouping.first, (len(X), 1))
+        for column, g in np.argwhere(grouping.radix):  # small integers: exact
+            codes[:, g] += grouping.radix[column, g] * numbers[:, column]
+        return codes.astype(np.uint32)
 
     def table(self, params: Any, log_weights: np.ndarray, gaps: np.ndarray) -> np.ndarray:
         """Return the score (K, 1 + M) of every code, after the logarithms of the weights."""
@@ -173,8 +176,12 @@ class Tabled(Exponential):
 
 
 def _table(values: np.ndarray, log_weights: np.ndarray, grouping: Grouping) -> np.ndarray:
-    values = np.column_stack([values, np.zeros(len(values))])
-    return np.ascontiguousarray(np.column_stack([log_weights, values[:, grouping.members].sum(axis=2)]))
+    padded = np.zeros((len(values), values.shape[1] + 1))
+    padded[:, :-1] = values
+    table = np.empty((len(values), 1 + len(grouping.members)))
+    table[:, 0] = log_weights
+    np.take(padded, grouping.members, axis=1).sum(axis=2, out=table[:, 1:])
+    return table
 
 
 def _without_repetition(codes: np.ndarray, weight: np.ndarray, grouping: Grouping) -> Block:

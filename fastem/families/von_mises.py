@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from scipy.special import i0e, i1e
 
-from fastem.families.exponential import Exponential, require_spread
+from fastem.families.exponential import Exponential
 
 _LARGE = 60.0  # from where on the series below is exact, and 1 minus the ratio of Bessel functions is not
 _MOST_STEPS = 60
@@ -56,7 +56,7 @@ def concentration(short: np.ndarray) -> np.ndarray:
     for _ in range(_MOST_STEPS):
         value, slope = shortfall(kappa)
         better = np.maximum(kappa - (value - short) / slope, 0.5 * kappa)
-        done = np.abs(better - kappa) <= 4e-16 * kappa
+        done = np.abs(better - kappa) <= 1e-13 * kappa  # what is left is its square
         kappa = better
         if done.all():
             break
@@ -80,6 +80,7 @@ class VonMises(Exponential):
     array([[3.]])
     """
 
+    is_positive: ClassVar[bool] = False
     Params: ClassVar[Any] = VonMisesParams
     domains: ClassVar[dict[str, str]] = {"directions": "angle", "concentrations": "not negative"}
 
@@ -100,7 +101,7 @@ class VonMises(Exponential):
         """Direction and length of the mean vector."""
         cosine, sine = np.split(means, 2, axis=1)
         short = 1.0 - np.hypot(cosine, sine)
-        require_spread(short > _FLAT, "angles that do not differ")
+        self.require_spread(short > _FLAT, "angles that do not differ")
         return VonMisesParams(np.arctan2(sine, cosine), concentration(np.minimum(short, 1.0)))
 
     def expectation(self, params):

@@ -26,7 +26,7 @@ from fastem.kernels.forward_backward import (
     traced,
 )
 from fastem.kernels.layout import clear, load_columns, turn
-from fastem.kernels.posteriors import SOFTMAX, row_maximum
+from fastem.kernels.posteriors import SOFTMAX, row_maximum, tail_addresses
 from fastem.kernels.products import product_addresses
 from fastem.kernels.pruning import NO_ORDER, place_rows
 from fastem.kernels.sweep import (
@@ -45,6 +45,9 @@ from fastem.kernels.tables import look_up_all, scatter_all, table_of
 _MAX_LANES, _MIN_LANES = 64, 8
 _LANE_BYTES = 2**24  # of all lanes' sums together, if that leaves _MIN_LANES
 _PIECE_BYTES = 2**25  # of a lane's likelihoods and forward probabilities
+# Places of addresses in what a lane calls, and of numbers in what a pass notes.
+_TAKE_TAILS, _TAKE_PRECISIONS, _PRODUCT, _BRING, _ADD, _UP, _DOWN = range(2, 9)
+_BUILT, _LOST, _LOG_LIKELIHOOD, _NOTES = range(4)
 FLOOR = 1e-300  # of a likelihood that is not 0, so that it is not taken for impossible
 
 
@@ -137,6 +140,13 @@ def new_plan(offsets, weight, width, n_columns, lane_bytes, piece_rows=None):
     lanes = np.concatenate([[0], np.searchsorted(n_rows, shares), [n]]).astype(np.int64)
     most = piece_rows or max(width, _PIECE_BYTES // (16 * n_columns) // width * width)
     return Plan(offsets, weight, stretches, lanes, int(min(most, -(-sizes.max() // width) * width)))
+
+
+@kernel
+def copy_row(source, i, target, j):
+    """target[j] = source[i]; NumPy's way takes seconds to compile, for its errors."""
+    for k in range(source.shape[1]):
+        target[j, k] = source[i, k]
 
 
 @kernel
@@ -254,40 +264,48 @@ def _add_starts(gamma, begins, weight, starts):
 
 @kernel
 def _bring_rows(rows_of, desk, first, last, is_scored):
-    """Bring the rows first..last-1 to the desk, with their scores if wanted; returns whether features are there."""
-    _, X, weight, frame, states = rows_of
-    tiles, columns, work, scores, _, _, _, _, _, mass, _, rows, listed = desk
+    """Bring the rows first..last-1 to the desk, with their scores if wanted; notes whether their features are there."""
+    products, X, weight, frame, states = rows_of
+    tiles, columns, work, scores, _, _, _, _, _, mass, _, rows, listed, precisions, note = desk
     place_rows(NO_ORDER, first, last, rows)
     load_columns(X, frame, rows, last - first, tiles)
     take_weights(SOFTMAX, weight, rows, last - first, mass, columns)
-    return score_states(states, listed, 0, listed.shape[0], False, work, scores) if is_scored else False
+    note[_BUILT] = 0.0
+    if is_scored:
+        built = score_states(states, listed, 0, listed.shape[0], False, work, scores)
+        if precisions.shape[0] > 0:
+            call_at(products[_TAKE_TAILS], (scores, states[5], precisions))
+        note[_BUILT] = 1.0 if built else 0.0
 
 
 @kernel
 def _bring_codes(rows_of, desk, first, last, is_scored):
     """The same for rows of codes, which have no features."""
     _, codes, weight, _, _ = rows_of
-    _, columns, work, scores, _, _, _, _, _, mass, _, rows, _ = desk
+    _, columns, work, scores, _, _, _, _, _, mass, _, rows, _, _, _ = desk
     table, by_row = work
     place_rows(NO_ORDER, first, last, rows)
     take_weights(SOFTMAX, weight, rows, last - first, mass, columns)
     if is_scored:
         look_up_all(codes, first, last - first, table, by_row)
         turn(by_row, scores.shape[1], scores.shape[0], scores)
-    return False
 
 
 @kernel
-def _add_rows(rows_of, desk, first, last, built, sums):
+def _add_rows(rows_of, desk, first, last, sums):
     """Add the statistics of the rows on the desk, whose responsibilities are its scores."""
-    _, _, work, scores, _, _, _, _, _, mass, _, _, listed = desk
-    accumulate_block(rows_of[4], listed, scores.shape[0], scores, mass, built, work, sums)
+    products, _, _, _, states = rows_of
+    _, _, work, scores, _, _, _, _, _, mass, _, _, listed, precisions, note = desk
+    if precisions.shape[0] > 0:
+        call_at(products[_TAKE_PRECISIONS], (scores, states[5], precisions, mass, states[2], sums))
+    expected = sums[: states[1].shape[1]]
+    accumulate_block(states, listed, scores.shape[0], scores, mass, note[_BUILT] > 0.0, work, expected)
 
 
 @kernel
-def _add_codes(rows_of, desk, first, last, built, sums):
+def _add_codes(rows_of, desk, first, last, sums):
     """The same for rows of codes."""
-    _, _, work, scores, _, _, _, _, _, mass, _, _, _ = desk
+    _, _, work, scores, _, _, _, _, _, mass, _, _, _, _, _ = desk
     _, by_row = work
     for k in range(scores.shape[0]):
         count = 0.0
@@ -314,97 +332,76 @@ def _codes_desk(products, X, states, width, sums):
     return none, none, (table_of(states[1], sums.shape[1]), by_row)
 
 
-def _are_codes(X):
-    return X.dtype in (np.uint32, types.uint32)
-
-
-def _bring(rows_of, *others):
-    return (_bring_codes if _are_codes(rows_of[1]) else _bring_rows)(rows_of, *others)
-
-
-def _add(rows_of, *others):
-    return (_add_codes if _are_codes(rows_of[1]) else _add_rows)(rows_of, *others)
-
-
-def _desk_of(products, X, *others):
-    return (_codes_desk if _are_codes(X) else _rows_desk)(products, X, *others)
-
-
-@overload(_bring)
-def _bring_overload(rows_of, desk, first, last, is_scored):
-    function = _bring_codes if _are_codes(rows_of[1]) else _bring_rows
-    return lambda rows_of, desk, first, last, is_scored: function(rows_of, desk, first, last, is_scored)
-
-
-@overload(_add)
-def _add_overload(rows_of, desk, first, last, built, sums):
-    function = _add_codes if _are_codes(rows_of[1]) else _add_rows
-    return lambda rows_of, desk, first, last, built, sums: function(rows_of, desk, first, last, built, sums)
+def _desk_of(products, X, states, width, sums):
+    return (_codes_desk if X.dtype == np.uint32 else _rows_desk)(products, X, states, width, sums)
 
 
 @overload(_desk_of)
 def _desk_overload(products, X, states, width, sums):
-    function = _codes_desk if _are_codes(X) else _rows_desk
+    function = _codes_desk if X.dtype == types.uint32 else _rows_desk
     return lambda products, X, states, width, sums: function(products, X, states, width, sums)
 
 
 @kernel
-def _ascend(rows_of, desk, trail, chain, logs, low, n_rows, lost):
+def _ascend(rows_of, desk, trail, chain, logs, low, n_rows):
     """Follow the chain through the rows from `low` on, of which alpha[0] tells what was known before.
 
-    Returns their weighted log-likelihood; what may be lost, see `traced`, or inf where the logarithms are needed, or
-    where no state can have produced a row; and whether the features of the last block, on the desk, are there.
+    Adds their weighted log-likelihood to what is noted. Notes whether something may be lost, so that logarithms are
+    needed; or, of these, whether no state can have produced a row.
     """
+    products = rows_of[0]
     start, matrix, _, log_start, log_matrix, owner = chain
-    _, _, _, scores, fresh, _, top, total, _, mass, best, _, _ = desk
-    likely, alpha, norm, begins, row_weight, reach, _ = trail
+    _, _, _, scores, fresh, _, top, total, _, mass, best, _, _, _, note = desk
+    likely, alpha, norm, begins, row_weight, reach, lost, _ = trail
     safe, width = is_safe(matrix, top.shape[0]), fresh.shape[1]
-    log_likelihood, built = 0.0, False
     for first in range(0, n_rows, width):
         last = min(first + width, n_rows)
-        built = _bring(rows_of, desk, low + first, low + last, True)
+        call_at(products[_BRING], (rows_of, desk, low + first, low + last, True))
         _emissions(scores, owner, mass, logs, top, total, fresh, best)
         turn(fresh, fresh.shape[0], last - first, likely[first:])
         if logs:
-            if forward_log(log_start, log_matrix, likely, begins, first, last, alpha, norm):
-                return -np.inf, np.inf, built
+            note[_LOST] = forward_log(log_start, log_matrix, likely, begins, first, last, alpha, norm)
         else:
             forward(start, matrix, likely, begins, first, last, alpha, norm)
-            lost = traced(safe, start, matrix, likely, begins, first, last, alpha, norm, reach, lost)
-            if lost == np.inf:
-                return 0.0, lost, built
-        log_likelihood += _weighted_log(norm[first:last], best, row_weight[first:last], logs)
-    return log_likelihood, lost, built
+            note[_LOST] = traced(safe, start, matrix, likely, begins, first, last, alpha, norm, reach, lost)
+        if note[_LOST] > 0.0:
+            return
+        note[_LOG_LIKELIHOOD] += _weighted_log(norm[first:last], best, row_weight[first:last], logs)
 
 
 @kernel
-def _descend(rows_of, desk, trail, chain, logs, low, n_rows, built, sums, pairs):
+def _descend(rows_of, desk, trail, chain, logs, low, n_rows, sums, pairs):
     """Go back through the rows that `_ascend` has followed, and add their statistics."""
     products = rows_of[0]
     _, _, turned_matrix, _, log_matrix, owner = chain
-    _, _, _, scores, _, turned, top, total, gamma, mass, _, _, _ = desk
-    likely, alpha, norm, begins, row_weight, _, carry = trail
+    _, _, _, scores, _, turned, top, total, gamma, mass, _, _, _, precisions, _ = desk
+    likely, alpha, norm, begins, row_weight, _, _, carry = trail
     n_states, width = top.shape
     is_mixed = scores.shape[0] > n_states
     if not logs:
-        likely[n_rows] = carry
+        copy_row(carry, 0, likely, n_rows)
     for first in range((n_rows - 1) // width * width, -1, -width):
         last = min(first + width, n_rows)
         if last < n_rows:  # the last block is there already
-            built = _bring(rows_of, desk, low + first, low + last, is_mixed)
+            is_scored = is_mixed or precisions.shape[0] > 0
+            call_at(products[_BRING], (rows_of, desk, low + first, low + last, is_scored))
             if is_mixed:
                 _merge(scores, owner, top, total)
         weight = row_weight[first:last]
         if logs:
-            backward_log(log_matrix, likely, begins, first, last, alpha, norm, weight, carry, gamma, pairs[n_states:])
+            backward_log(
+                log_matrix, likely, begins, first, last, alpha, norm, weight, carry[0], gamma, pairs[n_states:]
+            )
         else:
             backward(turned_matrix, likely, begins, first, last, alpha, norm, gamma)
-            _add_pairs(products[2], alpha[first:], likely[first:last], begins[first:], weight, turned, pairs[:n_states])
+            _add_pairs(
+                products[_PRODUCT], alpha[first:], likely[first:last], begins[first:], weight, turned, pairs[:n_states]
+            )
         _add_starts(gamma, begins[first:], weight, pairs[2 * n_states])
         _responsibilities(gamma, last - first, mass, owner, turned, total, scores)
-        _add(rows_of, desk, low + first, low + last, built, sums)
+        call_at(products[_ADD], (rows_of, desk, low + first, low + last, sums))
     if not logs:
-        carry[:] = likely[0]
+        copy_row(likely, 0, carry, 0)
 
 
 @kernel
@@ -419,7 +416,7 @@ def _chain_lane(products, X, weight, frame, states, chain, plan, first, last, su
     theta = states[1]
     n_components = theta.shape[0]
     width = block_rows(X.shape[0], X.shape[1], n_components, theta.shape[1], theta.itemsize)
-    tiles, columns, work = _desk_of(products[:2], X, states, width, sums)
+    tiles, columns, work = _desk_of(products, X, states, width, sums)
     scores = aligned_empty(n_components, width, theta)
     fresh = aligned_empty(n_columns, width, sums)
     turned = aligned_empty(n_columns, width, sums)
@@ -429,53 +426,60 @@ def _chain_lane(products, X, weight, frame, states, chain, plan, first, last, su
     mass, best = np.empty(width), np.empty(width)
     rows = np.empty(width, np.int64)
     listed = np.arange(n_components)
-    desk = (tiles, columns, work, scores, fresh, turned, top, total, gamma, mass, best, rows, listed)
+    precisions = aligned_empty(2 * states[5].shape[0], width, sums)
+    note = np.zeros(_NOTES)
+    desk = (tiles, columns, work, scores, fresh, turned, top, total, gamma, mass, best, rows, listed, precisions, note)
     likely = aligned_empty(capacity + 1, n_columns, sums)
     alpha = aligned_empty(capacity + 1, n_columns, sums)
     begins, row_weight, norm = np.empty(capacity + 1, np.uint8), np.empty(capacity), np.empty(capacity)
     reach = np.zeros((2, n_states), np.uint8)
-    carry = np.zeros(n_columns)  # y of the row beyond a piece, or the logarithm of its beta
-    trail = (likely, alpha, norm, begins, row_weight, reach, carry)
+    carry = np.zeros((1, n_columns))  # y of the row beyond a piece, or the logarithm of its beta
+    lost = np.zeros((2, n_states))  # see `traced`
+    trail = (likely, alpha, norm, begins, row_weight, reach, lost, carry)
     rows_of = (products, X, weight, frame, states)
     clear(fresh)
     clear(turned)
     clear(gamma)
     clear(alpha)
     for stretch in range(first, last):
-        begin, end = stretches[stretch]
+        begin, end = stretches[stretch, 0], stretches[stretch, 1]
         low, high = offsets[begin], offsets[end]
         n_pieces = -(-(high - low) // capacity)
         known = np.zeros((n_pieces, n_columns))  # alpha before each piece
-        log_likelihood, lost, built, logs = 0.0, np.inf, False, False
-        known_lost, known_reach = np.zeros(n_pieces), np.zeros((n_pieces, n_states), np.uint8)
+        known_lost, known_reach = np.zeros((n_pieces, n_states)), np.zeros((n_pieces, n_states), np.uint8)
+        logs = n_pieces < 0
+        note[_LOST] = 1.0
         for attempt in range(2):
-            if lost < np.inf:
+            if note[_LOST] == 0.0:
                 break
             logs = attempt == 1
-            log_likelihood, lost = 0.0, 0.0
+            note[_LOG_LIKELIHOOD] = 0.0
             for piece in range(n_pieces):
                 at = low + piece * capacity
                 n_rows = min(capacity, high - at)
                 _mark(plan, begin, end, at, at + n_rows, begins, row_weight)
-                known[piece], known_lost[piece], known_reach[piece] = alpha[capacity], lost, reach[0]
-                alpha[0] = known[piece]
-                value, lost, built = _ascend(rows_of, desk, trail, chain, logs, at, n_rows, lost)
-                log_likelihood += value
-                if lost == np.inf:
+                copy_row(alpha, capacity, known, piece)
+                copy_row(lost, 0, known_lost, piece)
+                copy_row(reach, 0, known_reach, piece)
+                copy_row(known, piece, alpha, 0)
+                call_at(products[_UP], (rows_of, desk, trail, chain, logs, at, n_rows))
+                if note[_LOST] > 0.0:
                     break
         totals[2] += 1.0 if logs else 0.0
-        if lost == np.inf:
+        if note[_LOST] > 0.0:
             totals[1] += 1.0
             continue
-        totals[0] += log_likelihood
+        totals[0] += note[_LOG_LIKELIHOOD]
         for piece in range(n_pieces - 1, -1, -1):
             at = low + piece * capacity
             n_rows = min(capacity, high - at)
             if piece < n_pieces - 1:
                 _mark(plan, begin, end, at, at + n_rows, begins, row_weight)
-                alpha[0], reach[0] = known[piece], known_reach[piece]
-                _, _, built = _ascend(rows_of, desk, trail, chain, logs, at, n_rows, known_lost[piece])
-            _descend(rows_of, desk, trail, chain, logs, at, n_rows, built, sums, pairs)
+                copy_row(known, piece, alpha, 0)
+                copy_row(known_lost, piece, lost, 0)
+                copy_row(known_reach, piece, reach, 0)
+                call_at(products[_UP], (rows_of, desk, trail, chain, logs, at, n_rows))
+            call_at(products[_DOWN], (rows_of, desk, trail, chain, logs, at, n_rows, sums, pairs))
 
 
 @kernel
@@ -521,6 +525,34 @@ def _chain_parallel(turns, lane_kernel, products, X, weight, frame, states, chai
     add_lanes(totals)
 
 
+def _addresses(X, weight, frame, states, chain, sums, pairs):
+    """Addresses of all that a lane calls, each compiled once: inlined, they took three times as long."""
+    theta = states[1]
+    known = (
+        *product_addresses(theta, sums),
+        *tail_addresses(states[5], theta, sums),
+        product_addresses(pairs, pairs)[0],
+    )
+    like, wide, line = np.empty((0, 0), theta.dtype), np.empty((0, 0)), np.empty(0)
+    numbers, marks, reach = np.empty(0, np.int64), np.empty(0, np.uint8), np.empty((0, 0), np.uint8)
+    are_codes = X.dtype == np.uint32
+    no_products = (*known, *known[:4])  # of the type of all of them
+    work = (wide, wide) if are_codes else (no_products, *(like,) * 6, wide, *(like,) * 4)
+    tiles = wide if are_codes else like
+    desk = (tiles, tiles, work, like, *(wide,) * 5, line, line, numbers, numbers, wide, line)
+    trail = wide, wide, line, marks, line, reach, wide, wide
+    rows_of = no_products, X, weight, frame, states
+    key = X.dtype, theta.dtype
+    bring, add = (_bring_codes, _add_codes) if are_codes else (_bring_rows, _add_rows)
+    return (
+        *known,
+        address(bring, (rows_of, desk, 0, 0, True), key),
+        address(add, (rows_of, desk, 0, 0, sums), key),
+        address(_ascend, (rows_of, desk, trail, chain, True, 0, 0), key),
+        address(_descend, (rows_of, desk, trail, chain, True, 0, 0, sums, pairs), key),
+    )
+
+
 def chain_statistics(X, weight, frame, states, chain, offsets, sequence_weight, n_threads, piece_rows=None):
     """Expected sufficient statistics of sequences, one pass.
 
@@ -558,11 +590,13 @@ def chain_statistics(X, weight, frame, states, chain, offsets, sequence_weight, 
     lane_bytes = 8 * (n_stats * n_columns + (2 * n_states + 1) * n_padded)
     plan = new_plan(offsets, sequence_weight, width, n_padded, lane_bytes, piece_rows)
     n_lanes = len(plan.lanes) - 1
-    sums = np.zeros((n_lanes, n_stats, n_columns))
+    sums = np.zeros((n_lanes, n_stats + (2 if len(states.tails) else 0), n_columns))
     pairs = np.zeros((n_lanes, 2 * n_states + 1, n_padded))
     totals = np.zeros((n_lanes, 1, 3))
-    assert all(a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, *chain, *plan[:-1]))
-    products = *product_addresses(theta, sums[0]), product_addresses(pairs[0], pairs[0])[0]
+    assert all(
+        a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, states.tails, *chain, *plan[:-1])
+    )
+    products = _addresses(X, weight, frame, tuple(states), tuple(chain), sums[0], pairs[0])
     arguments = (products, X, weight, frame, tuple(states), tuple(chain), tuple(plan))
     lane = address(_chain_lane, (*arguments, 0, 0, sums[0], pairs[0], totals[0, 0]), (X.dtype, theta.dtype))
     work = len(X) * (theta.size + 2 * chain.matrix.size)

@@ -9,9 +9,7 @@ import numpy as np
 
 from fastem.data import Block, Data, as_writable, finite_array, is_integer, is_real
 from fastem.families.family import GUARD_ROWS
-from fastem.families.gaussian import Gaussian
-from fastem.families.gaussian_records import Frame, GaussianParams
-from fastem.families.student_t import StudentT
+from fastem.families.gaussian_records import Frame
 from fastem.initialize import STARTS, TURNS, blocks_by_value, check_resp, grouped_centers, has_distinct
 from fastem.kernels._jit import use_threads
 from fastem.kernels.chain_sweep import chain_statistics, new_chain
@@ -80,7 +78,7 @@ class HiddenMarkov(ChainStreams):
     >>> data = fastem.Sequences(X, lengths=[10, 10])
     >>> result = fastem.fit(fastem.HiddenMarkov(fastem.Gaussian("tied"), 2), data, random_state=0)
     >>> np.sort(result.params.components.means.ravel()).round(2)
-    array([0.75, 8.75])
+    array([0.7, 8.8])
     """
 
     family: Any
@@ -101,8 +99,8 @@ class HiddenMarkov(ChainStreams):
 
     def __post_init__(self):
         emissions = self.emissions  # checks what it has of these
-        if isinstance(self.family, StudentT):
-            raise TypeError("Student's t cannot be the emission of a hidden Markov model; use fastem.Gaussian()")
+        if self.family.n_noise or self.family.held is not None:
+            raise ValueError("noise and frozen parameters are for fastem.Mixture; give a family without them")
         for name in ("n_components", "n_mix"):
             if not is_integer(getattr(self, name), 1):
                 raise ValueError(f"{name} must be an integer of at least 1; got {getattr(self, name)!r}")
@@ -184,7 +182,7 @@ class HiddenMarkov(ChainStreams):
         weights = np.full((n_states, n_mix), 1.0 / n_mix)
         given, fields = self._given, _fields_of(self.family)
         if set(fields) <= set(given):
-            components: Any = _kind_of(self.family)(*(given.get(name) for name in _kind_of(self.family)._fields))
+            components = self.family.Params(*(given.get(name) for name in self.family.Params._fields))
         else:
             moments = self.emissions.first_moments(data.unordered(), rng)
             weights = mode(moments.counts.reshape(n_states, n_mix), self._extras[2], weights)
@@ -232,7 +230,8 @@ class HiddenMarkov(ChainStreams):
     @same_bits
     def m_step(self, stats: HiddenMarkovStats, params: HiddenMarkovParams) -> HiddenMarkovParams:
         """Posterior mode given the statistics of `params`; a state that was never visited keeps what it has."""
-        return self._maximized(stats.starts, stats.transitions, self._moments(stats, params), params)
+        moments = self.family.rescaled(self._moments(stats, params), params.components)
+        return self._maximized(stats.starts, stats.transitions, moments, params)
 
     @same_bits
     def log_prior(self, params: HiddenMarkovParams) -> float:
@@ -268,8 +267,8 @@ class HiddenMarkov(ChainStreams):
         """Return the model that makes start `number` of a race: kinds of start take turns, and chains that last."""
         if not isinstance(self.start, str):
             raise ValueError("start gives one start for all rows, so that none can race; use n_race=0")
-        start = TURNS[number % len(TURNS)] if self.start == "kmeans" else self.start
-        return replace(self, start=start, is_sticky=number % 2 == 1)
+        turns = (*TURNS, *self.family.more_starts) if self.start == "kmeans" else (self.start,)
+        return replace(self, start=turns[number % len(turns)], is_sticky=number // len(turns) % 2 == 1)
 
     def n_parameters(self, n_features: int) -> int:
         """Number of free parameters; of a chain, those that are not given as 0."""
@@ -483,7 +482,7 @@ class HiddenMarkov(ChainStreams):
             return {}
         if not isinstance(given, dict):
             given = {name: part for name, part in given._asdict().items() if part is not None}
-        if unknown := set(given) - set(_kind_of(self.family)._fields):
+        if unknown := set(given) - set(self.family.Params._fields):
             raise ValueError(
                 f"components_init has {sorted(unknown)}; the parameters of the family are {_fields_of(self.family)}"
             )
@@ -521,13 +520,9 @@ class Emissions(Mixture):
         return super()._given_blocks(data, seed)
 
 
-def _kind_of(family: Any) -> Any:
-    return GaussianParams if isinstance(family, Gaussian) else family.Params
-
-
 def _fields_of(family: Any) -> list[str]:
     """Names of the parameters that are given; the roots of covariances follow from these."""
-    return [name for name in _kind_of(family)._fields if name != "precisions_cholesky"]
+    return [name for name in family.Params._fields if name != "precisions_cholesky"]
 
 
 def check_rows_of(name: str, matrix: Any, shape: tuple[int, int]) -> np.ndarray:

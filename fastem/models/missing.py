@@ -256,7 +256,10 @@ class IncompleteMixture(Mixture):
         components = Components(points, whitener, nothing, nothing, np.zeros(len(points)))
         labels = np.empty((len(block.X), 1))
         for_each_row(block.X, self.bound.rows, NO_GROUPS, components, LABELS, labels, use_threads(self.n_threads))
-        return given_blocks(Data([block]), labels[:, 0].astype(np.int64), len(points))
+        numbers = labels[:, 0].astype(np.int64)
+        if block.labels is not None:
+            numbers = np.where(block.labels >= 0, block.labels, numbers)
+        return given_blocks(Data([block]), numbers, len(points))
 
     def _of_columns(self, blocks: Callable[[], Iterable[Block]]) -> tuple[np.ndarray, np.ndarray]:
         """Means and variances (K, D) of what was seen of each column under given responsibilities."""

@@ -3,20 +3,20 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastem.data import (
     Block,
     Data,
-    Derived,
     as_rows,
     as_writable,
     finite_array,
     is_integer,
     is_real,
 )
+from fastem.families.exponential import ValueRefused
 from fastem.families.family import Family
 from fastem.families.gaussian import Gaussian, unpack_second
 from fastem.families.gaussian_records import Frame, Layout
@@ -107,6 +107,8 @@ class Mixture(Constraints, Labels, Streams, Moves):
     seeds: Seeds | None = field(default=None, repr=False)
     labelled: Any = field(default=None, repr=False)  # (K,) bool: components that rows of the data are labelled with
 
+    starts: ClassVar[tuple[str, ...]] = STARTS
+
     def __post_init__(self):
         if not isinstance(self.family, Family):
             raise TypeError(f"family must be a family such as fastem.Gaussian(); got {self.family!r}")
@@ -185,8 +187,10 @@ class Mixture(Constraints, Labels, Streams, Moves):
             self._check_labels(data)
         if not isinstance(self.start, str):
             check_resp(self.start, data.n_samples, self.n_components, self.family.n_noise)
-        elif self.start not in STARTS:
-            raise ValueError(f"start must be one of {list(STARTS)}, labels or responsibilities; got {self.start!r}")
+        elif self.start not in self.starts:
+            raise ValueError(
+                f"start must be one of {list(self.starts)}, labels or responsibilities; got {self.start!r}"
+            )
         model = self._with_checked_start(data.n_features)
         model = replace(model, family=self.family.seeing(data))
         if self.n_unknown:
@@ -434,18 +438,22 @@ class Mixture(Constraints, Labels, Streams, Moves):
             raise ValueError(f"X has {X.shape[1]} columns; the parameters are for {n_columns}")
         if self.family.is_coded:
             starts = range(0, len(X), _CODED_ROWS)
-            return np.concatenate([self._coded_score(params, X[i : i + _CODED_ROWS], wanted) for i in starts])
+            return np.concatenate([self._coded_score(params, X, slice(i, i + _CODED_ROWS), wanted) for i in starts])
         frame, states, rows = self.family.exact(params.components, log_of(params.weights), as_writable(X))
         return score(rows, frame, states, use_threads(self.n_threads), wanted)
 
-    def _coded_score(self, params: MixtureParams, X: np.ndarray, wanted: int) -> np.ndarray:
+    def _coded_score(self, params: MixtureParams, X: np.ndarray, some: slice, wanted: int) -> np.ndarray:
+        X = X[some]
         log_weights, n_threads = log_of(params.weights), use_threads(self.n_threads)
-        if self.family.is_tabled:
-            codes, table = self.family.exact_codes(params.components, log_weights, X)
-            values = table_score(codes, table, n_threads, wanted)
-        else:
-            frame, states, rows = self.family.exact(params.components, log_weights, X)
-            values = score(rows, frame, states, n_threads, wanted)
+        try:
+            if self.family.is_tabled:
+                codes, table = self.family.exact_codes(params.components, log_weights, X)
+                values = table_score(codes, table, n_threads, wanted)
+            else:
+                frame, states, rows = self.family.exact(params.components, log_weights, X)
+                values = score(rows, frame, states, n_threads, wanted)
+        except ValueRefused as error:
+            raise error.moved(some.start) from None
         if wanted == LOG_DENSITY:
             impossible = self.family.impossible(params.components, params.weights > 0, X)
             if impossible is not None:
@@ -601,11 +609,10 @@ class Mixture(Constraints, Labels, Streams, Moves):
         """
         n_rows = 2 * self.sample_size(data)
         sample = data.take(data.draw(n_rows, rng)) if n_rows < data.n_counting else data.whole()
-        block = sample.blocks[0]
-        places = Data([Block(np.ascontiguousarray(self.family.positions(block.X, self.bound)), block.weight)])
-        frame = np.stack([np.zeros(places.n_features), np.ones(places.n_features)])
-        points = self._centers(places, frame, rng, n_threads)
-        square = square_radius(places, frame, points, _FIRST_NOISE, rng) if self.family.n_noise else math.inf
+        places = self._lying(sample.blocks[0])
+        frame = np.stack([np.zeros(places.X.shape[1]), np.ones(places.X.shape[1])])
+        points = self._centers(Data([places]), frame, rng, n_threads)
+        square = square_radius(Data([places]), frame, points, _FIRST_NOISE, rng) if self.family.n_noise else math.inf
         return points, square
 
     def _nearest_blocks(self, data: Data, points: np.ndarray, square: float) -> Iterator[Block]:
@@ -614,23 +621,41 @@ class Mixture(Constraints, Labels, Streams, Moves):
         Or in that of the noise, if that is farther, squared, than the last.
         """
         half = 0.5 * (points**2).sum(axis=1)
+        for block in data:
+            parts = [block]
+            if len(block.X) > _CODED_ROWS:  # nothing of these is kept
+                parts = [block.part(i, i + _CODED_ROWS) for i in range(0, len(block.X), _CODED_ROWS)]
+            for part in parts:
+                resp = self._by_nearest(self._lying(part).X, points, half, square, part)
+                yield Block(self.family.rows(part).X, resp * part.counts[:, None])
 
-        def nearest(block: Block) -> Block:
-            places = self.family.positions(block.X, self.bound)
-            away = half - np.einsum("ns,ks->nk", places, points)
-            if self.family.n_noise:
-                away = np.column_stack([away, 0.5 * (square - (places**2).sum(axis=1))])
-            can = allowed(block.codes, self.n_states)
-            labels = np.argmin(np.where(can, away, math.inf), axis=1)
-            resp = (labels[:, None] == np.arange(self.n_states)).astype(np.float64)
-            soft = can[:, : self.n_components] & (labels < self.n_components)[:, None]
-            equal = soft / np.maximum(soft.sum(axis=1, keepdims=True), 1)
-            resp[:, : self.n_components] += (
-                self.family.softness * (equal - resp[:, : self.n_components]) * soft.any(axis=1, keepdims=True)
-            )
-            return Block(self.family.code(block.X), resp * block.counts[:, None])
+    def _by_nearest(
+        self, places: np.ndarray, points: np.ndarray, half: np.ndarray, square: float, block: Block
+    ) -> np.ndarray:
+        """Responsibilities (n, n_states) by nearest centre, among those that the labels of the rows allow."""
+        away = half - np.einsum("ns,ks->nk", places, points)
+        if self.family.n_noise:
+            away = np.column_stack([away, 0.5 * (square - (places**2).sum(axis=1))])
+        softness, k = self.family.softness, self.n_components
+        if block.labels is not None:
+            can = allowed(block.labels, self.n_states)
+            away[~can] = math.inf
+            equal = can[:, :k] / np.maximum(can[:, :k].sum(axis=1, keepdims=True), 1)
+        else:
+            equal = 1.0 / k
+        labels = np.argmin(away, axis=1)
+        resp = (labels[:, None] == np.arange(self.n_states)).astype(np.float64)
+        softened = resp[:, :k] + softness * (equal - resp[:, :k])
+        resp[:, :k] = np.where((labels < k)[:, None], softened, resp[:, :k])
+        return resp
 
-        return iter(Derived(data, nearest, _CODED_ROWS))
+    def _lying(self, block: Block) -> Block:
+        """Where coded rows lie, kept as long as the rows themselves: for a sample, on which many starts are made."""
+
+        def derive(block: Block) -> Block:
+            return block.holding(np.ascontiguousarray(self.family.positions(block.X, self.bound)))
+
+        return block.derived(("places", type(self.family), self.family.overall.tobytes()), derive)
 
     def _filled(self, data: Data) -> Data:
         """The coded rows with something for every value that is missing, between which there are distances."""

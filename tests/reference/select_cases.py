@@ -17,34 +17,24 @@ FAMILIES = {
 KERNELS = {"multivariate_normal_logpdf", "gaussian_mixture_1d_posterior", "weighted_mean_covariance"}
 # Further files: the families whose cases they hold, all of them, and types of kernel cases.
 MORE = {
+    "missing.json": {"mvn-missing", "gmm-missing"},
     "student_t.json": {"tmix", "multivariate_t_logpdf"},
     "regressions.json": {"regression-mixture"},
     "cases_hmm.json": {
         "hmm-poisson", "hmm-gaussian-diag", "hmm-gaussian-full", "hmm-gaussian-spherical", "hmm-gaussian-tied",
         "hmm-categorical", "hmm-score", "hmm_forward",
     },
+    "counts_and_categories.json": {
+        "bernoulli-mixture", "categorical-mixture", "poisson-mixture", "poisson_logpmf",
+    },
 }  # fmt: skip
-STRUCTURES = {"VVV", "EEE", "VVI", "VII", "V", "E", "full", "tied", "diag", "spherical"}
-TABLES = ("bic_table_columns", "bic_table", "bic_table_converged", "icl_table")
 
 
 def selected(case):
-    """Whether one of the four covariance structures of scikit-learn covers the case."""
+    """Whether the case is about a mixture of normals, or a part of its computation."""
     if case["family"] == "kernel":
         return case["model"]["type"] in KERNELS
-    if case["family"] == "gmm-select":
-        return True  # its tables are cut to the four structures
-    return case["family"] in FAMILIES and case["model"]["covariance"] in STRUCTURES
-
-
-def cut_tables(case):
-    """Keep the columns of the four structures in the tables of a gmm-select case."""
-    expected = case["expected"]
-    keep = [j for j, name in enumerate(expected["bic_table_columns"]) if name in STRUCTURES]
-    for table in TABLES:
-        rows = expected[table]
-        expected[table] = [rows[j] for j in keep] if table == TABLES[0] else [[row[j] for j in keep] for row in rows]
-    case["model"]["covariance"] = expected["bic_table_columns"]
+    return case["family"] in FAMILIES
 
 
 def main(collection):
@@ -60,8 +50,6 @@ def write(name, cases, collection):
     files = set()
     for case in cases:
         case.pop("verified", None)
-        if case["family"] == "gmm-select":
-            cut_tables(case)
         files |= {part["file"] for part in (case["data"], case["init"] or {}) if "file" in part}
     lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
     (HERE / name).write_text(f"[\n{lines}\n]\n")

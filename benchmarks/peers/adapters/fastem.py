@@ -16,9 +16,27 @@ def version():
 
 def prepare(X, start, covariance_type, **options):
     import fastem
+
+    if "lengths" in options:
+        return _sequences(fastem.GaussianHMM, X, start, covariance_type, options["lengths"])
     from benchmarks.peers.adapters import sklearn
 
     return sklearn.runner(fastem.GaussianMixture, X, start, covariance_type, **options)
+
+
+def _sequences(estimator, X, start, covariance_type, lengths):
+    import warnings
+
+    parameters = {f"{name}_init": value for name, value in start.items()}
+
+    def run(n_iter):
+        model = estimator(len(start["means"]), covariance_type=covariance_type, tol=0.0, max_iter=n_iter, **parameters)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tol=0 never converges
+            model.fit(X, lengths)
+        return model.transmat_, model.means_, model.covariances_
+
+    return run
 
 
 def curve(X, n_components, seed, budget):
