@@ -420,3 +420,13 @@ def test_starts_and_streams_are_refused(rng):
     fm.weights_ = np.array([0.5, 0.5])
     with pytest.raises(ValueError, match="do not fit together"):
         fm.predict(np.zeros((3, 2)))
+
+
+def test_a_model_file_holds_fits(rng, tmp_path):
+    X, _ = rows_of_factors(rng)
+    fm = FactorAnalyzerMixture(2, random_state=0).fit(X)
+    fastem.save(fm, tmp_path / "model.fastem")
+    assert np.array_equal(fastem.load(tmp_path / "model.fastem").score_samples(X), fm.score_samples(X))
+    fm.n_features_in_ = 3
+    with pytest.raises(fastem.ModelFileError, match="n_features_in_ is 3"):
+        fastem.save(fm, tmp_path / "model.fastem")

@@ -265,6 +265,12 @@ class FactorAnalyzerMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, M
             raise ValueError(f"weights_ {weights.shape} and means_ {components.means.shape} do not fit together")
         return MixtureParams(weights, components)
 
+    def _check_learned(self) -> None:
+        """Raise ValueError if attributes do not fit together; those of a file, for one."""
+        n_features = self._params().components.means.shape[1]
+        if self.n_features_in_ != n_features:
+            raise ValueError(f"means_ has {n_features} columns, but n_features_in_ is {self.n_features_in_}")
+
     def _attributes(self, params: MixtureParams) -> dict[str, np.ndarray]:
         means, loadings, noise = params.components
         _, _, turns = np.linalg.svd(loadings / np.sqrt(noise)[:, :, None], full_matrices=False)
