@@ -4,6 +4,7 @@ A number from 0 on is one component, -1 is any of them. Another negative number 
 components in it, beside that of the sign.
 """
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -86,3 +87,77 @@ def allowed(codes: Any, n_states: int) -> np.ndarray:
 def only(codes: np.ndarray) -> np.ndarray:
     """Numbers of the components that alone some row can come from, ascending."""
     return np.unique(codes[codes >= 0])
+
+
+def of_target(y: Any) -> Any:
+    """What a target says of the components: labels if some are -1, as in semi-supervised learning; else nothing.
+
+    Raises
+    ------
+    ValueError
+        If all others are 1: then -1 may be a class of two as well.
+    """
+    given = _as_column(y)
+    if given is None:
+        return None
+    if given.dtype.kind in "OU":
+        unknown = np.array([_is_unknown(value) and value is not None for value in given], bool)
+    else:
+        unknown = given == ANY
+    if not unknown.any():
+        return None
+    if not unknown.all() and (given[~unknown] == 1).all():
+        raise ValueError(
+            "y holds -1 and 1 alone, which may be two classes, or say that component 1 is known; give labels=y if so, "
+            "and no y else"
+        )
+    return y
+
+
+def encoded(labels: Any, names: np.ndarray | None, n_components: int, name: str = "labels") -> Any:
+    """Labels that are names of classes as numbers, and the sorted names: of component 0, 1, and so on.
+
+    Other labels are returned as they are, and None. `names` are those that are known already.
+    """
+    given = _as_column(labels)
+    if given is None or given.dtype.kind not in "OU" or not any(isinstance(value, str) for value in given):
+        return labels, None
+    unknown = np.array([_is_unknown(value) for value in given], bool)
+    for row in np.flatnonzero(~unknown):
+        if not isinstance(given[row], str):
+            raise ValueError(f"{name}[{row}] is {given[row]!r} beside names of classes; these are strings, or -1")
+    words = given[~unknown].astype(str)
+    found = np.unique(words)
+    names = found if names is None else names
+    unseen = np.setdiff1d(found, names)
+    if len(unseen):
+        unseen = str(unseen[0])
+        raise ValueError(f"{name} holds the class {unseen!r}, which the fit has not seen; it knows {names.tolist()}")
+    if len(names) > n_components:
+        raise ValueError(
+            f"{name} name {len(names)} classes, and n_components is {n_components}; a class is one component: raise it"
+        )
+    codes = np.full(len(given), ANY)
+    codes[~unknown] = np.searchsorted(names, words)
+    return codes, names
+
+
+def _as_column(values: Any) -> np.ndarray | None:
+    """An array of one dimension, in which strings and numbers stay what they are; else None."""
+    if values is None or hasattr(values, "tocsr"):
+        return None
+    try:
+        given = np.asarray(values, dtype=object if isinstance(values, list | tuple) else None)
+    except (TypeError, ValueError):
+        return None
+    if given.dtype == object and not any(isinstance(value, str) for value in given.flat):
+        try:
+            given = given.astype(np.float64)
+        except (TypeError, ValueError):
+            return given if given.ndim == 1 else None
+    return given if given.ndim == 1 and given.dtype.kind in "OUif" else None
+
+
+def _is_unknown(value: Any) -> bool:
+    """Whether a label among names says that nothing is known."""
+    return value is None or value == "-1" or (isinstance(value, Real) and (value != value or value == ANY))

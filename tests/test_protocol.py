@@ -18,10 +18,12 @@ from fastem.families.covariance_structures import MODELS as STRUCTURES
 from fastem.families.gated_regression import GatedRegression
 from fastem.families.gaussian import Gaussian
 from fastem.families.gaussian_records import GaussianParams
+from fastem.families.noise import WithNoise
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
 from fastem.families.regression import Regression
 from fastem.families.student_t import StudentT
 from fastem.families.student_t_records import StudentTParams
+from fastem.labels import as_labels
 from fastem.models.gated_regressions import GatedRegressions
 from fastem.models.mixture import Mixture
 from fastem.models.mixture_records import MixtureParams
@@ -38,12 +40,31 @@ def no_noise(X):
     return None
 
 
+def no_labels(X):
+    return None
+
+
+def labels_of_rows(X):
+    """Labels that depend on the rows alone: numbers, a set, and mostly none."""
+    first = X[:, 0].astype(np.float64)
+    can = np.ones((len(X), 3), bool)
+    can[first > 1.0] = [True, False, False]
+    can[first < -1.5] = [False, True, True]
+    return can
+
+
 class Row(NamedTuple):
     """A model, and rows for it."""
 
     model: Mixture
     draw: Any  # (rng, n_samples, separation) -> X
     noise: Any = no_noise  # X -> noise_covariance
+    labels: Any = no_labels  # X -> which components (N, 3) rows can come from
+
+    @property
+    def names_components(self):
+        """Whether components have a meaning, so that exchanging them changes the model."""
+        return self.model.frozen is not None or self.labels is not no_labels
 
 
 def of_normals(rng, n_samples, separation=0.8):
@@ -158,6 +179,26 @@ REGRESSIONS = {
     **{f"regression-{name}-map": Regressions(Regression(2, name, prior=ERRORS), 3) for name in TYPES},
     "regression-one": Regressions(Regression(regressors=[0, 2]), 3, weight_concentration=2.0),
 }
+CONSTRAINTS = {
+    "labels": Row(Mixture(Gaussian(), 3), of_normals, labels=labels_of_rows),
+    "labels-VVE-map": Row(Mixture(Gaussian("VVE", prior=MAP), 3), of_normals, labels=labels_of_rows),
+    "labels-t": Row(Mixture(StudentT("tied"), 3), of_normals, labels=labels_of_rows),
+    "labels-missing": Row(Mixture(Gaussian("diag"), 3), of_normals_with_gaps, labels=labels_of_rows),
+    "labels-poisson": Row(Mixture(fastem.Poisson(), 3), of_kind("Poisson", missing=True), labels=labels_of_rows),
+    "labels-mixed": Row(Mixture(mixed_family(), 3), of_several_kinds, labels=labels_of_rows),
+    "labels-regression": Row(Regressions(Regression(2), 3), of_lines, labels=labels_of_rows),
+    "frozen-means-VEV": Row(Mixture(Gaussian("VEV"), 3, frozen={"means": {0: [0.5, 0.0, 0.0]}}), of_normals),
+    "frozen-means-missing": Row(Mixture(Gaussian(), 3, frozen={"means": {1: [0.0] * 3}}), of_normals_with_gaps),
+    "frozen-weights-map": Row(Mixture(Gaussian("EEV", prior=MAP), 3, frozen={"weights": {2: 0.3}}), of_normals),
+    "frozen-t": Row(
+        Mixture(StudentT(), 3, frozen={"means": {0: [0.0] * 3}, "degrees_of_freedom": {1: 4.0}}), of_normals
+    ),
+    "noise-full": Row(Mixture(WithNoise(Gaussian(), 500.0), 3), of_normals),
+    "noise-EVE": Row(Mixture(WithNoise(Gaussian("EVE"), 500.0), 3), of_normals),
+    "noise-tied-map": Row(Mixture(WithNoise(Gaussian("tied", prior=MAP), 500.0), 3), of_normals),
+    "noise-t": Row(Mixture(WithNoise(StudentT("VEI"), 500.0), 3), of_normals),
+    "noise-poisson": Row(Mixture(WithNoise(fastem.Poisson(), 1000.0), 3), of_kind("Poisson", missing=False)),
+}
 GATED = {
     "gated": GatedRegressions(GatedRegression(2), 3),
     "gated-tied-map": GatedRegressions(GatedRegression(1, "tied", prior=ERRORS, concomitants=[1]), 3),
@@ -168,10 +209,17 @@ MODELS = {
     **dict(mixed_rows()),
     **dict(known_in_part()),
     **{name: Row(model, of_lines) for name, model in REGRESSIONS.items()},
+    **CONSTRAINTS,
 }
 EVERY = pytest.mark.parametrize("row", MODELS.values(), ids=MODELS)
 # Gates have no M-step in closed form, only a step that leads uphill, and their statistics are no moments.
-ALSO_GATED = {**MODELS, **{name: Row(model, of_lines) for name, model in GATED.items()}}
+ALSO_GATED = {
+    **MODELS,
+    **{name: Row(model, of_lines) for name, model in GATED.items()},
+    "gated-labels": Row(GATED["gated"], of_lines, labels=labels_of_rows),
+}
+EXCHANGEABLE = {name: row for name, row in ALSO_GATED.items() if not row.names_components}
+EXCHANGEABLE = pytest.mark.parametrize("row", EXCHANGEABLE.values(), ids=EXCHANGEABLE)
 ALSO_GATED = pytest.mark.parametrize("row", ALSO_GATED.values(), ids=ALSO_GATED)
 EVERY_GAUSSIAN = pytest.mark.parametrize("model", GAUSSIANS.values(), ids=GAUSSIANS)
 
@@ -182,17 +230,19 @@ class Case(NamedTuple):
     model: Mixture  # prepared
     params: MixtureParams  # a few steps into a fit
     noise: Any
+    labels: Any
 
 
 def data_of(row, X, weight=None):
-    return as_data(X, weight, allow_nan=True, noise_covariance=row.noise(X))
+    labels = as_labels(row.labels(X), 3)
+    return as_data(X, weight, labels, allow_nan=True, noise_covariance=row.noise(X))
 
 
 def case_of(row, rng, dtype=np.float64) -> Case:
     X = row.draw(rng, 400).astype(dtype)
     weight = rng.integers(0, 4, len(X)).astype(float)
     result = fastem.fit(row.model, data_of(row, X, weight), max_iter=3, tol=0, random_state=1)
-    return Case(X, weight, result.model, result.params, row.noise)
+    return Case(X, weight, result.model, result.params, row.noise, row.labels)
 
 
 def stats_of(case, rows, weight=None):
@@ -261,9 +311,9 @@ def chart(model, params):
     """A vector for the parameters, and the way from vectors about it to parameters, all of the structure.
 
     Of normal components log-weights, means, logarithms of volumes and of shapes, angles from the orientations there
-    are, and logarithms of tails; else the coordinates of the model.
+    are, and logarithms of tails; else, or if some are frozen, the coordinates of the model.
     """
-    if not isinstance(model.family, Gaussian):
+    if not isinstance(model.family, Gaussian) or model.frozen is not None:
         return model.pack(params), model.unpack
     volume, shape, orientation = model.family.letters
     k, d = params.components.means.shape
@@ -415,9 +465,12 @@ def test_the_sweep_and_the_densities_agree(row, rng):
     """The log-likelihood of an E-step is that of `log_densities`, which go another way."""
     case = case_of(row, rng)
     rows = case.X if case.noise is no_noise else data_of(case, case.X).blocks[0]
-    total = float(case.weight @ case.model.log_densities(case.params, rows))
-    assert stats_of(case, case.X, case.weight).log_likelihood == pytest.approx(total, rel=1e-11)
     resp = case.model.posteriors(case.params, rows)
+    log_densities = case.model.log_densities(case.params, rows)
+    if (can := case.labels(case.X)) is not None:
+        log_densities = log_densities + np.log((resp * can).sum(axis=1))
+    total = float(case.weight @ log_densities)
+    assert stats_of(case, case.X, case.weight).log_likelihood == pytest.approx(total, rel=1e-11)
     np.testing.assert_allclose(resp.sum(axis=1), 1.0, rtol=1e-12)
     assert np.array_equal(case.model.labels(case.params, rows), resp.argmax(axis=1))
 
@@ -450,7 +503,7 @@ def test_statistics_of_streams(row, rng):
     unit = stats.weight / np.count_nonzero(case.weight)
     expected = model.condense(stats, case.params)
     after = model.maximize(expected, stats.weight, case.params, unit)
-    if not isinstance(model.family, StudentT):  # whose M-step of batch EM goes farther
+    if not isinstance(model.family.core, StudentT):  # whose M-step of batch EM goes farther
         assert_params_equal(after, model.m_step(stats, case.params))
     half = [stats_of(case, case.X[i::2], case.weight[i::2]) for i in (0, 1)]
     share = half[1].weight / stats.weight
@@ -463,13 +516,14 @@ def test_statistics_of_streams(row, rng):
 # equivariance
 
 
-@ALSO_GATED
+@EXCHANGEABLE
 def test_permuted_components_give_permuted_answers(row, rng):
     case = case_of(row, rng)
     order = np.array([2, 0, 1])
 
     def permute(params):
-        return MixtureParams(params.weights[order], case.model.family.keep(params.components, order))
+        weights = np.append(params.weights[order], params.weights[3:])  # that of noise last
+        return MixtureParams(weights, case.model.family.keep(params.components, order))
 
     plain = case.model.m_step(stats_of(case, case.X, case.weight), case.params)
     swapped = case._replace(params=permute(case.params))

@@ -394,7 +394,7 @@ class DensityEstimator(DensityMixin, EMEstimator):
     def _check_data(self, X, sample_weight, noise_covariance=None, labels=None) -> Data:
         """Rows to fit to, in memory or not."""
         rows = X if is_source(X) else self._check_rows(X, reset=True)
-        codes = self._as_labels(labels, None)
+        codes = self._as_labels(labels, None, begins=True)
         if noise_covariance is not None:
             if is_source(rows):
                 raise ValueError("noise_covariance is for rows in memory; give X as an array")
@@ -474,7 +474,7 @@ class MixtureEstimator(Constrained, DensityEstimator):
         """
         if is_source(X) and not isinstance(X, np.ndarray):
             raise TypeError("fit_predict takes rows in memory; for others call fit(X), then predict block by block")
-        return self.fit(X, sample_weight=sample_weight, labels=labels).predict(X)
+        return self.fit(X, y, sample_weight, labels=labels).predict(X)
 
     def predict(self, X):
         """Most probable component (n_samples,) int64 of each row of X (n_samples, n_features); noise is -1."""

@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval
 from fastem.data import check_number_of_labels, finite_array
 from fastem.families.noise import WithNoise
 from fastem.inference import Uncertainty
-from fastem.labels import as_labels
+from fastem.labels import as_labels, encoded, of_target
 from fastem.models.mixture import Mixture
 from fastem.protocol import Iteration
 
@@ -35,6 +35,8 @@ class Constrained:
     weight_concentration_prior: Any
     n_threads: Any
     online: Any
+    warm_start: Any
+    classes_: np.ndarray
     weights_: np.ndarray
     _model: Any
     _fitted: Any
@@ -58,8 +60,9 @@ class Constrained:
             float32 is computed in float32 products over float64 sums; other numbers in float64. Paths, memory maps,
             Arrow data and callables that yield blocks are read in blocks, ahead of their use, again in each pass, and
             never are in memory as a whole.
-        y : Ignored
-            As by every mixture of scikit-learn's; what is known of the rows goes into `labels`.
+        y : array-like of shape (n_samples,), default=None
+            Taken for `labels` if some are -1, as in scikit-learn's semi-supervised estimators; else ignored, as by its
+            mixtures.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative; 2 counts as the row twice, 0 as the row left out.
         callbacks : sequence of callables, default=()
@@ -68,9 +71,10 @@ class Constrained:
         labels : array-like of shape (n_samples,) or (n_samples, n_components), default=None
             Components that rows are known to come from: their numbers, -1 where unknown; or 1 for each component that
             a row can come from, and 0 for the others (with noise, in a column more). The noise has the number
-            n_components. The log-likelihood is that of rows and labels. A pipeline passes them as `gm__labels`, and by
-            metadata routing after ``set_fit_request(labels=True)``. A copy of the rows is kept, in the order of the
-            labels.
+            n_components. Or names of classes, strings, of which the first in alphabetical order is component 0; then
+            `classes_` holds them. The log-likelihood is that of rows and labels. A pipeline passes them as
+            `gm__labels`, and by metadata routing after ``set_fit_request(labels=True)``. A copy of the rows is kept, in
+            the order of the labels.
 
         Returns
         -------
@@ -86,7 +90,7 @@ class Constrained:
         >>> GaussianMixture(2, random_state=0).fit(X, labels=labels).predict([[0.0], [5.5]])
         array([1, 0])
         """
-        return self._fitted(X, sample_weight, callbacks, labels=labels)
+        return self._fitted(X, sample_weight, callbacks, labels=self._labels_of(y, labels))
 
     def standard_errors(
         self, X, sample_weight=None, *, method="information", n_bootstrap=200, random_state=None, labels=None
@@ -185,10 +189,33 @@ class Constrained:
         """Labels in which noise is -1."""
         return labels if self._known_noise()[0] is None else np.where(labels == len(self.weights_), -1, labels)
 
-    def _as_labels(self, labels: Any, model: Any, n_rows: int | None = None) -> np.ndarray | None:
-        """Labels as one integer a row, or None if they say nothing."""
+    def _labels_of(self, y: Any, labels: Any) -> Any:
+        """Labels, or those that a target gives."""
+        target = of_target(y)
+        if target is None:
+            return labels
+        if labels is not None:
+            raise ValueError("y holds -1, so that it gives labels, as `labels` does; give one of them")
+        return target
+
+    def _as_labels(
+        self, labels: Any, model: Any, n_rows: int | None = None, *, begins: bool = False
+    ) -> np.ndarray | None:
+        """Labels as one integer a row, or None if they say nothing; `begins` is whether names of classes may be new."""
+        known = self.__dict__.get("classes_")
+        if begins and not (self.warm_start and known is not None):
+            self.__dict__.pop("classes_", None)
+            known = None
         if labels is None:
             return None
+        labels, names = encoded(labels, known, int(self.n_components))
+        if names is not None and known is None:
+            if not begins:
+                raise ValueError(
+                    "labels name classes, which a fit numbers; fit first, or give numbers of components, such as those "
+                    "of np.unique(names, return_inverse=True)"
+                )
+            self.classes_ = names
         codes = as_labels(labels, (model or self._model()).n_states)
         if n_rows is not None:
             check_number_of_labels(codes, n_rows)

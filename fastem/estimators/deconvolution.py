@@ -22,6 +22,7 @@ class Deconvolution:
     _bic: Any
     _evaluate: Any
     _fitted: Any
+    _labels_of: Any
     _n_parameters: Any
     _noise_last: Any
     _standard_errors: Any
@@ -45,7 +46,9 @@ class Deconvolution:
             NaN is missing. float32 is computed in float32 products over float64 sums; other numbers in float64. Paths,
             memory maps, Arrow data and callables that yield blocks are read in blocks, ahead of their use, again in
             each pass, and never are in memory as a whole.
-        y : Ignored
+        y : array-like of shape (n_samples,), default=None
+            Taken for `labels` if some are -1, as in scikit-learn's semi-supervised estimators; else ignored, as by its
+            mixtures.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative; 2 counts as the row twice, 0 as the row left out.
         callbacks : sequence of callables, default=()
@@ -59,15 +62,16 @@ class Deconvolution:
         labels : array-like of shape (n_samples,) or (n_samples, n_components), default=None
             Components that rows are known to come from: their numbers, -1 where unknown; or 1 for each component that
             a row can come from, and 0 for the others (with `noise`, in a column more). The noise has the number
-            n_components. The log-likelihood is that of rows and labels. A pipeline passes them as `gm__labels`, and by
-            metadata routing after ``set_fit_request(labels=True)``. A copy of the rows is kept, in the order of the
-            labels.
+            n_components. Or names of classes, strings, of which the first in alphabetical order is component 0; then
+            `classes_` holds them. The log-likelihood is that of rows and labels. A pipeline passes them as
+            `gm__labels`, and by metadata routing after ``set_fit_request(labels=True)``. A copy of the rows is kept, in
+            the order of the labels.
 
         Returns
         -------
         self
         """
-        return self._fitted(X, sample_weight, callbacks, noise_covariance, labels)
+        return self._fitted(X, sample_weight, callbacks, noise_covariance, self._labels_of(y, labels))
 
     def fit_predict(self, X, y=None, sample_weight=None, *, noise_covariance=None, labels=None):
         """Fit, then return the most probable component (n_samples,) of each row: `fit(X).predict(X)`.
@@ -75,8 +79,8 @@ class Deconvolution:
         Rows with labels too: they are predicted as if nothing were known of them.
         """
         if noise_covariance is None:
-            return super().fit_predict(X, sample_weight=sample_weight, labels=labels)  # type: ignore[misc]
-        fitted = self.fit(X, sample_weight=sample_weight, noise_covariance=noise_covariance, labels=labels)
+            return super().fit_predict(X, y, sample_weight, labels=labels)  # type: ignore[misc]
+        fitted = self.fit(X, y, sample_weight, noise_covariance=noise_covariance, labels=labels)
         return fitted.predict(X, noise_covariance=noise_covariance)
 
     def predict(self, X, *, noise_covariance=None):

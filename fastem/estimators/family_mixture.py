@@ -63,7 +63,11 @@ _PARAMETERS = """tol : float, default=1e-3
     batch_size : int, default=None
         Rows that make a step of `partial_fit`, 'minibatch' or 'incremental'; see `fastem.GaussianMixture`.
     online : fastem.Online, default=None
-        How `partial_fit` and 'minibatch' forget. None: `fastem.Online()`."""
+        How `partial_fit` and 'minibatch' forget. None: `fastem.Online()`.
+    frozen : dict, default=None
+        Which of the parameters, by the names of the attributes without the underscore, stay as they are, and of which
+        components; see `fastem.GaussianMixture`. Values that are not given are those of `weights_init` and
+        `components_init`, or of the last fit with `warm_start=True`."""
 _ATTRIBUTES = """converged_ : bool
     status_ : fastem.Status
         Why the fit ended.
@@ -95,6 +99,7 @@ class FamilyMixture(MixtureEstimator):
         **MixtureEstimator._parameter_constraints,
         "components_init": ["array-like", tuple, dict, None],
         "prior": [None, Interval(Real, 0.0, None, closed="neither"), Conjugate],
+        "frozen": [None, dict],
     }
 
     def __init_subclass__(cls, **options):
@@ -133,6 +138,7 @@ class FamilyMixture(MixtureEstimator):
         n_threads=None,
         batch_size=None,
         online=None,
+        frozen=None,
     ):
         self.n_components = n_components
         self.tol = tol
@@ -158,6 +164,7 @@ class FamilyMixture(MixtureEstimator):
         self.n_threads = n_threads
         self.batch_size = batch_size
         self.online = online
+        self.frozen = frozen
 
     @classmethod
     def from_parameters(cls, weights, *components, **params):
@@ -242,6 +249,7 @@ class FamilyMixture(MixtureEstimator):
             weights_init=self.weights_init,
             components_init=self._as_components(self.components_init),
             weight_concentration=self.weight_concentration_prior or 1.0,
+            frozen=self.frozen,
             n_threads=self.n_threads,
         )
 
@@ -252,7 +260,7 @@ class FamilyMixture(MixtureEstimator):
         learned = known.get("family_") if stream is None or stream.model is None else stream.model.family
         if learned is None:  # attributes that were set by hand
             return fresh.recalled(self._params().weights, self._params().components)
-        return replace(learned, prior=fresh.prior, resolved=None)
+        return replace(learned, prior=fresh.prior, resolved=None, held=None)
 
     def _scoring_model(self) -> Mixture:
         return Mixture(self._known_family(), len(self._params().weights), n_threads=self.n_threads)
@@ -261,11 +269,11 @@ class FamilyMixture(MixtureEstimator):
         return replace(self._model(), family=self._known_family(), components_init=None, start="kmeans")
 
     def _fitted_model(self) -> Mixture:
-        model = self._resumed_model()
-        return replace(model, n_components=len(self._params().weights), weights_init=None)
+        model, params = self._resumed_model(), self._params()
+        return replace(model, n_components=len(params.weights), weights_init=None).holding(params)
 
     def _seen(self, model: Any) -> dict[str, Any]:
-        return {"family_": model.family}
+        return {"family_": model.family.holding(None)}
 
     def _settled(self, params: MixtureParams, data: Data) -> MixtureParams:
         counts = params.weights * data.total_weight

@@ -96,6 +96,7 @@ class LatentClass(ColumnMixture):
         n_threads=None,
         batch_size=None,
         online=None,
+        frozen=None,
     ):
         super().__init__(
             n_components,
@@ -122,6 +123,7 @@ class LatentClass(ColumnMixture):
             n_threads=n_threads,
             batch_size=batch_size,
             online=online,
+            frozen=frozen,
         )
         self.categories = categories
 

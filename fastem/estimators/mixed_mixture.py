@@ -128,6 +128,7 @@ class MixedMixture(ColumnMixture):
         n_threads=None,
         batch_size=None,
         online=None,
+        frozen=None,
     ):
         super().__init__(
             n_components,
@@ -154,6 +155,7 @@ class MixedMixture(ColumnMixture):
             n_threads=n_threads,
             batch_size=batch_size,
             online=online,
+            frozen=frozen,
         )
         self.families = families
 

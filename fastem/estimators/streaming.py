@@ -113,12 +113,13 @@ class Streaming:
         ----------
         X : array-like of shape (n_samples, n_features)
             An array may be empty. The first rows decide whether float32 or float64 is computed in.
-        y : Ignored
+        y : array-like of shape (n_samples,), default=None
+            As for `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative; 2 counts as two rows.
         labels : array-like of shape (n_samples,) or (n_samples, n_components), default=None
-            Components that rows are known to come from, as for `fit`. If no row of the start has a label, nobody knows
-            which of its components later labels mean.
+            Components that rows are known to come from, as for `fit`; for mixtures. If no row of the start has a label,
+            nobody knows which of its components later labels mean. Names of classes are those of a fit before.
 
         Returns
         -------
@@ -145,6 +146,7 @@ class Streaming:
         >>> np.sort(gm.means_[:, 0]).round(1)
         array([1., 9.])
         """
+        labels = self._labels_of(y, labels)
         if "n_features_in_" in self.__dict__:  # nothing is put into the attributes before the end
             self._learn(X, sample_weight, labels)
         else:
@@ -243,8 +245,16 @@ class Streaming:
     def _check_removal(self, labels: Any = None) -> None:
         """Refuse a stream that drops components where something names them by their numbers."""
 
-    def _as_labels(self, labels: Any, model: Any, n_rows: int | None = None) -> np.ndarray | None:
+    def _labels_of(self, y: Any, labels: Any) -> Any:
+        """Labels, or those that a target gives."""
+        return labels
+
+    def _as_labels(
+        self, labels: Any, model: Any, n_rows: int | None = None, *, begins: bool = False
+    ) -> np.ndarray | None:
         """Labels as one integer a row, or None if they say nothing."""
+        if labels is not None:
+            raise ValueError(f"labels are for mixtures, which {type(self).__name__} is not; leave them out")
         return None
 
     def _checked_part(self, X, *given: Any) -> Any:

@@ -142,6 +142,16 @@ class Categorical(Simplex, Tabled):
         averages = super().moments(sums, scatter, layout, frame)
         return averages._replace(shares=np.add.reduceat(averages.means, self._starts, axis=1))
 
+    def placed(self, components, name, values):
+        """Return the components with given probabilities in some of them: all in a row, or an array for each column."""
+        flat = {}
+        for number, value in values.items():
+            if isinstance(value, list | tuple):
+                parts = [finite_array(f"frozen[{name!r}][{number}]", part, np.ndim(part)).ravel() for part in value]
+                value = np.concatenate(parts) if parts else value
+            flat[number] = value
+        return super().placed(components, name, flat)
+
     def recalled(self, weights, params):
         """The family as it is: parameters do not tell the categories."""
         if self.values is None:

@@ -85,6 +85,7 @@ class Constraints:
     weights_init: Any
     means_init: Any
     precisions_init: Any
+    components_init: Any
     weight_concentration: float
     labelled: Any
     bound: Any
@@ -112,11 +113,15 @@ class Constraints:
         return replace(self, family=family, held_weights=weights)
 
     def _has_start(self, name: str) -> bool:
+        if name != _WEIGHTS and self.components_init is not None:
+            return True
         start = {_WEIGHTS: self.weights_init, "means": self.means_init, "covariances": self.precisions_init}
         return start.get(name) is not None
 
     def _started(self) -> Any:
         """Components that hold what is given explicitly of the start."""
+        if self.components_init is not None:
+            return self.components_init
         components = self.family.neutral(self.n_components, self.bound)
         if self.means_init is not None:
             components = components._replace(means=self.means_init)
