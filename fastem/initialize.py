@@ -50,13 +50,15 @@ def centers(
     `seeds` has `numbers` (F,) of centres that are known, their `points` (F, D), and (F,) whether they `stay` when
     Lloyd's iterations move the others (Basu, Banerjee & Mooney 2002, ICML, 27-34, section 3: 'seeded k-means').
     """
-    known = np.empty((0, data.n_features)) if seeds is None else seeds.points
+    if seeds is None:
+        return _centers(method, data, frame, n_components, rng, n_threads)
     stay = np.zeros(n_components, bool)
-    order = np.arange(n_components)  # the known ones first, as they are found, to where they belong
-    if seeds is not None:
-        stay[: len(known)] = seeds.stay
-        order = np.argsort(np.append(seeds.numbers, np.setdiff1d(order, seeds.numbers)))
-    return _centers(method, data, frame, n_components, rng, n_threads, known, stay)[order]
+    stay[: len(seeds.points)] = seeds.stay
+    if stay.all():
+        return seeds.points
+    found = _centers(method, data, frame, n_components, rng, n_threads, seeds.points, stay)
+    # the known ones come first, as they are found, and go to where they belong
+    return found[np.argsort(np.append(seeds.numbers, np.setdiff1d(np.arange(n_components), seeds.numbers)))]
 
 
 def _centers(
@@ -66,12 +68,10 @@ def _centers(
     n_components: int,
     rng: np.random.Generator,
     n_threads: int,
-    known: np.ndarray,
-    stay: np.ndarray,
+    known: np.ndarray = _NONE,
+    stay: np.ndarray | None = None,
 ) -> np.ndarray:
     """Centres of which some are known, these first."""
-    if len(known) == n_components and stay.all():
-        return known
     if method == "k-means||":
         return k_means_parallel(data, frame, n_components, rng, known)
     sample = sample_rows(data, frame, max(_SEED_ROWS, _SEED_ROWS_PER_NUMBER * n_components * data.n_features), rng)
@@ -199,9 +199,11 @@ def k_means_plus_plus(
     n_trials = 2 + int(np.log(n_components))
     rows, weight = sample
     chosen: list[int] = []
-    if len(known) == 0:
+    if len(known):
+        distance = np.min([_squares(rows, point) for point in known], axis=0)
+    else:
         chosen = [int(draw_by_weight(weight, 1, rng)[0])]
-    distance = np.min([_squares(rows, point) for point in [*known, *rows[chosen]]], axis=0)
+        distance = _squares(rows, rows[chosen[0]])
     while len(known) + len(chosen) < n_components:
         mass = weight * distance
         candidates = draw_by_weight(mass if mass.any() else weight, n_trials, rng)
@@ -282,7 +284,7 @@ def lloyd(
     points: np.ndarray,
     sample: Sample,
     n_threads: int,
-    stay: np.ndarray | bool = False,
+    stay: np.ndarray | None = None,
 ) -> np.ndarray:
     """Lloyd's iterations, each a sweep with a hard posterior, until the inertia falls by less than 1e-4 of itself.
 
@@ -299,9 +301,10 @@ def lloyd(
         sums = sum(part[0] for part in parts)
         inertia = square_norm - 2 * sum(part[1] for part in parts)
         counts = sums[:, 0]
-        moves = ((counts > 0) & ~np.asarray(stay))[:, None]
-        points = np.where(moves, sums[:, 1:] / np.where(counts > 0, counts, 1.0)[:, None], points)
-        lost = (counts == 0) & ~np.asarray(stay)
+        moves, lost = counts > 0, counts == 0
+        if stay is not None:
+            moves, lost = moves & ~stay, lost & ~stay
+        points = np.where(moves[:, None], sums[:, 1:] / np.where(counts > 0, counts, 1.0)[:, None], points)
         for k in np.flatnonzero(lost):
             points[k] = sample.rows[_farthest(sample, np.delete(points, k, axis=0))]
         if not lost.any() and before - inertia <= _LLOYD_TOL * abs(inertia):

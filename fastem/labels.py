@@ -131,8 +131,8 @@ def encoded(labels: Any, names: np.ndarray | None, n_components: int, name: str 
     names = found if names is None else names
     unseen = np.setdiff1d(found, names)
     if len(unseen):
-        unseen = str(unseen[0])
-        raise ValueError(f"{name} holds the class {unseen!r}, which the fit has not seen; it knows {names.tolist()}")
+        first = str(unseen[0])
+        raise ValueError(f"{name} holds the class {first!r}, which the fit has not seen; it knows {names.tolist()}")
     if len(names) > n_components:
         raise ValueError(
             f"{name} name {len(names)} classes, and n_components is {n_components}; a class is one component: raise it"

@@ -385,7 +385,8 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
             covariances = self._with_held(means, covariances)
         if self.is_constrained and not self._holds_covariances:
             covariances = self._constrained(masses, covariances, old, granule)
-        return self.put(GaussianParams(means, covariances, self.precisions_cholesky(covariances, granule)))
+        found = GaussianParams(means, covariances, self.precisions_cholesky(covariances, granule))
+        return found if self.held is None else self.put(found)
 
     def _constrained(self, masses, covariances, old: GaussianParams | None, granule: np.ndarray) -> np.ndarray:
         """Covariances of the structure."""

@@ -132,7 +132,8 @@ class Mixture(Constraints, Labels, Streams, Moves):
             raise ValueError("weight_cost and weight_concentration are two priors of the weights; give one of them")
         if self.weight_cost > 0.0 and (self.frozen is not None or self.family.n_noise):
             raise ValueError("weight_cost drops components, which frozen parameters and noise do not allow; use 0")
-        choices(self.frozen, self.n_components, self.family)  # its checks
+        if self.frozen is not None:
+            choices(self.frozen, self.n_components, self.family)  # its checks
 
     @property
     def bound(self) -> Frame:
@@ -192,13 +193,16 @@ class Mixture(Constraints, Labels, Streams, Moves):
                 f"start must be one of {list(self.starts)}, labels or responsibilities; got {self.start!r}"
             )
         model = self._with_checked_start(data.n_features)
-        model = replace(model, family=self.family.seeing(data))
+        family = self.family.seeing(data)
+        model = model if family is model.family else replace(model, family=family)
         if self.n_unknown:
             require_distinct(model._filled(model.family.rows_of(data)), self.n_unknown)
         model = model.framed_by(data)
         if self.components_init is not None:
             components = model.family.check_params(self.components_init, self.n_components, model.bound)
             model = replace(model, components_init=components)
+        if not (data.is_labelled or self.frozen or self.labelled is not None or self.seeds is not None):
+            return model
         model = replace(model, labelled=self._labelled(data)).holding(None)
         return replace(model, seeds=model._seeds(data))
 
@@ -207,7 +211,8 @@ class Mixture(Constraints, Labels, Streams, Moves):
         """Take the frame, and what the prior leaves open, from data that the family has seen."""
         rows = self.family.rows_of(data)
         model = replace(self, frame=self.family.frame_of(rows))
-        return replace(model, family=model._resolved_prior(rows))
+        family = model._resolved_prior(rows)
+        return model if family is model.family else replace(model, family=family)
 
     def check_params(self, params: MixtureParams) -> MixtureParams:
         """Return start parameters after checking shapes, finiteness and sign."""
@@ -241,21 +246,13 @@ class Mixture(Constraints, Labels, Streams, Moves):
     @same_bits
     def e_step(self, params: MixtureParams, block: Block) -> MixtureStats:
         """One fused sweep over a block."""
-        log_weights = log_of(params.weights)
         if self.family.is_tabled:
-            table = self.family.table(params.components, log_weights, self.family.missing)
-            sums, log_likelihood = self._by_label(block, lambda rows, states: self._look_up(rows, table, states))
-            return MixtureStats(block.total_weight, log_likelihood, self.family.sums_of(sums), np.empty((0, 0)))
+            return self._table_e_step(params, block)
         layout = self.family.layout(params.components, self.bound)
+        log_weights = log_of(params.weights)
         states = self.family.natural(params.components, log_weights, layout, self.bound)
-
-        def sweep(block: Block, chosen: np.ndarray) -> tuple[np.ndarray, float]:
-            rows = self.family.rows(block)
-            if chosen.all():
-                return self._soft_sweep(rows, params, log_weights, states, layout)
-            return self._sweep(rows, some(states, chosen), SOFTMAX)[:2]
-
-        sums, log_likelihood = self._by_label(block, sweep, layout.order)
+        soft_sweep = self._soft_sweep if block.labels is None else self._soft_sweep_by_label
+        sums, log_likelihood = soft_sweep(block, params, log_weights, states, layout)
         scatter = np.empty((0, 0))
         if self.family.needs_scatter(layout):
             scatter, half_trace = self.common_term(params.components, self.family.rows(block))
@@ -322,7 +319,7 @@ class Mixture(Constraints, Labels, Streams, Moves):
         """Parameters at these coordinates."""
         if not np.isfinite(vector).all():
             raise DegenerateError("the coordinates overflow")
-        n_weights = int(self._free_weights.sum())
+        n_weights = self.n_states if self.held_weights is None else int(self._free_weights.sum())
         weights, vector = self._unpack_weights(vector[:n_weights]), vector[n_weights:]
         if self.family.held is not None:
             template = self.family.pack(self.family.held.values, self.bound)
@@ -330,7 +327,8 @@ class Mixture(Constraints, Labels, Streams, Moves):
             vector = template
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             components = self.family.put(self.family.unpack(vector, self.n_components, self.bound))
-        if not (weights[self._free_weights].all() and self.family.is_finite(components)):
+        free = weights if self.held_weights is None else weights[self._free_weights]
+        if not (free.all() and self.family.is_finite(components)):
             raise DegenerateError("the coordinates overflow")
         return MixtureParams(weights, components)
 
@@ -460,14 +458,21 @@ class Mixture(Constraints, Labels, Streams, Moves):
                 values[impossible] = -math.inf
         return values
 
-    def _look_up(self, block: Block, table: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, float]:
+    def _table_e_step(self, params: MixtureParams, block: Block) -> MixtureStats:
+        """The same as a sweep over coded rows, by look-up."""
+        table = self.family.table(params.components, log_of(params.weights), self.family.missing)
+        sums, log_likelihood = self._by_label(block, lambda rows, states: self._look_up(rows, table, states))
+        return MixtureStats(block.total_weight, log_likelihood, self.family.sums_of(sums), np.empty((0, 0)))
+
+    def _look_up(self, block: Block, table: np.ndarray, chosen: np.ndarray | None) -> tuple[np.ndarray, float]:
         """The same as a sweep over coded rows, with some of the states."""
         codes = self.family.codes(block)
-        table = table if chosen.all() else np.ascontiguousarray(table[chosen])
+        table = table if chosen is None else np.ascontiguousarray(table[chosen])
         return table_statistics(codes.X, codes.weight, table, use_threads(self.n_threads))
 
     def _maximized(self, moments: Any, weight: float, params: MixtureParams, fewest: float = 0.0) -> MixtureParams:
-        self.require_held()
+        if self.frozen is not None:
+            self.require_held()
         components = self.family.maximize(moments, params.components, self.bound.granule, fewest)
         return MixtureParams(self._weights(moments.counts, weight), components)
 
@@ -517,6 +522,7 @@ class Mixture(Constraints, Labels, Streams, Moves):
         self, block: Block, params: MixtureParams, log_weights: np.ndarray, states: States, layout: Layout
     ) -> tuple[np.ndarray, float]:
         """One sweep, which skips what it can if the block may keep notes."""
+        block = self.family.rows(block)
         n_rows = len(block.X)
         if block.notes is None or not may_skip(self.family, layout, n_rows, states.theta.shape[1]):
             return self._sweep(block, states, SOFTMAX)[:2]
@@ -529,9 +535,23 @@ class Mixture(Constraints, Labels, Streams, Moves):
             sums, log_likelihood, _ = self._sweep(block, states, SOFTMAX)
         return sums, log_likelihood
 
+    def _soft_sweep_by_label(
+        self, block: Block, params: MixtureParams, log_weights: np.ndarray, states: States, layout: Layout
+    ) -> tuple[np.ndarray, float]:
+        """The same of rows with labels, each with the states that it can come from."""
+
+        def sweep(rows: Block, chosen: np.ndarray | None) -> tuple[np.ndarray, float]:
+            if chosen is None:
+                return self._soft_sweep(rows, params, log_weights, states, layout)
+            return self._sweep(self.family.rows(rows), some(states, chosen), SOFTMAX)[:2]
+
+        return self._by_label(block, sweep, layout.order)
+
     def _with_checked_start(self, n_features: int) -> "Mixture":
         """Copy whose explicit start parameters are checked arrays."""
         weights, means, precisions = self.weights_init, self.means_init, self.precisions_init
+        if weights is None and means is None and precisions is None:
+            return self
         if weights is not None:
             weights = check_weights("weights_init", weights, self.n_states)
         if means is not None:

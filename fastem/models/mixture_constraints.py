@@ -181,6 +181,8 @@ class Constraints:
     @property
     def n_unknown(self) -> int:
         """Number of components that are not frozen in all their parameters, and so take rows to be estimated."""
+        if self.frozen is None:
+            return self.n_components
         found = choices(self.frozen, self.n_components, self.family)
         fields = [choice.mask for name, choice in found.items() if name != _WEIGHTS]
         if not fields or len(fields) < len(self.family.frozen_fields):
@@ -191,6 +193,8 @@ class Constraints:
     def anchored(self) -> np.ndarray:
         """Which components (K,) have a meaning: labelled rows, or parameters that are frozen and not all others'."""
         mask = np.zeros(self.n_components, bool) if self.labelled is None else self.labelled.copy()
+        if self.frozen is None:
+            return mask
         for choice in choices(self.frozen, self.n_components, self.family).values():
             if not choice.mask.all():
                 mask |= choice.mask[: self.n_components]
@@ -216,7 +220,7 @@ class Constraints:
 
     def _pack_weights(self, weights: np.ndarray) -> np.ndarray:
         """Logarithms of the free weights up to a constant."""
-        free = weights[self._free_weights]
+        free = weights if self.held_weights is None else weights[self._free_weights]
         if not free.all():
             raise DegenerateError("a component has weight 0, which has no coordinates; use fewer components")
         logs = np.log(free)
@@ -224,15 +228,18 @@ class Constraints:
 
     def _unpack_weights(self, logs: np.ndarray) -> np.ndarray:
         """Weights at these coordinates; 0 where they overflow."""
-        sizes = np.exp(logs - logs.max()) if len(logs) else np.ones(int(self._free_weights.sum()))
         if self.held_weights is None:
+            sizes = np.exp(logs - logs.max())
             return sizes / sizes.sum()
+        sizes = np.exp(logs - logs.max()) if len(logs) else np.ones(int(self._free_weights.sum()))
         everything = np.ones(self.n_states)
         everything[self._free_weights] = sizes
         return self._sharing(everything)
 
     def _score_weights(self, counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Gradient in the coordinates: sum_k counts_k log weight_k, of weights that share what is left."""
+        if self.held_weights is None:
+            return counts - counts.sum() * weights
         free = self._free_weights
         counts, shares = counts[free], weights[free]
         return counts - counts.sum() * shares / shares.sum() if len(counts) else counts

@@ -46,20 +46,20 @@ class Labels:
     def _by_label(
         self,
         block: Block,
-        sweep: Callable[[Block, np.ndarray], tuple[np.ndarray, float]],
+        sweep: Callable[[Block, Any], tuple[np.ndarray, float]],
         order: np.ndarray | None = None,
     ) -> tuple[np.ndarray, float]:
         """Sums (n_states, P) and log-likelihood of rows, swept by label.
 
-        A sweep takes rows and which states (n_states,) bool they can come from, both in some order.
+        A sweep takes rows and which states (n_states,) bool they can come from, both in some order; None is any.
         """
         if block.labels is None:
-            return sweep(block, np.ones(self.n_states, bool))
+            return sweep(block, None)
         total, log_likelihood = np.zeros((self.n_states, 0)), 0.0
         for code, rows in block.by_label():
             chosen = allowed(code, self.n_states)
             chosen = chosen if order is None else chosen[order]
-            sums, part = sweep(rows, chosen)
+            sums, part = sweep(rows, None if chosen.all() else chosen)
             if total.size == 0:
                 total = np.zeros((self.n_states, sums.shape[1]))
             total[chosen] += sums
@@ -102,9 +102,9 @@ class Labels:
         return np.isin(np.arange(self.n_components), list(numbers))
 
 
-def some(states: States, chosen: np.ndarray) -> States:
-    """Some of the states (n_states,) bool."""
-    if chosen.all():
+def some(states: States, chosen: np.ndarray | None) -> States:
+    """Some of the states (n_states,) bool; None is all."""
+    if chosen is None:
         return states
     n_fast = len(states.theta) - states.n_thin
     whitened = chosen if len(states.whitener) == len(states.theta) else chosen[n_fast:]
