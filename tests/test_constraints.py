@@ -1069,3 +1069,164 @@ def test_information_without_coordinates(rng):
     result = fastem.fit(model, X, start=first.params)
     found = information(result.model, result.params, as_data(X))
     assert not found.covariance.any()
+
+
+# other estimators
+
+
+def two_kinds(rng, n=400):
+    """Rows of counts about 2, then about 9."""
+    return rng.poisson(np.repeat([[2.0], [9.0]], n // 2, axis=0), (n, 2)).astype(float)
+
+
+def test_families_freeze_by_the_names_of_their_attributes(rng, tmp_path):
+    X = two_kinds(rng)
+    pm = fastem.PoissonMixture(2, frozen={"rates": {1: [2.0, 2.5]}, "weights": {1: 0.4}}, random_state=0).fit(X)
+    assert pm.rates_[1].tolist() == [2.0, 2.5]
+    np.testing.assert_allclose(pm.weights_, [0.6, 0.4], rtol=1e-14)
+    errors = pm.standard_errors(X).standard_errors
+    assert (errors["rates"][1] == 0).all()
+    assert (errors["rates"][0] > 0).all()
+    assert pm.bic(X) == pytest.approx(-2 * pm.score_samples(X).sum() + 2 * np.log(len(X)))
+    start = [[1.0, 1.0], [8.0, 8.0]]
+    given = fastem.PoissonMixture(2, components_init=start, frozen={"rates": [0]}, random_state=0).fit(X)
+    assert given.rates_[0].tolist() == [1.0, 1.0]
+    assert given.rates_[1, 0] > 8.0
+    known = given.rates_
+    given.set_params(warm_start=True, frozen={"rates": True}).fit(X)
+    assert np.array_equal(given.rates_, known)
+    stream = fastem.PoissonMixture(2, frozen={"rates": {1: [2.0, 2.5]}}, random_state=0)
+    for _ in range(6):
+        stream.partial_fit(rng.permutation(X))
+    assert stream.rates_[1].tolist() == [2.0, 2.5]
+    fastem.save(stream, tmp_path / "m.fastem")
+    loaded = fastem.load(tmp_path / "m.fastem")
+    assert loaded.frozen == stream.frozen
+    assert np.array_equal(loaded.partial_fit(X).rates_, stream.partial_fit(X).rates_)
+
+
+def test_probabilities_of_a_class_are_frozen_column_by_column(rng):
+    X = np.column_stack([rng.integers(0, 2, 300), rng.integers(0, 3, 300)]).astype(float)
+    value = [[0.5, 0.5], [0.2, 0.3, 0.5]]
+    lc = fastem.LatentClass(2, frozen={"probabilities": {0: value}}, random_state=0).fit(X)
+    for part, want in zip(lc.probabilities_, value, strict=True):
+        assert part[0].tolist() == want
+    assert lc._n_parameters() == 1 + 1 + 2
+    with pytest.raises(ValueError, match=r"frozen\['probabilities'\].*sum to 1"):
+        fastem.LatentClass(2, frozen={"probabilities": {0: [[0.5, 0.5], [0.2, 0.3, 0.6]]}}).fit(X)
+
+
+@pytest.mark.parametrize("kind", CONSTRAINED)
+def test_shared_parts_of_covariances_are_frozen_as_a_whole(kind, rng):
+    X = simulate(rng, 200, 2, 2, separation=2.0)
+    for estimator in (GaussianMixture, fastem.StudentTMixture):
+        gm = estimator(2, covariance_type=kind, random_state=0)
+        with pytest.raises(ValueError, match=f"must be True for covariance_type='{kind}'"):
+            gm.set_params(frozen={"covariances": [0]}).fit(X)
+        assert not hasattr(gm, "means_")
+
+
+@pytest.mark.parametrize("kind", ["EII", "VEI", "VVE", "VEV", "EEE", "VVV"])
+def test_frozen_means_with_missing_values_and_priors_climb(kind, rng):
+    X = np.where(rng.random((300, 2)) < 0.15, np.nan, simulate(rng, 300, 2, 2, separation=2.0))
+    for options in ({}, {"covariance_prior": "auto"}):
+        gm = GaussianMixture(
+            2, covariance_type=kind, frozen={"means": {0: [0.5, -0.5]}}, reg_covar=0, tol=1e-6, **options
+        )
+        gm.set_params(max_iter=2000, n_race=0, acceleration=None, random_state=0).fit(X)
+        assert gm.means_[0].tolist() == [0.5, -0.5]
+        assert np.diff(gm.lower_bounds_).min() >= -1e-12
+        assert len(gm.lower_bounds_) > 5
+
+
+@pytest.mark.parametrize("concomitants", [None, "all"])
+def test_labels_of_regressions(concomitants, rng):
+    x = rng.uniform(0, 10, (300, 1))
+    y = np.where(np.arange(300) < 150, x[:, 0], 10 - x[:, 0]) + 0.3 * rng.normal(size=300)
+    labels = np.full(300, -1)
+    labels[:12], labels[-12:] = 1, 0
+    options = {"concomitants": concomitants, "random_state": 0, "tol": 1e-8, "max_iter": 500}
+    rm = fastem.RegressionMixture(2, **options).fit(x, y, labels=labels)
+    np.testing.assert_allclose(rm.coef_.ravel(), [-1.0, 1.0], atol=0.05)
+    assert np.diff(rm.lower_bounds_).min() >= -1e-12
+    errors = rm.standard_errors(x, y, labels=labels).standard_errors["coefficients"]
+    assert (errors > 0).all()
+    every = np.repeat([1, 0], 150)
+    rm = fastem.RegressionMixture(2, **options).fit(x, y, labels=every)
+    for k in range(2):  # each class by itself
+        slope, intercept = np.polyfit(x[every == k, 0], y[every == k], 1)
+        np.testing.assert_allclose([rm.coef_[k, 0], rm.intercept_[k]], [slope, intercept], rtol=1e-6)
+
+
+def test_labels_of_factor_analysers(rng):
+    X = rng.normal(size=(300, 2)) @ rng.normal(size=(2, 6)) + 0.3 * rng.normal(size=(300, 6))
+    X[150:] += 4.0
+    labels = np.repeat([1, 0], 150)
+    fm = fastem.FactorAnalyzerMixture(2, n_factors=2, random_state=0).fit(X, labels=labels)
+    np.testing.assert_allclose(fm.means_, [X[150:].mean(axis=0), X[:150].mean(axis=0)], rtol=1e-9)
+    some = np.where(rng.random(300) < 0.1, labels, -1)
+    fm.fit(X, labels=some)
+    np.testing.assert_allclose(fm.means_, [X[150:].mean(axis=0), X[:150].mean(axis=0)], atol=0.3)
+    assert np.diff(fm.lower_bounds_).min() >= -1e-9
+
+
+def test_a_target_with_unknown_entries_gives_labels(rng):
+    X = np.concatenate([rng.normal(size=(100, 2)), rng.normal(size=(100, 2)) + 6.0])
+    y = np.full(200, -1)
+    y[:3], y[-3:] = 1, 0
+    for Estimator in (GaussianMixture, fastem.StudentTMixture):
+        by_target, by_labels = Estimator(2, random_state=0).fit(X, y), Estimator(2, random_state=0).fit(X, labels=y)
+        assert by_target.lower_bounds_ == by_labels.lower_bounds_
+        assert by_target.means_[1, 0] < 1 < 5 < by_target.means_[0, 0]
+        assert np.array_equal(Estimator(2, random_state=0).fit_predict(X, y), by_target.predict(X))
+    plain = GaussianMixture(2, random_state=0).fit(X)
+    assert GaussianMixture(2, random_state=0).fit(X, np.full(200, -1)).lower_bounds_ == plain.lower_bounds_
+    with pytest.raises(ValueError, match="y holds -1 and 1 alone"):
+        GaussianMixture(2).fit(X, np.where(np.arange(200) < 5, 1, -1))
+    with pytest.raises(ValueError, match="give one of them"):
+        GaussianMixture(2).fit(X, y, labels=y)
+    with pytest.raises(ValueError, match="labels are for 199 rows"):
+        GaussianMixture(2).fit(X, y[1:])
+
+
+def test_names_of_classes(rng, tmp_path):
+    X = np.concatenate([rng.normal(size=(100, 2)), rng.normal(size=(100, 2)) + 6.0])
+    names = ["small"] * 5 + [-1] * 190 + ["large"] * 5
+    gm = GaussianMixture(2, random_state=0).fit(X, names)
+    assert gm.classes_.tolist() == ["large", "small"]
+    assert gm.means_[1, 0] < 1 < 5 < gm.means_[0, 0]
+    codes = np.repeat([1, -1, 0], [5, 190, 5])
+    assert gm.lower_bounds_ == GaussianMixture(2, random_state=0).fit(X, labels=codes).lower_bounds_
+    for other in (np.array(names, dtype=object), np.array(names), [None if name == -1 else name for name in names]):
+        assert GaussianMixture(2, random_state=0).fit(X, labels=other).lower_bounds_ == gm.lower_bounds_
+    assert gm.standard_errors(X, labels=names).standard_errors["means"].shape == (2, 2)
+    fastem.save(gm, tmp_path / "m.fastem")
+    loaded = fastem.load(tmp_path / "m.fastem").partial_fit(X, names)
+    assert loaded.classes_.tolist() == ["large", "small"]
+    with pytest.raises(ValueError, match="the class 'huge', which the fit has not seen"):
+        loaded.partial_fit(X, labels=["huge"] * 200)
+    assert not hasattr(gm.fit(X, labels=codes), "classes_")
+
+
+def test_models_that_know_no_components_refuse_labels(rng):
+    X = rng.normal(size=(100, 2))
+    labels = np.zeros(100, int)
+    with pytest.raises(ValueError, match="labels are for models whose components they can name"):
+        fastem.fit(fastem.HiddenMarkov(Gaussian(), 2), X, labels=labels)
+    with pytest.raises(ValueError, match="labels are for mixtures, which MultivariateNormal is not"):
+        fastem.MultivariateNormal().partial_fit(X, labels=labels)
+    with pytest.raises(ValueError, match=r"noise and frozen parameters are for fastem\.Mixture"):
+        fastem.HiddenMarkov(WithNoise(Gaussian()), 2)
+    with pytest.raises(ValueError, match="frozen is for weights that are the same in all rows"):
+        fastem.GatedRegressions(fastem.GatedRegression(), 2, frozen={"weights": {0: 0.5}})
+    for family in (
+        fastem.Categorical(),
+        fastem.Regression(),
+        fastem.FactorAnalyzer(),
+        fastem.Mixed([(Poisson(), [0])]),
+    ):
+        with pytest.raises(TypeError, match="noise fills a box of values"):
+            WithNoise(family)
+    for family in (fastem.Mixed([(Poisson(), [0, 1])]), fastem.NormalBlock()):
+        with pytest.raises(ValueError, match="what can be frozen here is weights"):
+            Mixture(family, 2, frozen={"means": [0]})
