@@ -24,6 +24,19 @@ def mixture(n_samples, n_features, n_components, dtype="float64", seed=0, spread
     return (X, drawn) if return_labels else X
 
 
+def latent_classes(n_samples, n_features, n_components, n_categories=4, seed=0):
+    """Sample a latent class model: codes (n_samples, n_features) from 0, as float64."""
+    rng = np.random.default_rng(seed)
+    cumulative = np.cumsum(rng.dirichlet(np.ones(n_categories), (n_components, n_features)), axis=2)
+    X = np.empty((n_samples, n_features))
+    for first in range(0, n_samples, _CHUNK):
+        rows = X[first : first + _CHUNK]
+        labels = rng.integers(n_components, size=len(rows))
+        above = rng.random((*rows.shape, 1)) > cumulative[labels, :, :-1]
+        rows[:] = above.sum(axis=2)
+    return X
+
+
 def china(dtype="float64"):
     """Pixels of the photograph china.jpg, scaled to [0, 1]; shape (273280, 3)."""
     from sklearn.datasets import load_sample_image

@@ -25,7 +25,7 @@ def test_adapters_have_what_the_harness_reads(name):
     title, install, structures, dtypes, tolerance = (harness.constant(name, constant) for constant in CONSTANTS)
     assert title
     assert install
-    assert set(structures) <= {"full", "tied", "diag", "spherical"}
+    assert set(structures) <= {"full", "tied", "diag", "spherical", "latent class"}
     assert set(dtypes) <= {"float64", "float32"}
     assert 0 < tolerance < 1
     requirements = ROOT / "benchmarks" / "peers" / "requirements" / f"{name}.txt"
@@ -118,6 +118,18 @@ def test_starts_agree_with_scikit_learn_and_fit(rng):
         one, two = (a.prepare(X, dict(start), workload.covariance_type)(3) for a in (adapter, ours))
         for a, b in zip(one, two, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9)
+
+
+def test_latent_classes_agree_with_one_hot_products():
+    ours, theirs = (importlib.import_module(f"benchmarks.peers.adapters.{name}") for name in ("fastem", "onehot"))
+    (workload,) = (w.smaller(3000) for w in workloads.LATENT_CLASSES)
+    X, start = workloads.prepared(workload)
+    one, two = (adapter.prepare(X, dict(start), workload.covariance_type)(4) for adapter in (ours, theirs))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
+    found = workloads.mean_log_likelihood(X, workload.covariance_type, *one)
+    start_value = workloads.mean_log_likelihood(X, workload.covariance_type, *start.values())
+    assert found > start_value + 0.1
 
 
 def test_asv_can_import_all_that_it_finds():

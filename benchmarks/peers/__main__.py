@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from benchmarks.peers import alone, answers, harness, report, streams
-from benchmarks.peers.workloads import WORKLOADS, Workload
+from benchmarks.peers.workloads import LATENT_CLASSES, WORKLOADS, Workload
 
 _QUICK_ROWS, _QUICK_FEATURES = 10_000, 16
 _METHODS = ("predict", "predict_proba", "score_samples")
@@ -37,7 +37,7 @@ def run(arguments) -> dict:
             skipped.append(line)
 
     names = ("fastem", *[name for name in arguments.peers if _installed(name, say)])
-    chosen = [w for w in WORKLOADS if arguments.only is None or arguments.only in w.name]
+    chosen = [w for w in [*WORKLOADS, *LATENT_CLASSES] if arguments.only is None or arguments.only in w.name]
     results = {
         "date": datetime.date.today().isoformat(),
         "machine": alone.machine(),

@@ -77,7 +77,7 @@ def markdown(results: dict, picture: bool = True) -> str:
     return "\n".join(lines) + "\n"
 
 
-_PALETTE = ("black", "tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown")
+_PALETTE = ("black", *(f"tab:{c}" for c in ("orange", "blue", "green", "red", "purple", "brown", "pink", "gray")))
 _COLORS = dict(zip(harness.PEERS, _PALETTE, strict=True))
 
 

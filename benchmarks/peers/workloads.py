@@ -10,7 +10,7 @@ from .. import datasets
 
 
 class Workload(NamedTuple):
-    """Fits of one shape; `targets` is the least ratio of a peer's time to fastem's, `dgemm` the least share of it."""
+    """Fits of one shape; covariance_type 'latent class': categorical columns. `targets` is the least ratio of a peer's time to fastem's, `dgemm` the least share of it."""
 
     covariance_type: str
     n_samples: int
@@ -45,11 +45,21 @@ WORKLOADS = [
     Workload("full", 200_000, 16, 16, dtype="float32"),
     Workload("full", 150, 4, 3),
 ]
+LATENT_CLASSES = [Workload("latent class", 100_000, 20, 5, targets={"stepmix": 20, "onehot": 10})]
+N_CATEGORIES = 4
 
 
 def prepared(workload: Workload) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Rows, and the weights, means and covariances that every peer starts from."""
+    """Rows, and the weights, means and covariances that every peer starts from.
+
+    Of latent classes the means are the probabilities of all categories, and the covariances their numbers.
+    """
     n_samples, n_features, n_components = workload[1:4]
+    if workload.covariance_type == "latent class":
+        X = datasets.latent_classes(n_samples, n_features, n_components, N_CATEGORIES)
+        first = np.random.default_rng(1).dirichlet(np.full(N_CATEGORIES, 5.0), (n_components, n_features))
+        weights, sizes = np.full(n_components, 1 / n_components), np.full(n_features, float(N_CATEGORIES))
+        return X, {"weights": weights, "means": first.reshape(n_components, -1), "covariances": sizes}
     X, labels = datasets.mixture(
         n_samples, n_features, n_components, workload.dtype, spread=workload.spread, return_labels=True
     )
@@ -74,6 +84,11 @@ def prepared(workload: Workload) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def mean_log_likelihood(X, covariance_type, weights, means, covariances) -> float:
     """Mean log-likelihood of rows in plain NumPy and float64: the same evaluation for every peer's parameters."""
     n_features = X.shape[1]
+    if covariance_type == "latent class":
+        places = X.astype(np.int64) + np.arange(n_features) * int(covariances[0])
+        scores = np.log(weights) + np.log(means).T[places].sum(axis=1)
+        best = scores.max(axis=1)
+        return float((best + np.log(np.exp(scores - best[:, None]).sum(axis=1))).mean())
     if covariance_type == "tied":
         covariances = [covariances] * len(means)
     elif covariance_type != "full":

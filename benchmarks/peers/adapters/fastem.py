@@ -2,7 +2,7 @@
 
 TITLE = "fastem"
 INSTALL = "pip install -e ."
-STRUCTURES = ("full", "tied", "diag", "spherical")
+STRUCTURES = ("full", "tied", "diag", "spherical", "latent class")
 DTYPES = ("float64", "float32")
 TOLERANCE = 1e-6
 
@@ -18,7 +18,29 @@ def prepare(X, start, covariance_type, **options):
     import fastem
     from benchmarks.peers.adapters import sklearn
 
+    if covariance_type == "latent class":
+        return latent_classes(X, start)
     return sklearn.runner(fastem.GaussianMixture, X, start, covariance_type, **options)
+
+
+def latent_classes(X, start):
+    """Run so many iterations from the start."""
+    import warnings
+
+    import numpy as np
+
+    import fastem
+
+    first = np.cumsum(start["covariances"].astype(int))[:-1]
+    given = {"weights_init": start["weights"], "components_init": np.split(start["means"], first, axis=1)}
+
+    def run(n_iter):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tol=0 never converges
+            fitted = fastem.LatentClass(len(start["weights"]), max_iter=n_iter, tol=0.0, **given).fit(X)
+        return fitted.weights_, np.concatenate(fitted.probabilities_, axis=1), start["covariances"]
+
+    return run
 
 
 def curve(X, n_components, seed, budget):
