@@ -10,7 +10,7 @@ SECONDS ?= 2e-3
 bench-quick: BENCH ?= .
 bench: BENCH ?= ^(?!.*(gflops|log_likelihood))
 
-PEERS ?= onedal gmmx opencv stepmix
+PEERS ?= onedal gmmx opencv hmmlearn stepmix
 
 BIN := .venv/bin
 # numba's cache does not see a change in another file than the kernel's own.

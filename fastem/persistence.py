@@ -496,7 +496,7 @@ def _encode(value: Any, label: str, arrays: dict[str, np.ndarray]) -> Any:
     kind = f"array of dtype {value.dtype}" if isinstance(value, np.ndarray) else type(value).__qualname__
     raise ModelFileError(
         f"{label.removeprefix('params/')} holds a {kind}; a model file takes arrays of numbers or text, numbers, "
-        "strings, None, lists, tuples and NumPy's random generators"
+        "strings, None, lists, tuples, dicts and NumPy's random generators"
     )
 
 

@@ -91,7 +91,7 @@ def no_kernel(monkeypatch):
         raise AssertionError("a kernel ran")
 
     for module in (sweep, completion):
-        monkeypatch.setattr(module, "_run", refuse)
+        monkeypatch.setattr(module, "run_lanes", refuse)
 
 
 def refused(call, *words):

@@ -253,12 +253,21 @@ def test_the_only_path_is_beyond_all_numbers():
     assert_scaled_or_not(scores, startprob, transmat, wants_logs=True)
 
 
-def test_left_to_right_chains_need_logarithms_only_where_something_may_be_lost(rng):
+def test_left_to_right_chains_do_not_need_logarithms(rng):
+    """A state that is left for good falls without end; what is lost of it is little beside what it has led to."""
     startprob, transmat = left_to_right(4)
-    path = np.repeat(np.arange(4), 50)
-    scores = rng.normal(size=(200, 4)) - 4.0 * (path[:, None] != np.arange(4))
-    assert_scaled_or_not(scores, startprob, transmat, wants_logs=False)
-    scores = rng.normal(size=(3000, 4)) - 4.0 * (np.repeat(path, 15)[:, None] != np.arange(4))
+    for repeats in (50, 750):
+        path = np.repeat(np.arange(4), repeats)
+        scores = rng.normal(size=(len(path), 4)) - 4.0 * (path[:, None] != np.arange(4))
+        assert_scaled_or_not(scores, startprob, transmat, wants_logs=False)
+
+
+def test_states_that_are_lost_and_wanted_again_need_logarithms(rng):
+    """The chain cannot return, but the rows look as if it had: only paths that stayed behind can have produced them."""
+    startprob, transmat = left_to_right(2)
+    scores = rng.normal(size=(1200, 2))
+    scores[:600, 0] -= 4.0
+    scores[600:, 1] -= 8.0
     assert_scaled_or_not(scores, startprob, transmat, wants_logs=True)
 
 
@@ -307,10 +316,10 @@ def test_sparse_chains_and_any_scores(n_states, n_rows, size, density, seed):
 
 def test_logarithms_in_pieces(monkeypatch, rng):
     """A sequence that is done in logarithms, in one piece and in several, beside one that is not."""
-    startprob, transmat = left_to_right(4)
-    path = np.repeat(np.arange(4), 750)
-    scores = rng.normal(size=(3100, 4)) - 4.0 * (np.append(path, np.zeros(100, int))[:, None] != np.arange(4))
-    chain = new_chain(startprob, transmat, np.arange(4))
+    scores = rng.normal(size=(3100, 4))
+    scores[:900, 1] -= 5.0
+    scores[900:3000, [0, 2, 3]] -= 10.0
+    chain = new_chain(np.full(4, 0.25), 0.9 * np.eye(4)[[0, 1, 3, 2]] + 0.1 * np.eye(4), np.arange(4))
     whole = passed(*as_scores(scores), chain, [3000, 100])
     assert whole[4:] == (0, 1)
     for one, two in zip(whole, passed(*as_scores(scores), chain, [3000, 100], piece_rows=768), strict=True):

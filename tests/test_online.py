@@ -393,7 +393,7 @@ def test_what_overflows_later_is_refused_at_once(rng):
     before = gm.stream_
     with pytest.raises(ValueError, match="infinity"):
         gm.partial_fit(np.full((1, 2), 1e100))
-    with pytest.raises(ValueError, match="sums to infinity"):
+    with pytest.raises(ValueError, match="sum to infinity"):
         gm.partial_fit(X[:2], sample_weight=[1e308, 1e308])
     assert gm.stream_ is before
 

@@ -315,7 +315,6 @@ def test_refuses_to_save(tmp_path, make, words):
         object(),
         len,
         {1, 2},
-        {1: 2},
         b"bytes",
         1j,
         np.array([1, None], dtype=object),

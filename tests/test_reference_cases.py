@@ -251,11 +251,13 @@ def test_bic_of_the_selection_table(case_id, structure, n_components, labels, bi
 def test_selection_without_starting_labels():
     """banknote comes without labels, so the best of many starts must do as well as the reference's best entry."""
     case = CASES["gmm-select/banknote"]
-    X, table = read_data(case), np.array(case["expected"]["bic_table_converged"])
+    kinds = {"VVV": "full", "EEE": "tied", "VVI": "diag", "VII": "spherical"}
+    columns = [case["expected"]["bic_table_columns"].index(name) for name in kinds]
+    X, table = read_data(case), np.array(case["expected"]["bic_table_converged"])[:, columns]
     found = [
         -GaussianMixture(n_components, covariance_type=kind, reg_covar=0, n_init=20, random_state=0).fit(X).bic(X)
         for n_components in (1, 2, 3)
-        for kind in ("full", "tied", "diag", "spherical")
+        for kind in kinds.values()
     ]
     assert max(found) >= table.max() - case["tolerance"]["best_bic_one_sided"]
 

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.peers.workloads import Workload, mean_log_likelihood, prepared
 
 ROOT = Path(__file__).resolve().parents[2]
-PEERS = ("fastem", "sklearn", "onedal", "armadillo", "gmmx", "opencv", "pomegranate", "stepmix", "onehot")
+PEERS = ("fastem", "sklearn", "onedal", "armadillo", "gmmx", "opencv", "pomegranate", "hmmlearn", "stepmix", "onehot")
 SHORT, LONG = 4, 24  # an iteration is (time of LONG - time of SHORT) / (LONG - SHORT)
 COMPARED = 10  # iterations after which log-likelihoods are compared
 _EVALUATED = 20_000  # rows on which they are

@@ -77,7 +77,7 @@ def markdown(results: dict, picture: bool = True) -> str:
     return "\n".join(lines) + "\n"
 
 
-_PALETTE = ("black", *(f"tab:{c}" for c in ("orange", "blue", "green", "red", "purple", "brown", "pink", "gray")))
+_PALETTE = ("black", *(f"tab:{c}" for c in ("orange", "blue", "green", "red", "purple", "brown", "pink", "gray", "olive")))
 _COLORS = dict(zip(harness.PEERS, _PALETTE, strict=True))
 
 

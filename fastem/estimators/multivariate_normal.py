@@ -276,13 +276,18 @@ class MultivariateNormal(Imputation, Conditionals, DensityEstimator):
 
     def _model(self) -> IncompleteNormal:
         """The model that the constructor parameters describe."""
-        family = Gaussian(self.covariance_type, self.reg_covar, normal_prior(self))
+        family = self._family()
         means = covariances = None
         if self.mean_init is not None:
             means = finite_array("mean_init", self.mean_init, 1)[None]
         if self.covariance_init is not None:
             covariances = as_numbers("covariance_init", self.covariance_init)[None]
         return IncompleteNormal(family, means_init=means, covariances_init=covariances, n_threads=self.n_threads)
+
+    def _family(self) -> Gaussian:
+        return Gaussian(self.covariance_type, self.reg_covar, normal_prior(self))
+
+    _is_family = NormalMixture._is_family
 
     def _fitted_model(self) -> IncompleteNormal:
         return self._model()

@@ -346,29 +346,26 @@ def _desk_overload(products, X, states, width, sums):
 def _ascend(rows_of, desk, trail, chain, logs, low, n_rows):
     """Follow the chain through the rows from `low` on, of which alpha[0] tells what was known before.
 
-    Notes their weighted log-likelihood, and what may be lost, see `traced`: inf where logarithms are needed, or where
-    no state can have produced a row.
+    Adds their weighted log-likelihood to what is noted. Notes whether something may be lost, so that logarithms are
+    needed; or, of these, whether no state can have produced a row.
     """
     products = rows_of[0]
     start, matrix, _, log_start, log_matrix, owner = chain
     _, _, _, scores, fresh, _, top, total, _, mass, best, _, _, _, note = desk
-    likely, alpha, norm, begins, row_weight, reach, _ = trail
+    likely, alpha, norm, begins, row_weight, reach, lost, _ = trail
     safe, width = is_safe(matrix, top.shape[0]), fresh.shape[1]
-    note[_LOG_LIKELIHOOD] = 0.0
     for first in range(0, n_rows, width):
         last = min(first + width, n_rows)
         call_at(products[_BRING], (rows_of, desk, low + first, low + last, True))
         _emissions(scores, owner, mass, logs, top, total, fresh, best)
         turn(fresh, fresh.shape[0], last - first, likely[first:])
         if logs:
-            if forward_log(log_start, log_matrix, likely, begins, first, last, alpha, norm):
-                note[_LOST] = np.inf
-                return
+            note[_LOST] = forward_log(log_start, log_matrix, likely, begins, first, last, alpha, norm)
         else:
             forward(start, matrix, likely, begins, first, last, alpha, norm)
-            note[_LOST] = traced(safe, start, matrix, likely, begins, first, last, alpha, norm, reach, note[_LOST])
-            if note[_LOST] == np.inf:
-                return
+            note[_LOST] = traced(safe, start, matrix, likely, begins, first, last, alpha, norm, reach, lost)
+        if note[_LOST] > 0.0:
+            return
         note[_LOG_LIKELIHOOD] += _weighted_log(norm[first:last], best, row_weight[first:last], logs)
 
 
@@ -378,7 +375,7 @@ def _descend(rows_of, desk, trail, chain, logs, low, n_rows, sums, pairs):
     products = rows_of[0]
     _, _, turned_matrix, _, log_matrix, owner = chain
     _, _, _, scores, _, turned, top, total, gamma, mass, _, _, _, precisions, _ = desk
-    likely, alpha, norm, begins, row_weight, _, carry = trail
+    likely, alpha, norm, begins, row_weight, _, _, carry = trail
     n_states, width = top.shape
     is_mixed = scores.shape[0] > n_states
     if not logs:
@@ -437,7 +434,8 @@ def _chain_lane(products, X, weight, frame, states, chain, plan, first, last, su
     begins, row_weight, norm = np.empty(capacity + 1, np.uint8), np.empty(capacity), np.empty(capacity)
     reach = np.zeros((2, n_states), np.uint8)
     carry = np.zeros((1, n_columns))  # y of the row beyond a piece, or the logarithm of its beta
-    trail = (likely, alpha, norm, begins, row_weight, reach, carry)
+    lost = np.zeros((2, n_states))  # see `traced`
+    trail = (likely, alpha, norm, begins, row_weight, reach, lost, carry)
     rows_of = (products, X, weight, frame, states)
     clear(fresh)
     clear(turned)
@@ -448,39 +446,38 @@ def _chain_lane(products, X, weight, frame, states, chain, plan, first, last, su
         low, high = offsets[begin], offsets[end]
         n_pieces = -(-(high - low) // capacity)
         known = np.zeros((n_pieces, n_columns))  # alpha before each piece
-        known_lost, known_reach = np.zeros(n_pieces), np.zeros((n_pieces, n_states), np.uint8)
-        log_likelihood, logs = 0.0, n_pieces < 0
-        note[_LOST] = np.inf
+        known_lost, known_reach = np.zeros((n_pieces, n_states)), np.zeros((n_pieces, n_states), np.uint8)
+        logs = n_pieces < 0
+        note[_LOST] = 1.0
         for attempt in range(2):
-            if note[_LOST] < np.inf:
+            if note[_LOST] == 0.0:
                 break
             logs = attempt == 1
-            log_likelihood, note[_LOST] = 0.0, 0.0
+            note[_LOG_LIKELIHOOD] = 0.0
             for piece in range(n_pieces):
                 at = low + piece * capacity
                 n_rows = min(capacity, high - at)
                 _mark(plan, begin, end, at, at + n_rows, begins, row_weight)
-                known_lost[piece] = note[_LOST]
                 copy_row(alpha, capacity, known, piece)
+                copy_row(lost, 0, known_lost, piece)
                 copy_row(reach, 0, known_reach, piece)
                 copy_row(known, piece, alpha, 0)
                 call_at(products[_UP], (rows_of, desk, trail, chain, logs, at, n_rows))
-                log_likelihood += note[_LOG_LIKELIHOOD]
-                if note[_LOST] == np.inf:
+                if note[_LOST] > 0.0:
                     break
         totals[2] += 1.0 if logs else 0.0
-        if note[_LOST] == np.inf:
+        if note[_LOST] > 0.0:
             totals[1] += 1.0
             continue
-        totals[0] += log_likelihood
+        totals[0] += note[_LOG_LIKELIHOOD]
         for piece in range(n_pieces - 1, -1, -1):
             at = low + piece * capacity
             n_rows = min(capacity, high - at)
             if piece < n_pieces - 1:
                 _mark(plan, begin, end, at, at + n_rows, begins, row_weight)
                 copy_row(known, piece, alpha, 0)
+                copy_row(known_lost, piece, lost, 0)
                 copy_row(known_reach, piece, reach, 0)
-                note[_LOST] = known_lost[piece]
                 call_at(products[_UP], (rows_of, desk, trail, chain, logs, at, n_rows))
             call_at(products[_DOWN], (rows_of, desk, trail, chain, logs, at, n_rows, sums, pairs))
 
@@ -543,7 +540,7 @@ def _addresses(X, weight, frame, states, chain, sums, pairs):
     work = (wide, wide) if are_codes else (no_products, *(like,) * 6, wide, *(like,) * 4)
     tiles = wide if are_codes else like
     desk = (tiles, tiles, work, like, *(wide,) * 5, line, line, numbers, numbers, wide, line)
-    trail = wide, wide, line, marks, line, reach, wide
+    trail = wide, wide, line, marks, line, reach, wide, wide
     rows_of = no_products, X, weight, frame, states
     key = X.dtype, theta.dtype
     bring, add = (_bring_codes, _add_codes) if are_codes else (_bring_rows, _add_rows)

@@ -46,7 +46,7 @@ def _smooth_lane(chain, plan, scores, first, last, log_prob, states, posteriors)
     alpha = aligned_empty(capacity + 1, width, scores)
     gamma = aligned_empty(capacity if is_kept else 0, width, scores)
     begins, norm, best = np.zeros(capacity + 1, np.uint8), np.empty(capacity), np.empty(capacity)
-    reach = np.zeros((2, n_states), np.uint8)
+    reach, lost = np.zeros((2, n_states), np.uint8), np.zeros((2, n_states))
     safe = is_safe(matrix, n_states)
     beta, weight, pairs = np.zeros(n_states), np.zeros(capacity), np.zeros((n_states, n_states))
     clear(likely)
@@ -59,7 +59,7 @@ def _smooth_lane(chain, plan, scores, first, last, log_prob, states, posteriors)
         logs = impossible = n < 0  # a constant would be a type of its own
         _emissions(scores[low:high], n_states, logs, likely, best)
         forward(start, matrix, likely, begins, 0, n, alpha, norm)
-        if traced(safe, start, matrix, likely, begins, 0, n, alpha, norm, reach, 0.0) == np.inf:
+        if traced(safe, start, matrix, likely, begins, 0, n, alpha, norm, reach, lost):
             logs = True
             _emissions(scores[low:high], n_states, logs, likely, best)
             impossible = forward_log(log_start, log_matrix, likely, begins, 0, n, alpha, norm)

@@ -22,13 +22,16 @@ from numba.np.arrayobj import make_array
 
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, kernel, piece
 from fastem.kernels._vectors import broadcast, fused, new_function, vector_at
+from fastem.kernels.exp_log import exp, log
 
 _LANES = VECTOR_BYTES // 8
 _CHAINS = 4  # sums of products that are in flight at once: one after the other, each waits for the last
 _SMALLEST = 1e-300  # of c, so that its reciprocal is finite
 _SAFE = 1e-100  # transitions that are all as probable let no state matter that is lost to underflow
 _LOST, _LONE = 1e-200, 1e-80  # else, of alpha and of c: below, states are dropped, or logarithms taken
+_SCALE, _UNDERFLOW = 1e200, 1e-300  # of what is lost: its unit, and what stands for less than any number
 _NEGLIGIBLE = 1e-20  # part of the likelihood that may be lost
+_LOWEST = float(np.finfo(np.float64).min)
 
 
 @kernel
@@ -365,47 +368,69 @@ def is_safe(matrix, n_states):
 
 @kernel
 def traced(safe, start, matrix, likely, begins, first, last, alpha, norm, reach, lost):
-    """Bound of what underflow can have cost of the rest of a sequence, as a part of it, after rows first..last-1.
+    """Whether underflow may have cost something in rows first..last-1, so that the recursion needs logarithms.
 
-    lost is that bound after the rows before, reach[0] (K,) uint8 which states these can have led to; written. Beyond
-    _NEGLIGIBLE the recursion must be done in logarithms. What is lost has paths of at most the largest likelihood in
-    the rows to come, while the likelihood of all others falls by c in each row; the bound is 0 again when every state
-    is so probable that the lost part of it is negligible. States that are all but lost are dropped, in alpha and in
-    likely, so that no beta overflows.
+    States below _LOST are dropped, in alpha and in likely, so that no beta overflows. lost[0] (K,) bounds the
+    probability of all paths that have been dropped and now are in each state, in units of 1 / _SCALE and of that of
+    those kept; it follows the chain as alpha does. Where it is negligible beside what is kept of the same state it is
+    0 again, since both have the same future. reach[0] (K,) uint8 says which states the rows can have led to at all.
+    Both are those after the rows before; written, with their second rows for scratch.
     """
     n_states = reach.shape[1]
     for t in range(first, last):
-        if begins[t]:
-            lost = 0.0
         if norm[t] < _LONE:
-            return np.inf
+            return True
         if safe:
             continue
-        smallest, largest = 1.0, 0.0
+        if begins[t]:
+            for k in range(n_states):
+                lost[0, k] = 0.0
+        else:
+            _carry_lost(matrix, likely[t], norm[t], lost)
+        smallest = 1.0
         for k in range(n_states):
             smallest = min(smallest, alpha[t + 1, k])
-            largest = max(largest, likely[t, k])
-        lost *= largest / norm[t]
-        drops = False
         if smallest >= _LOST:  # so they all are within reach
             for k in range(n_states):
                 reach[0, k] = 1
         else:
             _extend_reach(start, matrix, likely[t], begins[t], reach)
-            smallest = 1.0
+        total = 0.0
+        for k in range(n_states):
+            if alpha[t + 1, k] < _LOST:
+                if reach[0, k]:
+                    lost[0, k] += max(alpha[t + 1, k], _UNDERFLOW) * _SCALE
+                alpha[t + 1, k] = likely[t, k] = 0.0
+            elif lost[0, k] <= alpha[t + 1, k] * (_NEGLIGIBLE * _SCALE):
+                lost[0, k] = 0.0
+            total += lost[0, k]
+        if total > _NEGLIGIBLE * _SCALE:
+            return True
+    return False
+
+
+@kernel
+def _carry_lost(matrix, likely, norm, lost):
+    """lost[0] -> what it leads to in the next row; never to 0 by underflow."""
+    n_states = lost.shape[1]
+    total = 0.0
+    for k in range(n_states):
+        total += lost[0, k]
+        lost[1, k] = lost[0, k]
+    if total == 0.0:
+        return
+    inverse = 1.0 / norm
+    for k in range(n_states):
+        lost[0, k] = 0.0
+    for j in range(n_states):
+        if lost[1, j] > 0.0:
             for k in range(n_states):
-                if alpha[t + 1, k] < _LOST:
-                    drops = drops or reach[0, k] > 0
-                    alpha[t + 1, k] = likely[t, k] = 0.0
-                else:
-                    smallest = min(smallest, alpha[t + 1, k])
-        if drops:
-            lost = max(lost, n_states * _LOST)
-        elif smallest * _NEGLIGIBLE > lost:
-            lost = 0.0
-        if lost > _NEGLIGIBLE:
-            return np.inf
-    return lost
+                lost[0, k] += max(lost[1, j] * matrix[j, k], _UNDERFLOW if matrix[j, k] > 0.0 else 0.0)
+    for k in range(n_states):
+        if lost[0, k] > 0.0 and likely[k] > 0.0:
+            lost[0, k] = max(lost[0, k] * likely[k] * inverse, _UNDERFLOW)
+        else:
+            lost[0, k] = 0.0
 
 
 @kernel
@@ -432,18 +457,23 @@ def _extend_reach(start, matrix, likely, begins, reach):
 def forward_log(start, matrix, likely, begins, first, last, alpha, norm):
     """The same as `forward`, with logarithms of everything; returns whether it met a row that is impossible."""
     n_states = start.shape[0]
-    scores = np.empty(n_states)
+    best, total = np.empty(n_states), np.empty(n_states)
     for t in range(first, last):
+        if begins[t]:
+            for k in range(n_states):
+                alpha[t + 1, k] = start[k] + likely[t, k]
+        else:
+            _log_product(alpha[t], matrix, best, total, alpha[t + 1])
+            for k in range(n_states):
+                alpha[t + 1, k] += likely[t, k]
+        highest, sum_of_all = -np.inf, 0.0
         for k in range(n_states):
-            score = start[k]
-            if not begins[t]:
-                for j in range(n_states):
-                    scores[j] = alpha[t, j] + matrix[j, k]
-                score = log_sum(scores)
-            alpha[t + 1, k] = score + likely[t, k]
-        norm[t] = log_sum(alpha[t + 1, :n_states])
-        if norm[t] == -np.inf:
+            highest = max(highest, alpha[t + 1, k])
+        if highest == -np.inf:
             return True
+        for k in range(n_states):
+            sum_of_all += exp(alpha[t + 1, k] - highest)
+        norm[t] = highest + log(sum_of_all)
         for k in range(n_states):
             alpha[t + 1, k] -= norm[t]
     return False
@@ -456,32 +486,38 @@ def backward_log(matrix, likely, begins, first, last, alpha, norm, weight, beta,
     beta (K,) is that of the last row, if no sequence ends with it; written.
     """
     n_states = matrix.shape[0]
-    scores, y = np.empty(n_states), np.empty(n_states)
+    turned = np.empty((n_states, n_states))
+    for j in range(n_states):
+        for k in range(n_states):
+            turned[k, j] = matrix[j, k]
+    y, best, total = np.empty(n_states), np.empty(n_states), np.empty(n_states)
     for t in range(last - 1, first - 1, -1):
         for k in range(n_states):
             if begins[t + 1]:
                 beta[k] = 0.0
-            gamma[t - first, k] = np.exp(alpha[t + 1, k] + beta[k])
+            gamma[t - first, k] = exp(min(alpha[t + 1, k] + beta[k], 0.0))
             y[k] = likely[t, k] + beta[k] - norm[t]
         if begins[t]:
             continue
-        for j in range(n_states):
-            for k in range(n_states):
-                scores[k] = matrix[j, k] + y[k]
-                if weight[t - first] > 0.0:
-                    pairs[j, k] += weight[t - first] * np.exp(alpha[t, j] + scores[k])
-            beta[j] = log_sum(scores)
+        if weight[t - first] > 0.0:
+            for j in range(n_states):
+                for k in range(n_states):
+                    pairs[j, k] += weight[t - first] * exp(min(alpha[t, j] + matrix[j, k] + y[k], 0.0))
+        _log_product(y, turned, best, total, beta)
 
 
 @kernel
-def log_sum(scores):
-    """log(sum(exp(scores)))."""
-    best = -np.inf
-    for score in scores:
-        best = max(best, score)
-    if best == -np.inf:
-        return best
-    total = 0.0
-    for score in scores:
-        total += np.exp(score - best)
-    return best + np.log(total)
+def _log_product(x, matrix, best, total, out):
+    """out[k] = log(sum over j of exp(x[j] + matrix[j, k])), column by column at once; best and total are scratch."""
+    n_states = matrix.shape[0]
+    for k in range(n_states):
+        best[k] = _LOWEST
+        total[k] = 0.0
+    for j in range(n_states):
+        for k in range(n_states):
+            best[k] = max(best[k], x[j] + matrix[j, k])
+    for j in range(n_states):
+        for k in range(n_states):
+            total[k] += exp(x[j] + matrix[j, k] - best[k])
+    for k in range(n_states):
+        out[k] = best[k] + log(total[k]) if total[k] > 0.0 else -np.inf

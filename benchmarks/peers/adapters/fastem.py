@@ -16,6 +16,9 @@ def version():
 
 def prepare(X, start, covariance_type, **options):
     import fastem
+
+    if "lengths" in options:
+        return _sequences(fastem.GaussianHMM, X, start, covariance_type, options["lengths"])
     from benchmarks.peers.adapters import sklearn
 
     if covariance_type == "latent class":
@@ -39,6 +42,21 @@ def latent_classes(X, start):
             warnings.simplefilter("ignore")  # tol=0 never converges
             fitted = fastem.LatentClass(len(start["weights"]), max_iter=n_iter, tol=0.0, **given).fit(X)
         return fitted.weights_, np.concatenate(fitted.probabilities_, axis=1), start["covariances"]
+
+    return run
+
+
+def _sequences(estimator, X, start, covariance_type, lengths):
+    import warnings
+
+    parameters = {f"{name}_init": value for name, value in start.items()}
+
+    def run(n_iter):
+        model = estimator(len(start["means"]), covariance_type=covariance_type, tol=0.0, max_iter=n_iter, **parameters)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tol=0 never converges
+            model.fit(X, lengths)
+        return model.transmat_, model.means_, model.covariances_
 
     return run
 

@@ -1,0 +1,37 @@
+"""hmmlearn's GaussianHMM, scaled, as maximum likelihood; for sequences alone."""
+
+TITLE = "hmmlearn"
+INSTALL = "make peers PEERS=hmmlearn"
+STRUCTURES = ()  # of mixtures: none
+DTYPES = ("float64",)
+TOLERANCE = 1e-9
+
+
+def version():
+    import hmmlearn
+
+    return hmmlearn.__version__
+
+
+def prepare(X, start, covariance_type, lengths):
+    import numpy as np
+    from hmmlearn.hmm import GaussianHMM
+
+    def run(n_iter):
+        model = GaussianHMM(
+            len(start["means"]),
+            covariance_type,
+            n_iter=n_iter,
+            tol=-np.inf,
+            init_params="",
+            implementation="scaling",
+            min_covar=0.0,
+            covars_prior=0.0,
+            covars_weight=1.0,
+        )
+        model.startprob_, model.transmat_ = start["startprob"], start["transmat"]
+        model.means_, model.covars_ = start["means"], start["covariances"]
+        model.fit(X, lengths)
+        return model.transmat_, model.means_, model.covars_
+
+    return run
