@@ -24,6 +24,15 @@ def mixture(n_samples, n_features, n_components, dtype="float64", seed=0, spread
     return (X, drawn) if return_labels else X
 
 
+def punched(X, part, seed=2):
+    """A copy of rows in which a part of the values, chosen by chance, is NaN."""
+    X, rng = X.copy(), np.random.default_rng(seed)
+    for first in range(0, len(X), _CHUNK):
+        rows = X[first : first + _CHUNK]
+        rows[rng.random(rows.shape) < part] = np.nan
+    return X
+
+
 def china(dtype="float64"):
     """Pixels of the photograph china.jpg, scaled to [0, 1]; shape (273280, 3)."""
     from sklearn.datasets import load_sample_image

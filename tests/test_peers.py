@@ -112,6 +112,8 @@ def test_starts_agree_with_scikit_learn_and_fit(rng):
     adapter = importlib.import_module("benchmarks.peers.adapters.sklearn")
     ours = importlib.import_module("benchmarks.peers.adapters.fastem")
     for workload in (w.smaller(4000) for w in workloads.WORKLOADS if w.n_features <= 16 and w.n_components <= 16):
+        if workload.missing:
+            continue
         X, start = workloads.prepared(workload)
         if X.dtype == np.float32:
             continue
@@ -156,3 +158,23 @@ def test_time_to_an_answer_of_two_peers(tmp_path, rng):
     assert result["common"] == pytest.approx(-3.3, abs=1.0)
     lines = answers.text([result], harness.title)
     assert sum("| three clusters |" in line for line in lines) == 2
+
+
+def test_peers_of_missing_values_agree():
+    """Row by row, pattern by pattern, and fastem, from the same start; evaluated as the marginals of what is there."""
+    names = [name for name in ("fastem", "patternwise", "rowwise")]
+    for n_components in (1, 3):
+        workload = workloads.Workload("full", 400, 3, n_components, missing=0.3)
+        assert all(harness.supports(name, workload) for name in names)
+        assert not harness.supports("sklearn", workload)
+        X, start = workloads.prepared(workload)
+        found = [
+            importlib.import_module(f"benchmarks.peers.adapters.{name}").prepare(X, dict(start), "full")(4)
+            for name in names
+        ]
+        for parameters in found[1:]:
+            for one, two in zip(found[0], parameters, strict=True):
+                np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-9)
+        total = importlib.import_module("benchmarks.peers.adapters.rowwise").expectations(X, *found[0])[0]
+        assert workloads.mean_log_likelihood(X, "full", *found[0]) == pytest.approx(total / len(X), rel=1e-10)
+    assert not harness.supports("rowwise", workloads.Workload("full", 400, 3, 3))

@@ -99,7 +99,7 @@ def _one(
     results["workloads"].append(entry)
     said = ", ".join(f"{name} {p['median'] * 1e3:.3g} ms ({p['ratio']:.1f}x)" for name, p in peers.items())
     say(f"{entry['name']}: {said} [{time.perf_counter() - begin:.0f} s]")
-    if workload.covariance_type == "full" and workload.n_samples >= 10_000 and title is None:
+    if workload.covariance_type == "full" and workload.n_samples >= 10_000 and title is None and not workload.missing:
         n, d, k = workload[1:4]
         rate = 4 * n * k * (1 + d + d * (d + 1) // 2) / own.median / 1e9
         share = rate / results["gflops"][workload.dtype]

@@ -77,7 +77,17 @@ def markdown(results: dict, picture: bool = True) -> str:
     return "\n".join(lines) + "\n"
 
 
-_PALETTE = ("black", "tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown")
+_PALETTE = (
+    "black",
+    "tab:orange",
+    "tab:blue",
+    "tab:green",
+    "tab:red",
+    "tab:purple",
+    "tab:brown",
+    "tab:olive",
+    "tab:gray",
+)
 _COLORS = dict(zip(harness.PEERS, _PALETTE, strict=True))
 
 

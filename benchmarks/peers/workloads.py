@@ -21,11 +21,14 @@ class Workload(NamedTuple):
     targets: Mapping[str, float] = MappingProxyType({})
     dgemm: float | None = None
     separated: bool = False  # start near the optimum: the parameters of 2000 labelled rows
+    missing: float = 0.0  # part of the values
 
     @property
     def name(self) -> str:
         shape = f"{self.covariance_type} {self.n_samples} x {self.n_features}, K={self.n_components}"
-        return shape + (" separated" if self.separated else "") + ("" if self.dtype == "float64" else f" {self.dtype}")
+        gaps = f", {self.missing:.0%} missing" if self.missing else ""
+        kind = "" if self.dtype == "float64" else f" {self.dtype}"
+        return shape + gaps + (" separated" if self.separated else "") + kind
 
     def smaller(self, n_samples: int) -> "Workload":
         return self._replace(n_samples=min(self.n_samples, n_samples))
@@ -44,6 +47,9 @@ WORKLOADS = [
     Workload("full", 200_000, 8, 16, dtype="float32", targets={"onedal": 3}),
     Workload("full", 200_000, 16, 16, dtype="float32"),
     Workload("full", 150, 4, 3),
+    Workload("full", 100_000, 10, 1, targets={"rowwise": 50}, missing=0.2),
+    Workload("full", 100_000, 10, 5, targets={"pomegranate": 10, "patternwise": 10}, missing=0.2),
+    Workload("full", 20_000, 30, 5, targets={"patternwise": 10}, missing=0.2),
 ]
 
 
@@ -53,6 +59,8 @@ def prepared(workload: Workload) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     X, labels = datasets.mixture(
         n_samples, n_features, n_components, workload.dtype, spread=workload.spread, return_labels=True
     )
+    if workload.missing:
+        X = datasets.punched(X, workload.missing)
     weights = np.full(n_components, 1 / n_components)
     if workload.separated:
         rows, labels = X[: 200 * n_components].astype(np.float64), labels[: 200 * n_components]
@@ -61,23 +69,37 @@ def prepared(workload: Workload) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         full = np.array([np.cov(group.T) + 0.1 * np.eye(n_features) for group in groups])
         return X, {"weights": weights, "means": means, "covariances": full}
     rows = np.random.default_rng(1).choice(n_samples, n_components, replace=False)
-    variance = X.var(axis=0, dtype=np.float64)
+    means, variance = X[rows].astype(np.float64), X.var(axis=0, dtype=np.float64)
+    if workload.missing:
+        means, variance = np.where(np.isnan(means), np.nanmean(X, axis=0), means), np.nanvar(X, axis=0)
     covariances = {
         "full": np.broadcast_to(np.diag(variance), (n_components, n_features, n_features)),
         "tied": np.diag(variance),
         "diag": np.broadcast_to(variance, (n_components, n_features)),
         "spherical": np.full(n_components, variance.mean()),
     }[workload.covariance_type]
-    return X, {"weights": weights, "means": X[rows].astype(np.float64), "covariances": covariances.copy()}
+    return X, {"weights": weights, "means": means, "covariances": covariances.copy()}
 
 
 def mean_log_likelihood(X, covariance_type, weights, means, covariances) -> float:
-    """Mean log-likelihood of rows in plain NumPy and float64: the same evaluation for every peer's parameters."""
+    """Mean log-likelihood of rows in plain NumPy and float64: the same evaluation for every peer's parameters.
+
+    NaN is missing: the likelihood is that of the others.
+    """
     n_features = X.shape[1]
     if covariance_type == "tied":
         covariances = [covariances] * len(means)
     elif covariance_type != "full":
         covariances = [c * np.eye(n_features) for c in covariances]
+    if np.isnan(X).any():
+        total = 0.0
+        patterns, which = np.unique(np.isnan(X), axis=0, return_inverse=True)
+        for number, missing in enumerate(patterns):
+            seen, rows = ~missing, X[which.ravel() == number]
+            inner = [covariance[np.ix_(seen, seen)] for covariance in covariances]
+            if seen.any():
+                total += len(rows) * mean_log_likelihood(rows[:, seen], "full", weights, means[:, seen], inner)
+        return total / len(X)
     scores = np.empty((len(X), len(means)))
     for k, (weight, mean, covariance) in enumerate(zip(weights, means, covariances, strict=True)):
         factor = np.linalg.cholesky(covariance)

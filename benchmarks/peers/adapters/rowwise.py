@@ -11,6 +11,8 @@ INSTALL = "it comes with fastem"
 STRUCTURES = ("full",)
 DTYPES = ("float64",)
 TOLERANCE = 1e-9
+MISSING = (True,)
+TOO_SLOW = 60.0  # seconds of an iteration
 
 
 def version():
