@@ -169,10 +169,9 @@ def constant(name, attribute, default=_NEEDED):
 
 
 def supports(name: str, workload: Workload) -> bool:
-    """Whether a peer fits this structure and dtype, and rows of which values are missing if there are."""
-    if bool(workload.missing) not in constant(name, "MISSING", (False,)):
-        return False
-    return workload.covariance_type in constant(name, "STRUCTURES") and workload.dtype in constant(name, "DTYPES")
+    """Whether a peer fits this structure and dtype, to rows of which values are missing if there are."""
+    structures = constant(name, "GAPS", ()) if workload.missing else constant(name, "STRUCTURES")
+    return workload.covariance_type in structures and workload.dtype in constant(name, "DTYPES")
 
 
 def title(name: str) -> str:

@@ -48,7 +48,8 @@ WORKLOADS = [
     Workload("full", 200_000, 16, 16, dtype="float32"),
     Workload("full", 150, 4, 3),
     Workload("full", 100_000, 10, 1, targets={"rowwise": 50}, missing=0.2),
-    Workload("full", 100_000, 10, 5, targets={"pomegranate": 10, "patternwise": 10}, missing=0.2),
+    Workload("full", 100_000, 10, 5, targets={"patternwise": 10}, missing=0.2),
+    Workload("diag", 100_000, 10, 5, targets={"pomegranate": 10}, missing=0.2),
     Workload("full", 20_000, 30, 5, targets={"patternwise": 10}, missing=0.2),
 ]
 

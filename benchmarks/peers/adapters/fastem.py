@@ -5,7 +5,7 @@ INSTALL = "pip install -e ."
 STRUCTURES = ("full", "tied", "diag", "spherical")
 DTYPES = ("float64", "float32")
 TOLERANCE = 1e-6
-MISSING = (False, True)
+GAPS = ("full", "tied", "diag", "spherical")
 
 
 def version():

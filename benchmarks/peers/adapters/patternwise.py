@@ -4,10 +4,10 @@ import numpy as np
 
 TITLE = "NumPy, pattern by pattern"
 INSTALL = "it comes with fastem"
-STRUCTURES = ("full",)
+STRUCTURES = ()
+GAPS = ("full",)
 DTYPES = ("float64",)
 TOLERANCE = 1e-9
-MISSING = (True,)
 
 
 def version():

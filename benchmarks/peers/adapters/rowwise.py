@@ -8,10 +8,10 @@ import numpy as np
 
 TITLE = "NumPy, row by row"
 INSTALL = "it comes with fastem"
-STRUCTURES = ("full",)
+STRUCTURES = ()
+GAPS = ("full",)
 DTYPES = ("float64",)
 TOLERANCE = 1e-9
-MISSING = (True,)
 TOO_SLOW = 60.0  # seconds of an iteration
 
 
