@@ -46,9 +46,9 @@ def markdown(results: dict, picture: bool = True) -> str:
         f"Each peer is a process of its own and takes its turn in each of {results['rounds']} rounds, on the same data "
         "from the same start. An iteration is the time of a longer fit less that of a shorter, over their difference "
         f"in iterations (fastem: {harness.SHORT} and {harness.LONG}; slow peers fewer, their iterations all cost the "
-        "same). The ratio is that of medians; the log-likelihood, a row's mean after "
-        f"{harness.COMPARED} iterations, is evaluated by one program for all. `!` marks one that differs by more than "
-        "the peer's arithmetic allows.",
+        "same). The ratio is that of medians; the log-likelihood, a row's mean after 10 iterations (3 where a peer "
+        "takes seconds for each), is evaluated by one program for all. `!` marks one that differs by more than the "
+        "peer's arithmetic allows.",
         "",
     ]
     if picture:
@@ -77,8 +77,9 @@ def markdown(results: dict, picture: bool = True) -> str:
     return "\n".join(lines) + "\n"
 
 
-_PALETTE = ("black", *(f"tab:{c}" for c in ("orange", "blue", "green", "red", "purple", "brown", "pink", "gray", "olive")))
-_COLORS = dict(zip(harness.PEERS, _PALETTE, strict=True))
+_PALETTE = ("orange", "blue", "green", "red", "purple", "brown", "pink", "cyan")
+_COLORS = dict(zip(harness.PACKAGES, (f"tab:{color}" for color in _PALETTE), strict=True))
+_COLORS |= {"fastem": "black", **dict.fromkeys(harness.IN_NUMPY, "tab:gray")}
 
 
 def _plot(path, draw, results):

@@ -4,7 +4,7 @@ import numpy as np
 
 TITLE = "NumPy, one-hot"
 INSTALL = "it comes with fastem"
-STRUCTURES = ("latent class",)
+FITS = ("latent class",)
 DTYPES = ("float64",)
 TOLERANCE = 1e-9
 
@@ -14,14 +14,13 @@ def version():
     return np.__version__
 
 
-def prepare(X, start, covariance_type):
+def prepare(X, start, model):
     """Run so many iterations from the start."""
-    size = int(start["covariances"][0])
-    onehot = np.zeros((len(X), X.shape[1] * size))
-    onehot[np.arange(len(X))[:, None], X.astype(int) + np.arange(X.shape[1]) * size] = 1.0
+    _, n_features, n_categories = start["probabilities"].shape
+    onehot = np.eye(n_categories)[X.astype(int)].reshape(len(X), -1)
 
     def run(n_iter):
-        weights, probabilities = start["weights"], start["means"]
+        weights, probabilities = start["weights"], start["probabilities"].reshape(-1, onehot.shape[1])
         for _ in range(n_iter):
             scores = onehot @ np.log(probabilities).T + np.log(weights)
             scores -= scores.max(axis=1, keepdims=True)
@@ -29,6 +28,6 @@ def prepare(X, start, covariance_type):
             resp /= resp.sum(axis=1, keepdims=True)
             counts = resp.sum(axis=0)
             weights, probabilities = counts / len(X), np.maximum(resp.T @ onehot / counts[:, None], 1e-300)
-        return weights, probabilities, start["covariances"]
+        return weights, probabilities.reshape(-1, n_features, n_categories)
 
     return run

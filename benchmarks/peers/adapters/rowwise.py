@@ -8,9 +8,10 @@ import numpy as np
 
 TITLE = "NumPy, row by row"
 INSTALL = "it comes with fastem"
-STRUCTURES = ("full",)
+FITS = ("full missing",)
 DTYPES = ("float64",)
 TOLERANCE = 1e-9
+TOO_SLOW = 60.0  # seconds of an iteration
 
 
 def version():

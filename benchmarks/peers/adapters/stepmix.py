@@ -1,8 +1,8 @@
-"""StepMix, latent classes with covariates and more; here its measurement model of categories."""
+"""StepMix: latent classes with covariates and more; here its measurement model of categories."""
 
 TITLE = "StepMix"
 INSTALL = "make peers PEERS=stepmix"
-STRUCTURES = ("latent class",)
+FITS = ("latent class",)
 DTYPES = ("float64",)
 TOLERANCE = 1e-6
 
@@ -15,11 +15,11 @@ def version():
     return version("stepmix")
 
 
-def prepare(X, start, covariance_type):
-    """Run so many iterations from the start, which its own gives way to."""
+def prepare(X, start, model):
+    """Run so many iterations from the start, to which its own gives way."""
     from stepmix.stepmix import StepMix
 
-    sizes = start["covariances"].astype(int)
+    n_components, n_features, n_categories = start["probabilities"].shape
     codes = X.astype(int)
 
     class Started(StepMix):
@@ -27,17 +27,17 @@ def prepare(X, start, covariance_type):
             super()._initialize_parameters(X, random_state)
             measurement = {
                 **self._mm.get_parameters(),
-                "pis": start["means"],
-                "max_n_outcomes": int(sizes.max()),
-                "total_outcomes": int(sizes.sum()),
+                "pis": start["probabilities"].reshape(n_components, -1),
+                "max_n_outcomes": n_categories,
+                "total_outcomes": n_features * n_categories,
             }
             self.set_parameters({"weights": start["weights"], "measurement": measurement})
 
     def run(n_iter):
         fitted = Started(
-            len(start["weights"]), measurement="categorical", max_iter=n_iter, abs_tol=0.0, rel_tol=0.0, progress_bar=0
+            n_components, measurement="categorical", max_iter=n_iter, abs_tol=0.0, rel_tol=0.0, progress_bar=0
         ).fit(codes)
         found = fitted.get_parameters()
-        return found["weights"], found["measurement"]["pis"], start["covariances"]
+        return found["weights"], found["measurement"]["pis"].reshape(start["probabilities"].shape)
 
     return run
