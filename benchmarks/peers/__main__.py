@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.peers import alone, answers, harness, report, streams
 from benchmarks.peers.workloads import WORKLOADS, Workload
 
-_QUICK_ROWS, _QUICK_FEATURES = 10_000, 16
+_QUICK_ROWS, _QUICK_FEATURES = 10_000, 20
 _METHODS = ("predict", "predict_proba", "score_samples")
 
 

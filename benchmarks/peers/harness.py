@@ -162,7 +162,7 @@ def constant(name, attribute, default=_NEEDED):
 
     tree = ast.parse(Path(__file__).with_name("adapters").joinpath(f"{name}.py").read_text())
     for node in tree.body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == attribute:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == attribute:
             return ast.literal_eval(node.value)
     if default is not _NEEDED:
         return default

@@ -11,7 +11,7 @@ INSTALL = "it comes with fastem"
 FITS = ("full missing",)
 DTYPES = ("float64",)
 TOLERANCE = 1e-9
-TOO_SLOW = 60.0  # seconds of an iteration
+TOO_SLOW = 25.0  # seconds of an iteration
 
 
 def version():

@@ -25,13 +25,10 @@ def prepare(X, start, model):
     class Started(StepMix):
         def _initialize_parameters(self, X, random_state):
             super()._initialize_parameters(X, random_state)
-            measurement = {
-                **self._mm.get_parameters(),
-                "pis": start["probabilities"].reshape(n_components, -1),
-                "max_n_outcomes": n_categories,
-                "total_outcomes": n_features * n_categories,
-            }
-            self.set_parameters({"weights": start["weights"], "measurement": measurement})
+            measurement = {"max_n_outcomes": n_categories, "total_outcomes": n_features * n_categories}
+            measurement["pis"] = start["probabilities"].reshape(n_components, -1)
+            self.weights_ = start["weights"]
+            self._mm.set_parameters({**self._mm.get_parameters(), **measurement})
 
     def run(n_iter):
         fitted = Started(
