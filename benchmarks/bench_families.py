@@ -1,4 +1,4 @@
-"""Iterations of mixtures of exponential families: fixed start and number, with the log-likelihood that they reach."""
+"""Iterations of mixtures of other families: fixed start and number, with the log-likelihood that they reach."""
 
 import functools
 import warnings
@@ -22,6 +22,8 @@ def _data(name):
         return datasets.latent_classes(100_000, 20, _COMPONENTS)
     if name == "repeated":  # 5 columns of 3 categories have 243 patterns
         return datasets.latent_classes(1_000_000, 5, _COMPONENTS, 3)
+    if name == "student t":
+        return datasets.mixture(200_000, 8, _COMPONENTS, degrees_of_freedom=4.0)
     labels = rng.integers(_COMPONENTS, size=200_000)[:, None]
     shift = labels * np.linspace(0.0, 1.0, 10)
     return {
@@ -43,6 +45,7 @@ _ESTIMATORS = {
     "poisson": fastem.PoissonMixture,
     "gamma": fastem.GammaMixture,
     "von mises": fastem.VonMisesMixture,
+    "student t": fastem.StudentTMixture,
     "mixed": functools.partial(fastem.MixedMixture, families=_MIXED),
 }
 

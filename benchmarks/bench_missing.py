@@ -6,22 +6,24 @@ import warnings
 import numpy as np
 
 from . import datasets, memory
-from .common import setup_cache  # noqa: F401
+from .common import N_ITER, setup_cache  # noqa: F401
 
 timeout = 300
-N_ITER = 10
 
 
 @functools.cache
-def _prepared(n_samples, n_features, n_components, part):
+def _prepared(n_samples, n_features, n_components, part, covariance_type="full"):
     """Rows with gaps, and the constructor parameters of a start, once a process."""
     X = datasets.mixture(n_samples, n_features, n_components)
     rows = np.random.default_rng(1).choice(n_samples, n_components, replace=False)
-    means, precision = X[rows], 1 / X.var(axis=0)
+    means, precision = X[rows], np.broadcast_to(1 / X.var(axis=0), (n_components, n_features))
     start = {
         "weights_init": np.full(n_components, 1 / n_components),
         "means_init": means,
-        "precisions_init": np.broadcast_to(np.diag(precision), (n_components, n_features, n_features)).copy(),
+        "precisions_init": precision.copy()
+        if covariance_type == "diag"
+        else precision[:, :, None] * np.eye(n_features),
+        "covariance_type": covariance_type,
     }
     return datasets.punched(X, part) if part else X, start
 
@@ -69,18 +71,21 @@ class Normal:
 
 
 class Mixture:
-    """Full covariances; of 1 % missing most rows are complete, of 20 % and 30 columns each has a pattern of its own."""
+    """Of 1 % missing most rows are complete, of 20 % and 30 columns each has a pattern of its own."""
 
-    params = (["100000x10x5, 20 %", "200000x16x16, 1 %", "200000x16x16, 20 %", "50000x30x5, 20 %"],)
-    param_names = ("rows x columns x components, missing",)
+    params = (
+        ["full 100000x10x5, 20 %", "diag 100000x10x5, 20 %", "full 200000x16x16, 1 %", "full 200000x16x16, 20 %",
+         "full 50000x30x5, 20 %"],
+    )  # fmt: skip
+    param_names = ("covariances, rows x columns x components, missing",)
     repeat = (3, 5, 10.0)
 
     def setup(self, name):
         from fastem import GaussianMixture
 
-        shape, part = name.removesuffix(" %").split(", ")
+        covariance_type, shape, part = name.replace(",", "").split()[:3]
         *sizes, n_components = map(int, shape.split("x"))
-        self.X, start = _prepared(*sizes, n_components, int(part) / 100)
+        self.X, start = _prepared(*sizes, n_components, int(part) / 100, covariance_type)
         self.estimator = GaussianMixture(n_components, tol=0.0, max_iter=N_ITER, reg_covar=0.0, **start)
         _quietly(self.estimator, self.X)
 

@@ -144,6 +144,27 @@ def test_plain_programs_agree(name, workload):
     assert one > before + 1e-3
 
 
+PACKAGED = {
+    "hmmlearn": [w for w in workloads.WORKLOADS if w.length],
+    "stepmix": [w for w in workloads.WORKLOADS if w.model == "latent class"],
+    "pomegranate": [w for w in workloads.WORKLOADS if w.fits == "diag missing"],
+}
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_packages_beside_fastem_agree(name):
+    """Where `make peers` has made their environments: the same log-likelihood, from rows, start and options sent."""
+    for workload in PACKAGED[name]:
+        lines = []
+        outcomes = harness.compare(workload.smaller(2000), ["fastem", name], 1, n_iter=(1, 3), say=lines.append)
+        if "not installed" in "".join(lines):
+            assert harness.constant(name, "INSTALL") in lines[0]
+            pytest.skip(lines[0])
+        assert set(outcomes) == {"fastem", name}, lines
+        ours, theirs = outcomes["fastem"].log_likelihood, outcomes[name].log_likelihood
+        assert ours == pytest.approx(theirs, rel=harness.tolerance(name, workload))
+
+
 def test_every_target_names_a_peer_that_fits_the_workload():
     for workload in workloads.WORKLOADS:
         assert harness.supports("fastem", workload)
