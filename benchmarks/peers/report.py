@@ -51,6 +51,14 @@ def markdown(results: dict, picture: bool = True) -> str:
         "peer's arithmetic allows.",
         "",
     ]
+    lines += [
+        "`make peers` makes an environment for each package that needs its own; pomegranate, which brings torch, only "
+        "by `make peers PEERS=pomegranate`. `--only TEXT` takes the workloads whose name holds a text: `HMM`, beside "
+        "hmmlearn; `latent class`, beside StepMix; `missing`, rows of which a fifth of the values is, beside "
+        "pomegranate and programs in NumPy; `full t`, Student's t distributions, beside one. More: "
+        "benchmarks/peers/adapters/README.md.",
+        "",
+    ]
     if picture:
         lines += ["![ratios](peers.png)", ""]
     lines += [
