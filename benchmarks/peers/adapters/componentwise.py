@@ -13,7 +13,7 @@ TITLE = "NumPy, by component"
 INSTALL = "it comes with fastem"
 FITS = ("full t",)
 DTYPES = ("float64",)
-TOLERANCE = 1e-6
+TOLERANCE = 1e-9
 _LEAST, _MOST = 0.01, 1000.0  # degrees of freedom
 
 

@@ -4,7 +4,7 @@ TITLE = "hmmlearn"
 INSTALL = "make peers PEERS=hmmlearn"
 FITS = ("full HMM", "tied HMM", "diag HMM", "spherical HMM")
 DTYPES = ("float64",)
-TOLERANCE = 1e-6
+TOLERANCE = 1e-9
 TOO_SLOW = 60.0  # seconds of an iteration
 
 
