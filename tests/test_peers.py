@@ -19,7 +19,12 @@ from benchmarks.peers import answers, harness, report, workloads  # noqa: E402
 
 CONSTANTS = ("TITLE", "INSTALL", "FITS", "DTYPES", "TOLERANCE")
 TYPES = ("full", "tied", "diag", "spherical")
-FITS = {*TYPES, "latent class", *(f"{name} {what}" for name in TYPES for what in ("missing", "t", "HMM"))}
+FITS = {
+    *TYPES,
+    "latent class",
+    "normal missing",
+    *(f"{name} {what}" for name in TYPES for what in ("missing", "t", "HMM")),
+}
 
 
 @pytest.mark.parametrize("name", harness.PEERS)

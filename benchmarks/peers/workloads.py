@@ -45,7 +45,8 @@ class Workload(NamedTuple):
     @property
     def fits(self) -> str:
         """What an adapter has to name in FITS."""
-        return self.model + (" missing" if self.missing else "")
+        model = self.model if self.n_components > 1 else "normal"
+        return model + (" missing" if self.missing else "")
 
     @property
     def options(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ TITLE = "fastem"
 INSTALL = "pip install -e ."
 FITS = (
     "full", "tied", "diag", "spherical",
-    "full missing", "tied missing", "diag missing", "spherical missing",
+    "normal missing", "full missing", "tied missing", "diag missing", "spherical missing",
     "full t", "tied t", "diag t", "spherical t",
     "full HMM", "tied HMM", "diag HMM", "spherical HMM",
     "latent class",

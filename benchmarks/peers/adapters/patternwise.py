@@ -4,7 +4,7 @@ import numpy as np
 
 TITLE = "NumPy, pattern by pattern"
 INSTALL = "it comes with fastem"
-FITS = ("full missing",)
+FITS = ("normal missing", "full missing")
 DTYPES = ("float64",)
 TOLERANCE = 1e-9
 

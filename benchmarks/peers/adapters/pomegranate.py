@@ -4,6 +4,7 @@ TITLE = "pomegranate"
 INSTALL = "make peers PEERS=pomegranate (brings torch)"
 FITS = ("full", "diag", "diag missing")  # it fits no full covariances to missing values: torch has no masked products
 DTYPES = ("float64", "float32")
+TOO_SLOW = 20.0  # seconds of an iteration
 TOLERANCE = 1e-3  # it computes in float32, and its M-step of missing values takes what there is of each column
 
 

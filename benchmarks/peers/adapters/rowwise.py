@@ -8,10 +8,10 @@ import numpy as np
 
 TITLE = "NumPy, row by row"
 INSTALL = "it comes with fastem"
-FITS = ("full missing",)
+FITS = ("normal missing",)  # mixtures too, but slowly
 DTYPES = ("float64",)
 TOLERANCE = 1e-9
-TOO_SLOW = 25.0  # seconds of an iteration
+TOO_SLOW = 60.0  # seconds of an iteration
 
 
 def version():
