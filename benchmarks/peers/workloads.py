@@ -81,7 +81,7 @@ WORKLOADS = [
     Workload("full", 100_000, 10, 1, missing=0.2, targets={"rowwise": 50}, compared=3),
     Workload("diag", 100_000, 10, 5, missing=0.2, targets={"pomegranate": 10}),
     Workload("full", 100_000, 10, 5, missing=0.2),
-    Workload("full", 20_000, 30, 5, missing=0.2),
+    Workload("full", 20_000, 30, 5, missing=0.2, compared=3),
     Workload("full t", 200_000, 8, 8, targets={"componentwise": 20}),
 ]
 _DEGREES_OF_FREEDOM = 4.0  # of rows with heavy tails

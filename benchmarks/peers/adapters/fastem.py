@@ -65,7 +65,9 @@ def _runner(estimator, rows, found, **parameters):
     def run(n_iter):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tol=0 never converges
-            return found(estimator(max_iter=n_iter, tol=0.0, **parameters).fit(*rows))
+            fitted = estimator(max_iter=n_iter, tol=0.0, **parameters).fit(*rows)
+        run.n_iter = fitted.n_iter_  # fewer where nothing is gained any more
+        return found(fitted)
 
     return run
 

@@ -7,6 +7,7 @@ INSTALL = "it comes with fastem"
 FITS = ("normal missing", "full missing")
 DTYPES = ("float64",)
 TOLERANCE = 1e-9
+TOO_SLOW = 30.0  # seconds of an iteration
 
 
 def version():

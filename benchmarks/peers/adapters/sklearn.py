@@ -52,6 +52,7 @@ def runner(estimator, X, start, covariance_type, **options):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tol=0 never converges
             fitted = estimator(max_iter=n_iter, **parameters).fit(X)
+        run.n_iter = fitted.n_iter_  # fewer where nothing is gained any more
         return fitted.weights_, fitted.means_, fitted.covariances_
 
     if method is None:
