@@ -140,7 +140,7 @@ def _check_stream(stream: Any, estimator: Any) -> None:
         if not sound:
             raise ModelFileError("the parts of stream_ do not fit together")
 
-    d, allow_nan = estimator.n_features_in_, estimator._takes_missing
+    d, allow_nan = estimator._n_columns(), estimator._takes_missing
     demand(isinstance(stream, Stream) and stream.dtype in (np.float32, np.float64) and isinstance(stream.drift, Drift))
     counting = 0
     for rows, weight in stream.waiting:
@@ -177,6 +177,11 @@ def _check_stream(stream: Any, estimator: Any) -> None:
 LOADABLE = {
     "GaussianMixture": Loadable("fastem.estimators.gaussian_mixture:GaussianMixture", _check_gaussian_mixture),
     "MultivariateNormal": Loadable("fastem.estimators.multivariate_normal:MultivariateNormal", _check_normal),
+    "StudentTMixture": Loadable("fastem.estimators.student_t_mixture:StudentTMixture", _check_family_mixture),
+    "RegressionMixture": Loadable("fastem.estimators.regression_mixture:RegressionMixture", _check_family_mixture),
+    "FactorAnalyzerMixture": Loadable(
+        "fastem.estimators.factor_analyzer_mixture:FactorAnalyzerMixture", _check_family_mixture
+    ),
     "MixedMixture": Loadable("fastem.estimators.mixed_mixture:MixedMixture", _check_family_mixture),
     "LatentClass": Loadable("fastem.estimators.latent_class:LatentClass", _check_family_mixture),
     **{
@@ -227,9 +232,16 @@ RECORDS = {
     "Moments": "fastem.families.gaussian_records",
     "NormalInverseWishart": "fastem.families.normal_inverse_wishart",
     "Online": "fastem.online",
+    "Regression": "fastem.families.regression",
+    "RegressionMoments": "fastem.families.regression_records",
+    "RegressionParams": "fastem.families.regression_records",
+    "Regressions": "fastem.models.regressions",
     "Reservoir": "fastem.drift",
     "ResolvedPrior": "fastem.families.normal_inverse_wishart",
     "Stream": "fastem.online",
+    "StudentT": "fastem.families.student_t",
+    "StudentTMoments": "fastem.families.student_t_records",
+    "StudentTParams": "fastem.families.student_t_records",
     **{f"{name}{part}": f"fastem.families.{module}" for name, module in _FAMILIES.items() for part in ("", "Params")},
 }
 

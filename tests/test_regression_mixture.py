@@ -702,3 +702,26 @@ def test_defaults_reach_the_reference_or_beat_it(case, gated):
             2, concomitants="all" if gated else None, tol=1e-5, max_iter=2000, random_state=seed
         ).fit(X, y)
         assert rm.log_likelihood_ > case["expected"]["loglik"] - 1e-3
+
+
+@GATED
+@RESPONSES
+def test_a_model_file_holds_fits_and_streams(gated, n_responses, rng, tmp_path):
+    rows = lines(rng, 4000, n_responses=n_responses)[0]
+    X, y = rows[:, :2], rows[:, 2:]
+    rm = RegressionMixture(2, concomitants=[1] if gated else None, random_state=0).fit(X, y)
+    fastem.save(rm, tmp_path / "model.fastem")
+    loaded = fastem.load(tmp_path / "model.fastem")
+    assert np.array_equal(loaded.predict_proba(X, y), rm.predict_proba(X, y))
+    assert np.array_equal(loaded.predict(X), rm.predict(X))
+    rm.coef_ = rm.coef_[:1]
+    with pytest.raises(fastem.ModelFileError, match="coef_ has shape"):
+        fastem.save(rm, tmp_path / "model.fastem")
+    if gated:
+        return
+    stream = RegressionMixture(2, random_state=0, regressors=[0]).partial_fit(X[:3000], y[:3000])
+    fastem.save(stream, tmp_path / "model.fastem")
+    loaded = fastem.load(tmp_path / "model.fastem")
+    assert np.array_equal(loaded.predict_proba(X, y), stream.predict_proba(X, y))
+    stream.partial_fit(X[3000:], y[3000:])
+    assert np.array_equal(loaded.partial_fit(X[3000:], y[3000:]).coef_, stream.coef_)

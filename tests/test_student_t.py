@@ -549,3 +549,19 @@ def test_robust_locations_of_mass():
         if "cov_trob_center" in case["expected"]:
             _, tm = fitted_case(case)
             assert_allclose(tm.means_[0], case["expected"]["cov_trob_center"], rtol=1e-6)
+
+
+@EVERY
+def test_a_model_file_holds_fits_and_streams(kind, rng, tmp_path):
+    X = heavy_tailed(rng, 4000, 2, 2)
+    tm = StudentTMixture(2, covariance_type=kind, random_state=0).fit(X)
+    stream = StudentTMixture(2, covariance_type=kind, random_state=0).partial_fit(X[:3000])
+    for estimator in (tm, stream):
+        fastem.save(estimator, tmp_path / "model.fastem")
+        loaded = fastem.load(tmp_path / "model.fastem")
+        assert np.array_equal(loaded.predict_proba(X), estimator.predict_proba(X))
+    stream.partial_fit(X[3000:])
+    assert np.array_equal(loaded.partial_fit(X[3000:]).degrees_of_freedom_, stream.degrees_of_freedom_)
+    tm.degrees_of_freedom_ = np.ones(3)
+    with pytest.raises(fastem.ModelFileError, match="degrees_of_freedom_"):
+        fastem.save(tm, tmp_path / "model.fastem")

@@ -100,6 +100,10 @@ class EMEstimator(Streaming, BaseEstimator):
         """Number of columns of X, of the columns of the rows that the model takes."""
         return n_columns
 
+    def _n_columns(self) -> int:
+        """Number of columns of the rows that the model takes."""
+        return self.n_features_in_
+
     def _fit_data(self, data: Data, start=None, callbacks=(), entrants=()):
         """Fit to rows that are checked; without any warning."""
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)

@@ -432,6 +432,17 @@ class RegressionMixture(RegressorMixin, MixtureEstimator):
     def _n_inputs(self, n_columns: int) -> int:
         return n_columns - self.n_outputs_
 
+    def _n_columns(self) -> int:
+        return self.n_features_in_ + self.n_outputs_
+
+    def _is_family(self, family: Any) -> bool:
+        """Whether a stream's family is what this estimator has."""
+        return type(family) is Regression and family.n_responses == self.n_outputs_
+
+    def _check_learned(self) -> None:
+        """Raise ValueError if attributes do not fit together; those of a file, for one."""
+        self._params()
+
     def _seen(self, model: Any) -> dict[str, Any]:
         return {"design_": model.family.design}
 

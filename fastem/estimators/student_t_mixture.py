@@ -219,6 +219,12 @@ class StudentTMixture(NormalMixture):
         means, covariances, roots = params.components
         return MixtureParams(params.weights, StudentTParams(means, covariances, roots, degrees))
 
+    def _check_learned(self) -> None:
+        """Raise ValueError if attributes do not fit together; those of a file, for one."""
+        n_features = self._params().components.means.shape[1]
+        if self.n_features_in_ != n_features:
+            raise ValueError(f"means_ has {n_features} columns, but n_features_in_ is {self.n_features_in_}")
+
     def _attributes(self, params: MixtureParams) -> dict[str, np.ndarray]:
         attributes = super()._attributes(params)
         if isinstance(params.components, StudentTParams):  # not while `from_parameters` has but the others

@@ -16,7 +16,7 @@ from scipy.linalg.lapack import dtrtri
 
 from fastem.data import Data, Summary, finite_array, is_integer
 from fastem.families import gaussian
-from fastem.families.family import GUARD_ROWS, Family
+from fastem.families.family import GUARD_ROWS, Family, are_arrays
 from fastem.families.gaussian import Gaussian, unpack_second
 from fastem.families.gaussian_records import Frame, GaussianParams, Layout, Moments
 from fastem.families.matrices import apply
@@ -460,6 +460,23 @@ class Regression(Family):
         """Return what standard errors are given for."""
         names = ("coefficients", "intercepts", "covariances")
         return {name: getattr(params, name) for name in names}
+
+    def are_sound(self, params: Any, moments: Any, n_components: int, n_features: int) -> bool:
+        """Whether parameters and moments, read from a file, are what kernels may be given."""
+        if not (isinstance(params, RegressionParams) and isinstance(moments, RegressionMoments)):
+            return False
+        k, m, p = n_components, self.n_responses, n_features - self.n_responses
+        errors = GaussianParams(*params[:3])
+        own = Moments(moments.counts, moments.responses, self._shaped(moments.counts, moments.residuals))
+        return (
+            are_arrays(params.coefficients, moments.coefficients, of=(k, m, p))
+            and are_arrays(moments.means, of=(k, p))
+            and are_arrays(moments.covariances, of=(k, p, p))
+            and are_arrays(moments.residuals, of=(k, m, m))
+            and are_arrays(self.design, of=(2, p))
+            and np.array_equal(self.regressors, columns_of("regressors", self.regressors, p))
+            and self.noise.are_sound(errors, own, k, m)
+        )
 
     def check_params(self, params: Any, n_components: int, frame: Frame) -> RegressionParams:
         """Return parameters that a user gave, after checking shapes, finiteness and sign."""

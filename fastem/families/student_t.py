@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import digamma, gammaln
 
 from fastem.data import finite_array, is_real
+from fastem.families.family import are_arrays
 from fastem.families.gaussian import Gaussian
 from fastem.families.gaussian_records import Frame, GaussianParams, Layout, Moments
 from fastem.families.student_t_records import (
@@ -341,6 +342,18 @@ class StudentT(Gaussian):
             covariances = np.stack([covariances] * len(means))
         covariances = covariances * factor.reshape(-1, *(1,) * (covariances.ndim - 1))
         return StudentTParams(means, covariances, self._swept.precisions_cholesky(covariances), degrees + len(given))
+
+    def are_sound(self, params: Any, moments: Any, n_components: int, n_features: int) -> bool:
+        """Whether parameters and moments, read from a file, are what kernels may be given."""
+        if not (isinstance(params, StudentTParams) and isinstance(moments, StudentTMoments)):
+            return False
+        normal = GaussianParams(*params[:3]), Moments(*moments[:3])
+        return (
+            super().are_sound(*normal, n_components, n_features)
+            and are_arrays(params.degrees_of_freedom, of=(n_components,), least=_TINY)
+            and are_arrays(moments.precisions, of=(n_components,), least=0.0)
+            and are_arrays(moments.log_precisions, of=(n_components,))
+        )
 
     def estimands(self, params: Any) -> dict[str, np.ndarray]:
         """Return what standard errors are given for."""

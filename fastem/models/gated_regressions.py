@@ -189,7 +189,7 @@ class GatedRegressions(Regressions):
 
     @same_bits
     def _score(self, params: MixtureParams, X: np.ndarray, wanted: int) -> np.ndarray:
-        X = np.asarray(X, dtype=np.float64)
+        X = np.asarray(X.X if isinstance(X, Block) else X, dtype=np.float64)
         n_columns = self.family.n_columns(params.components)
         if X.ndim != 2 or X.shape[1] != n_columns:
             raise ValueError(f"X has shape {X.shape}; the parameters are for {n_columns} columns")
