@@ -16,9 +16,9 @@ from scipy.linalg.lapack import dtrtri
 
 from fastem.data import Data, Summary, finite_array, is_integer
 from fastem.families import gaussian
-from fastem.families.family import GUARD_ROWS, Family, are_arrays
+from fastem.families.family import GUARD_ROWS, Family, Frame, Layout, are_arrays
 from fastem.families.gaussian import Gaussian, unpack_second
-from fastem.families.gaussian_records import Frame, GaussianParams, Layout, Moments
+from fastem.families.gaussian_records import GaussianParams, Moments
 from fastem.families.matrices import apply
 from fastem.families.normal_inverse_wishart import NormalInverseWishart, ResolvedPrior
 from fastem.families.regression_records import (
