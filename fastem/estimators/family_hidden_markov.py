@@ -9,7 +9,9 @@ from sklearn.utils._param_validation import Interval
 from fastem.data import finite_array
 from fastem.estimators.hidden_markov import HiddenMarkovEstimator
 from fastem.families.exponential import Coded, plain_frame
+from fastem.families.factor_analyzer import FactorAnalyzer
 from fastem.families.family import Family
+from fastem.families.gated_regression import GatedRegression
 from fastem.families.gaussian import Gaussian
 from fastem.models.hidden_markov import HiddenMarkov
 
@@ -21,7 +23,8 @@ class HMM(HiddenMarkovEstimator):
     ----------
     family : fastem family
         Such as `fastem.Gamma()`, `fastem.VonMises()`, or one of your own. `fastem.Gaussian` has classes of its own:
-        GaussianHMM and GMMHMM.
+        GaussianHMM and GMMHMM. `fastem.Regression()` makes a Markov-switching regression: the last column of X is the
+        response.
     n_components : int, default=1
         Number of states K.
     n_mix : int, default=1
@@ -179,6 +182,11 @@ n_threads, batch_size, online
     def _family(self) -> Any:
         if type(self.family) is Gaussian:
             raise TypeError("family is fastem.Gaussian, which has estimators of its own: use GaussianHMM or GMMHMM")
+        if isinstance(self.family, FactorAnalyzer | GatedRegression):
+            raise TypeError(
+                f"family is {type(self.family).__name__}, which needs a model of its own and cannot be what states "
+                "emit from; use another family"
+            )
         return self.family
 
     def _known_family(self) -> Any:

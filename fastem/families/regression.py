@@ -81,6 +81,7 @@ class Regression(Family):
     noise: Any = field(default=None, repr=False)  # the errors, as a family of their own
     design: Any = field(default=None, repr=False)  # (2, p) mean and variance of the columns
 
+    Params: ClassVar[Any] = RegressionParams
     feature_map: ClassVar[Any] = FULL
     start_map: ClassVar[Any] = FULL
 
