@@ -132,7 +132,9 @@ class Sequences(Data):
     def __init__(self, X: Any, lengths: Any = None, sequence_weight: Any = None):
         run = as_run(as_rows(X, allow_nan=True), lengths, sequence_weight)
         self._set([run])
-        if run.sequence_weight.any() and run.total_weight == 0:
+        if not run.sequence_weight.any():
+            raise ValueError("sequence_weight is zero for every sequence; at least one must count")
+        if run.total_weight == 0:
             raise ValueError("X holds nothing but NaN in the sequences that count; at least one row must be observed")
         check_total_weight(self.total_weight, "sequence_weight")
 

@@ -13,7 +13,8 @@ from fastem.families.factor_analyzer import FactorAnalyzer
 from fastem.families.family import Family
 from fastem.families.gated_regression import GatedRegression
 from fastem.families.gaussian import Gaussian
-from fastem.models.hidden_markov import HiddenMarkov
+from fastem.families.mixed import MixedParams
+from fastem.models.hidden_markov import HiddenMarkov, fields_of
 
 
 class HMM(HiddenMarkovEstimator):
@@ -171,12 +172,14 @@ n_threads, batch_size, online
         weights = np.ones((len(startprob), 1)) if weights is None else finite_array("weights", weights, 2)
         estimator = cls(family, n_components=len(startprob), n_mix=weights.shape[1], **params)
         estimator._validate_params()
-        Params = estimator._family().Params
+        known = estimator._family()
         if isinstance(components, dict):
-            if unknown := set(components) - set(Params._fields):
-                raise ValueError(f"components has {sorted(unknown)}; the parameters are {list(Params._fields)}")
+            fields = fields_of(known)
+            if set(components) - {"precisions_cholesky"} != set(fields):
+                raise ValueError(f"components has the keys {sorted(components)}; {fields} are needed")
             given = {name: np.asarray(part, dtype=np.float64) for name, part in components.items()}
-            components = Params(*(given.get(name) for name in Params._fields))
+            components = known.Params(*(given.get(name) for name in known.Params._fields))
+        components = estimator._checked_components(estimator._recalled(components), components, weights.size)
         return estimator._known_as(startprob, transmat, weights_=weights, components_=components)
 
     def _family(self) -> Any:
@@ -193,17 +196,26 @@ n_threads, batch_size, online
         known, family = self.__dict__, self._family()
         if "family_" in known:
             return known["family_"]
-        if "components_" not in known:
-            return family
-        components = self._of_family(family, known["components_"])  # that were given
-        shares = np.full(family.n_components(components), 1.0) if isinstance(family, Coded) else np.ones(0)
-        return family.recalled(shares / max(1, len(shares)), components)
+        return self._recalled(known["components_"]) if "components_" in known else family
+
+    def _recalled(self, components: Any) -> Any:
+        """The family with what components tell that were given, not fitted."""
+        family = self._family()
+        if not isinstance(components, family.Params):
+            raise TypeError(f"the components must be {family.Params.__name__}; got {type(components).__name__}")
+        first = components.parts[0][0] if isinstance(components, MixedParams) else components[0]
+        if np.ndim(first) != 2:
+            raise ValueError(f"{fields_of(family)[0]} has shape {np.shape(first)}; (n_components, ...) is needed")
+        n_components = len(first)
+        return family.recalled(np.full(n_components, 1.0 / n_components), components)
 
     @staticmethod
-    def _of_family(family: Any, components: Any) -> Any:
+    def _checked_components(family: Any, components: Any, n_components: int) -> Any:
+        """Components with the roots that follow from them, after checking shapes, finiteness and domains."""
         if not isinstance(components, family.Params):
             raise TypeError(f"components_ must be {family.Params.__name__}; got {type(components).__name__}")
-        return components
+        options: dict[str, Any] = {"name": "components_."} if isinstance(family, Coded) else {}
+        return family.check_params(components, n_components, plain_frame(family.n_columns(components)), **options)
 
     def _check_start(self, n_features: int | None = None) -> None:
         if not self._is_family(self._known_family()):
@@ -223,9 +235,8 @@ n_threads, batch_size, online
         return dict(self.components_init or {})
 
     def _components(self, known: dict[str, Any], n_components: int) -> Any:
-        family, components = self._known_family(), known["components_"]
-        frame = plain_frame(family.n_columns(self._of_family(family, components)))
-        family.check_params(components, n_components, frame)
+        components = known["components_"]
+        self._checked_components(self._known_family(), components, n_components)
         return components
 
     def _emissions(self, weights: np.ndarray, components: Any) -> dict[str, Any]:

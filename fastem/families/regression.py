@@ -335,6 +335,15 @@ class Regression(Family):
             self._unshaped(errors.covariances, n_components),
         )
 
+    def recalled(self, weights: np.ndarray, params: RegressionParams) -> "Regression":
+        """The family with the columns that it regresses on; parameters do not tell where these lay."""
+        p = params.coefficients.shape[2]
+        return replace(self, regressors=columns_of("regressors", self.regressors, p))
+
+    def under_prior_of(self, other: Any) -> "Regression":
+        """Another regression, with the columns that this one regresses on and where they lay."""
+        return replace(other, design=self.design, regressors=self.regressors)
+
     def resumed(self, weights: np.ndarray, params: RegressionParams, weight: float, dtype: np.dtype):
         """Family and frame as the parameters tell them, and the design, which must be known."""
         if self.design is None:

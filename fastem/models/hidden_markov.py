@@ -177,7 +177,7 @@ class HiddenMarkov(ChainStates, ChainStreams):
         startprob = np.full(n_states, 1.0 / n_states) if self.startprob_init is None else self.startprob_init
         transmat = uniform if self.transmat_init is None else self.transmat_init
         weights = np.full((n_states, n_mix), 1.0 / n_mix)
-        given, fields = self._given, _fields_of(self.family)
+        given, fields = self._given, fields_of(self.family)
         if set(fields) <= set(given):
             components = self.family.Params(*(given.get(name) for name in self.family.Params._fields))
         else:
@@ -247,11 +247,11 @@ class HiddenMarkov(ChainStates, ChainStreams):
         """Return the model under a weak prior of what may collapse, or become 0 on a sample and then stay so."""
         unit = sample.total_weight / sample.n_counting  # weights may be on any scale
         family = self.emissions.guarded(sample.unordered()).family
-        startprob, transmat, _ = (extra + GUARD_ROWS * unit for extra in self._extras)
-        if self.startprob_init is not None:
-            startprob = np.where(self.startprob_init > 0, startprob, 0.0)
-        if self.transmat_init is not None:
-            transmat = np.where(self.transmat_init > 0, transmat, 0.0)
+        given = zip(self._extras[:2], (self.startprob_init, self.transmat_init), strict=True)
+        startprob, transmat = (  # with its mode at what was given: nothing becomes other than 0 there, or is forgotten
+            extra + GUARD_ROWS * unit * (1.0 if init is None else self.n_components * np.asarray(init))
+            for extra, init in given
+        )
         return replace(
             self,
             family=family,
@@ -404,7 +404,7 @@ class HiddenMarkov(ChainStates, ChainStreams):
             given = {name: part for name, part in given._asdict().items() if part is not None}
         if unknown := set(given) - set(self.family.Params._fields):
             raise ValueError(
-                f"components_init has {sorted(unknown)}; the parameters of the family are {_fields_of(self.family)}"
+                f"components_init has {sorted(unknown)}; the parameters of the family are {fields_of(self.family)}"
             )
         return given
 
@@ -440,7 +440,7 @@ class Emissions(Mixture):
         return super()._given_blocks(data, seed)
 
 
-def _fields_of(family: Any) -> list[str]:
+def fields_of(family: Any) -> list[str]:
     """Names of the parameters that are given; the roots of covariances follow from these."""
     return [name for name in family.Params._fields if name != "precisions_cholesky"]
 
