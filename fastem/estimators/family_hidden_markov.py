@@ -164,7 +164,7 @@ n_threads, batch_size, online
         --------
         >>> import fastem
         >>> model = fastem.HMM.from_parameters(
-        ...     fastem.Geometric(), [1.0, 0.0], [[0.9, 0.1], [0.1, 0.9]], {"probabilities": [[0.9], [0.1]]})
+        ...     fastem.Geometric(), [1.0, 0.0], [[0.9, 0.1], [0.1, 0.9]], {"means": [[0.2], [9.0]]})
         >>> model.predict([[1], [0], [12], [7]])
         array([0, 0, 1, 1])
         """
