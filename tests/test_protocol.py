@@ -1,4 +1,7 @@
-"""What must hold of every model, through the protocol alone; one row of MODELS a model."""
+"""What must hold of every model, through the protocol alone; one row of MODELS a model.
+
+Hidden Markov models take sequences in the place of rows: test_hidden_markov.py has the same list for them.
+"""
 
 import itertools
 from dataclasses import replace
@@ -15,6 +18,7 @@ import fastem
 from fastem.data import as_data
 from fastem.families import gaussian
 from fastem.families.covariance_structures import MODELS as STRUCTURES
+from fastem.families.factor_analyzer import FactorAnalyzer
 from fastem.families.gated_regression import GatedRegression
 from fastem.families.gaussian import Gaussian
 from fastem.families.gaussian_records import GaussianParams
@@ -22,6 +26,7 @@ from fastem.families.normal_inverse_wishart import NormalInverseWishart
 from fastem.families.regression import Regression
 from fastem.families.student_t import StudentT
 from fastem.families.student_t_records import StudentTParams
+from fastem.models.factor_analyzers import FactorAnalyzers
 from fastem.models.gated_regressions import GatedRegressions
 from fastem.models.mixture import Mixture
 from fastem.models.mixture_records import MixtureParams
@@ -170,9 +175,19 @@ MODELS = {
     **{name: Row(model, of_lines) for name, model in REGRESSIONS.items()},
 }
 EVERY = pytest.mark.parametrize("row", MODELS.values(), ids=MODELS)
-# Gates have no M-step in closed form, only a step that leads uphill, and their statistics are no moments.
-ALSO_GATED = {**MODELS, **{name: Row(model, of_lines) for name, model in GATED.items()}}
-ALSO_GATED = pytest.mark.parametrize("row", ALSO_GATED.values(), ids=ALSO_GATED)
+# Gates and factors have no M-step in closed form, only a step that leads uphill, and their statistics are no moments:
+# what is said of M-steps, moments and streams is not asked of them.
+FACTORS = {
+    "factors": FactorAnalyzers(FactorAnalyzer(1), 3),
+    "factors-spherical": FactorAnalyzers(FactorAnalyzer(2, noise="spherical"), 3, weight_concentration=2.0),
+    "factors-shared-map": FactorAnalyzers(FactorAnalyzer(1, shared_noise=True, noise_prior=4.0), 3),
+}
+UPHILL = {
+    **MODELS,
+    **{name: Row(model, of_lines) for name, model in GATED.items()},
+    **{name: Row(model, of_normals) for name, model in FACTORS.items()},
+}
+ALSO_UPHILL = pytest.mark.parametrize("row", UPHILL.values(), ids=UPHILL)
 EVERY_GAUSSIAN = pytest.mark.parametrize("model", GAUSSIANS.values(), ids=GAUSSIANS)
 
 
@@ -217,7 +232,7 @@ def assert_params_equal(one, two, rtol=1e-10):
 # statistics
 
 
-@ALSO_GATED
+@ALSO_UPHILL
 def test_statistics_add_over_blocks(row, rng):
     case = case_of(row, rng)
     whole = stats_of(case, case.X, case.weight)
@@ -225,14 +240,14 @@ def test_statistics_add_over_blocks(row, rng):
     assert_stats_equal(add_stats(parts), whole)
 
 
-@ALSO_GATED
+@ALSO_UPHILL
 def test_integer_weights_repeat_rows_and_zero_removes_them(row, rng):
     case = case_of(row, rng)
     repeated = np.repeat(case.X, case.weight.astype(int), axis=0)
     assert_stats_equal(stats_of(case, case.X, case.weight), stats_of(case, repeated))
 
 
-@ALSO_GATED
+@ALSO_UPHILL
 def test_float32_statistics_are_close(row, rng):
     case = case_of(row, rng, np.float32)
     double = data_of(case, case.X.astype(np.float64), case.weight)
@@ -400,7 +415,7 @@ def test_fisher_identity(row, rng):
     assert np.abs(expected_gradient).max() > 1e-2
 
 
-@ALSO_GATED
+@ALSO_UPHILL
 def test_objective_never_falls(row, rng):
     for seed in range(3):
         X = row.draw(rng, 300, separation=1.5)
@@ -410,7 +425,7 @@ def test_objective_never_falls(row, rng):
         assert seen[-1] > seen[0]
 
 
-@ALSO_GATED
+@ALSO_UPHILL
 def test_the_sweep_and_the_densities_agree(row, rng):
     """The log-likelihood of an E-step is that of `log_densities`, which go another way."""
     case = case_of(row, rng)
@@ -422,7 +437,7 @@ def test_the_sweep_and_the_densities_agree(row, rng):
     assert np.array_equal(case.model.labels(case.params, rows), resp.argmax(axis=1))
 
 
-@ALSO_GATED
+@ALSO_UPHILL
 def test_score_is_the_gradient(row, rng):
     """`score` at the parameters of the statistics is the gradient of the log-likelihood in the model's coordinates."""
     case = case_of(row, rng)
@@ -463,7 +478,7 @@ def test_statistics_of_streams(row, rng):
 # equivariance
 
 
-@ALSO_GATED
+@ALSO_UPHILL
 def test_permuted_components_give_permuted_answers(row, rng):
     case = case_of(row, rng)
     order = np.array([2, 0, 1])

@@ -367,8 +367,8 @@ class LogNormalMixture(ColumnMixture):
     >>> import numpy as np, fastem
     >>> X = np.exp(np.random.default_rng(0).normal(np.repeat([[0.0], [5.0]], 500, axis=0)))
     >>> mixture = fastem.LogNormalMixture(2, random_state=0).fit(X)
-    >>> np.sort(mixture.log_means_[:, 0]).round(1) + 0.0
-    array([0. , 4.9])
+    >>> (1 + np.sort(mixture.log_means_[:, 0])).round(1)
+    array([1. , 5.9])
     """
 
     _Family = LogNormal

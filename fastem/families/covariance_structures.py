@@ -119,11 +119,19 @@ def _constrained(letters: str, masses: np.ndarray, covariances: np.ndarray, old:
     if letters in ("EVE", "VVE"):
         return _of_one_orientation(letters[0] == "E", masses, covariances, old)
     axes, deviations, _ = np.linalg.svd(_roots(covariances))
-    variances = deviations**2
+    variances = np.where(_can_be_told(deviations**2), deviations**2, 0.0)
     if letters == "EEV":
-        return _assembled(axes, np.broadcast_to(_mean(masses, variances), variances.shape))
+        common = _mean(masses, variances)
+        if not (common > 0).all():
+            raise np.linalg.LinAlgError("a variance of 0")
+        return _assembled(axes, np.broadcast_to(common, variances.shape))
     volumes, shape = _proportional(masses, variances)
     return _assembled(axes, volumes[:, None] * shape)
+
+
+def _can_be_told(variances: np.ndarray) -> np.ndarray:
+    """Which of the variances (K, D) along rotated axes are more than what rounding leaves of the largest."""
+    return variances > (_ROUNDING * variances.shape[1]) ** 2 * variances.max(axis=1, keepdims=True)
 
 
 def has_structure(letters: str, covariances: np.ndarray) -> bool:
@@ -287,7 +295,7 @@ def _of_one_orientation(
         factors = roots @ axes
         turned = np.swapaxes(factors, 1, 2) @ factors
         variances = np.einsum("kii->ki", turned)
-        if not (variances > 0).all():
+        if not _can_be_told(variances).all():
             raise np.linalg.LinAlgError("a variance of 0")
         logs = np.log(variances)
         pull = shares
