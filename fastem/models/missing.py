@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem.data import Block, Data, Derived, column_extremes
+from fastem.families.family import Frame
 from fastem.families.gaussian import Gaussian, unpack_second
-from fastem.families.gaussian_records import Frame, GaussianParams, Moments
+from fastem.families.gaussian_records import GaussianParams, Moments
 from fastem.initialize import given_blocks
 from fastem.kernels._jit import one_blas_thread, use_threads
 from fastem.kernels.completion import (
