@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from fastem.protocol import Status
+from fastem.sequences import Run
 
 FORMAT = "fastem-model"
 FORMAT_VERSION = 1
@@ -118,7 +119,7 @@ def _check_noise(estimator: Any, n_features: int) -> None:
         raise ModelFileError(f"noise_box_ should be an array of floats of shape (2, {n_features})")
 
 
-def _check_family_mixture(estimator: Any) -> None:
+def _check_family(estimator: Any) -> None:
     """The same, as the estimator itself checks what users set by hand."""
     if not _check_state(estimator):
         return
@@ -148,6 +149,7 @@ def _check_stream(stream: Any, estimator: Any) -> None:
     from fastem.families.family import Family, are_arrays
     from fastem.families.held import Held
     from fastem.families.noise import WithNoise
+    from fastem.models.hidden_markov import HiddenMarkov
     from fastem.models.mixture import Mixture
     from fastem.models.mixture_records import MixtureParams
     from fastem.online import Stream
@@ -156,44 +158,57 @@ def _check_stream(stream: Any, estimator: Any) -> None:
         if not sound:
             raise ModelFileError("the parts of stream_ do not fit together")
 
-    d, allow_nan = estimator._n_columns(), estimator._takes_missing
+    d, allow_nan, is_chain = estimator._n_columns(), estimator._takes_missing, estimator._takes_sequences
     demand(isinstance(stream, Stream) and stream.dtype in (np.float32, np.float64) and isinstance(stream.drift, Drift))
-    counting = 0
-    for rows, weight, *labels in stream.waiting:
+    waiting = counting = 0
+    for part in stream.waiting:
+        if is_chain:
+            demand(isinstance(part, Run) and part.is_sound())
+            rows, counted = part.X, part.n_counting
+        else:
+            rows, weight, *labels = part
+            demand(weight is None or are_arrays(weight, of=(len(rows),), least=0.0))
+            demand(all(codes is None or are_arrays(codes, of=(len(rows),), dtype=np.int64) for codes in labels))
+            counted = len(rows) if weight is None else int(np.count_nonzero(weight))
         demand(are_arrays(rows, of=(len(rows), d), dtype=stream.dtype, allow_nan=allow_nan))
-        demand(weight is None or are_arrays(weight, of=(len(rows),), least=0.0))
-        demand(all(codes is None or are_arrays(codes, of=(len(rows),), dtype=np.int64) for codes in labels))
-        counting += len(rows) if weight is None else int(np.count_nonzero(weight))
+        waiting, counting = waiting + len(rows), counting + counted
     counts = (stream.n_waiting, stream.n_counting, stream.n_rows, stream.n_batches)
     demand(all(type(count) is int and count >= 0 for count in counts))
-    demand(counts[:2] == (sum(len(part[0]) for part in stream.waiting), counting))
+    demand(counts[:2] == (waiting, counting))
     demand(all(type(number) is float and number >= 0 for number in (stream.weight, stream.seen)))
     if stream.model is None:
         demand(stream.params is stream.expected is stream.reservoir is None and stream.means == ())
         return
     model, family = stream.model, stream.model.family
-    demand(isinstance(model, Mixture) and isinstance(family, Family) and isinstance(stream.params, MixtureParams))
-    k, n_states = model.n_components, model.n_states
-    every = [stream.expected, *(mean.expected for mean in stream.means)]
-    demand(all(are_arrays(moments.counts, of=(n_states,), least=0.0) for moments in every))
+    demand(isinstance(model, HiddenMarkov if is_chain else Mixture) and isinstance(family, Family))
+    k = model.n_components
+    demand(len(stream.means) <= 2 and all(type(mean.n_batches) is int and mean.n_batches > 0 for mean in stream.means))
+    expected = [stream.expected, *(mean.expected for mean in stream.means)]
+    if is_chain:
+        k *= model.n_mix
+        demand(model.are_sound(stream.params, expected) and stream.reservoir is None)
+        expected = [part.moments for part in expected]
+    else:
+        demand(isinstance(stream.params, MixtureParams))
+        demand(are_arrays(stream.params.weights, of=(model.n_states,), least=0.0))
+        demand(all(isinstance(moments, tuple) and hasattr(moments, "counts") for moments in expected))
+        demand(all(are_arrays(moments.counts, of=(model.n_states,), least=0.0) for moments in expected))
+        weights, labelled = model.held_weights, model.labelled
+        demand(weights is None or are_arrays(np.nan_to_num(weights), of=(model.n_states,), least=0.0))
+        demand(labelled is None or are_arrays(labelled, of=(k,), dtype=np.bool_))
     if isinstance(family, WithNoise):
         demand(family.volume is None or type(family.volume) is float)
         demand(all(box is None or are_arrays(box, of=(2, d)) for box in (family.box, family.extent)))
         demand(math.isfinite(family.log_density))
-        every = [moments._replace(counts=moments.counts[:k]) for moments in every]
+        expected = [moments._replace(counts=moments.counts[:k]) for moments in expected]
         family = family.core
     demand(estimator._is_family(family))
-    demand(len(stream.means) <= 2 and all(type(mean.n_batches) is int and mean.n_batches > 0 for mean in stream.means))
-    for moments in every:
+    for moments in expected:
         demand(family.are_sound(stream.params.components, moments, k, d))
-    demand(are_arrays(stream.params.weights, of=(n_states,), least=0.0))
-    weights, labelled = model.held_weights, model.labelled
-    demand(weights is None or are_arrays(np.nan_to_num(weights), of=(n_states,), least=0.0))
-    demand(labelled is None or are_arrays(labelled, of=(k,), dtype=np.bool_))
     if family.held is not None:
         demand(isinstance(family.held, Held) and set(family.held.masks) <= set(family.frozen_fields))
         demand(are_arrays(*family.held.masks.values(), of=(k,), dtype=np.bool_))
-        demand(family.are_sound(family.held.values, every[0], k, d))
+        demand(family.are_sound(family.held.values, expected[0], k, d))
     n_coded = np.size(model.bound.center)
     demand(family.is_coded or n_coded == d)
     demand(are_arrays(*model.bound[:5], of=(n_coded,)) and are_arrays(model.bound.rows, of=(2, n_coded)))
@@ -209,15 +224,23 @@ def _check_stream(stream: Any, estimator: Any) -> None:
 LOADABLE = {
     "GaussianMixture": Loadable("fastem.estimators.gaussian_mixture:GaussianMixture", _check_gaussian_mixture),
     "MultivariateNormal": Loadable("fastem.estimators.multivariate_normal:MultivariateNormal", _check_normal),
-    "StudentTMixture": Loadable("fastem.estimators.student_t_mixture:StudentTMixture", _check_family_mixture),
-    "RegressionMixture": Loadable("fastem.estimators.regression_mixture:RegressionMixture", _check_family_mixture),
-    "FactorAnalyzerMixture": Loadable(
-        "fastem.estimators.factor_analyzer_mixture:FactorAnalyzerMixture", _check_family_mixture
-    ),
-    "MixedMixture": Loadable("fastem.estimators.mixed_mixture:MixedMixture", _check_family_mixture),
-    "LatentClass": Loadable("fastem.estimators.latent_class:LatentClass", _check_family_mixture),
+    "StudentTMixture": Loadable("fastem.estimators.student_t_mixture:StudentTMixture", _check_family),
+    "RegressionMixture": Loadable("fastem.estimators.regression_mixture:RegressionMixture", _check_family),
+    "FactorAnalyzerMixture": Loadable("fastem.estimators.factor_analyzer_mixture:FactorAnalyzerMixture", _check_family),
+    "MixedMixture": Loadable("fastem.estimators.mixed_mixture:MixedMixture", _check_family),
+    "HMM": Loadable("fastem.estimators.family_hidden_markov:HMM", _check_family),
     **{
-        name: Loadable(f"fastem.estimators.family_mixtures:{name}", _check_family_mixture)
+        name: Loadable(f"fastem.estimators.{kind}_hidden_markov:{name}", _check_family)
+        for name, kind in (
+            ("CategoricalHMM", "discrete"),
+            ("GMMHMM", "gaussian"),
+            ("GaussianHMM", "gaussian"),
+            ("PoissonHMM", "discrete"),
+        )
+    },
+    "LatentClass": Loadable("fastem.estimators.latent_class:LatentClass", _check_family),
+    **{
+        name: Loadable(f"fastem.estimators.family_mixtures:{name}", _check_family)
         for name in (
             "BernoulliMixture",
             "BetaMixture",
@@ -250,12 +273,15 @@ _FAMILIES = {
 # Records of fastem's own that attributes and parameters may hold, and where they are.
 RECORDS = {
     "Averages": "fastem.families.exponential",
+    "ChainMoments": "fastem.models.hidden_markov_records",
     "Conjugate": "fastem.families.exponential",
     "Drift": "fastem.drift",
-    "Frame": "fastem.families.gaussian_records",
+    "Frame": "fastem.families.family",
     "Gaussian": "fastem.families.gaussian",
     "GaussianParams": "fastem.families.gaussian_records",
     "Held": "fastem.families.held",
+    "HiddenMarkov": "fastem.models.hidden_markov",
+    "HiddenMarkovParams": "fastem.models.hidden_markov_records",
     "Mean": "fastem.online",
     "IncompleteMixture": "fastem.models.missing",
     "IncompleteNormal": "fastem.models.missing",
@@ -271,6 +297,7 @@ RECORDS = {
     "Regressions": "fastem.models.regressions",
     "Reservoir": "fastem.drift",
     "ResolvedPrior": "fastem.families.normal_inverse_wishart",
+    "Run": "fastem.sequences",
     "Seeds": "fastem.models.mixture_labels",
     "Stream": "fastem.online",
     "StudentT": "fastem.families.student_t",
@@ -526,7 +553,8 @@ def _encode(value: Any, label: str, arrays: dict[str, np.ndarray]) -> Any:
         return {"dtype": value.str}
     cls = type(value)
     if RECORDS.get(cls.__name__) == cls.__module__:
-        names = getattr(cls, "_fields", None) or [part.name for part in dataclasses.fields(value)]
+        is_dataclass = dataclasses.is_dataclass(cls)
+        names = [part.name for part in dataclasses.fields(cls)] if is_dataclass else cls.__match_args__
         return {"record": [cls.__name__, {n: _encode(getattr(value, n), f"{label}/{n}", arrays) for n in names}]}
     if type(value) is list:
         return [_encode(item, f"{label}/{i}", arrays) for i, item in enumerate(value)]

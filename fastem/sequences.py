@@ -22,6 +22,8 @@ class Run(Block):
     sequence_weight : ndarray of shape (n_sequences,), float64
     """
 
+    __match_args__ = ("X", "weight", "offsets", "sequence_weight")
+
     def __init__(self, X: np.ndarray, weight: np.ndarray, offsets: np.ndarray, sequence_weight: np.ndarray):
         super().__init__(X, weight)
         self.offsets, self.sequence_weight = offsets, sequence_weight
@@ -40,6 +42,26 @@ class Run(Block):
     def lengths(self) -> np.ndarray:
         """Number of rows (n_sequences,) of each sequence."""
         return np.diff(self.offsets)
+
+    def is_sound(self) -> bool:
+        """Whether what was read from a file is what kernels may be given, the rows themselves aside."""
+        arrays = self.X, self.weight, self.offsets, self.sequence_weight
+        dtypes = self.X.dtype, np.float64, np.int64, np.float64
+        if not all(isinstance(a, np.ndarray) and a.dtype == dtype for a, dtype in zip(arrays, dtypes, strict=True)):
+            return False
+        n_rows, per_sequence = len(self.X), self.sequence_weight
+        if per_sequence.ndim != 1 or self.offsets.shape != (len(per_sequence) + 1,) or len(per_sequence) == 0:
+            return False
+        if self.offsets[0] != 0 or self.offsets[-1] != n_rows or (self.lengths < 1).any():
+            return False
+        if not (np.isfinite(per_sequence) & (per_sequence >= 0)).all():
+            return False
+        if self.weight.shape == (0, 1):
+            return bool((per_sequence == 1.0).all())
+        if self.weight.shape != (n_rows, 1):
+            return False
+        weight = self.weight[:, 0]
+        return bool(((weight == 0) | (weight == np.repeat(per_sequence, self.lengths))).all())
 
     def rows_alone(self) -> Block:
         """Return the rows as a block that shares what is kept with them."""
@@ -110,7 +132,9 @@ class Sequences(Data):
     def __init__(self, X: Any, lengths: Any = None, sequence_weight: Any = None):
         run = as_run(as_rows(X, allow_nan=True), lengths, sequence_weight)
         self._set([run])
-        if run.sequence_weight.any() and run.total_weight == 0:
+        if not run.sequence_weight.any():
+            raise ValueError("sequence_weight is zero for every sequence; at least one must count")
+        if run.total_weight == 0:
             raise ValueError("X holds nothing but NaN in the sequences that count; at least one row must be observed")
         check_total_weight(self.total_weight, "sequence_weight")
 

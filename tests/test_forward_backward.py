@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastem.kernels import chain_sweep, forward_backward
-from fastem.kernels.chain_sweep import chain_statistics, new_chain, new_plan
+from fastem.kernels import chain_plan, forward_backward
+from fastem.kernels.chain_plan import new_chain, new_plan
+from fastem.kernels.chain_sweep import chain_statistics
 from fastem.kernels.chains import best_paths, smooth, walk
 from fastem.kernels.features import FULL, LINEAR
 from fastem.kernels.forward_backward import backward, forward, padded_states
@@ -324,7 +325,7 @@ def test_logarithms_in_pieces(monkeypatch, rng):
     assert whole[4:] == (0, 1)
     for one, two in zip(whole, passed(*as_scores(scores), chain, [3000, 100], piece_rows=768), strict=True):
         assert np.array_equal(one, two)
-    monkeypatch.setattr(chain_sweep, "_PIECE_BYTES", 1)
+    monkeypatch.setattr(chain_plan, "_PIECE_BYTES", 1)
     for one, two in zip(whole, passed(*as_scores(scores), chain, [3000, 100]), strict=True):
         assert np.array_equal(one, two)
 

@@ -29,7 +29,7 @@ ALLOWED = {
     "drift": {"numpy", "scipy"},
     "online": {"numpy", "protocol", "data", "sequences", "drift"},
     "inference": {"numpy", "scipy", "protocol", "data", "em"},
-    "persistence": {"numpy", "protocol", "families", "models", "online", "drift"},
+    "persistence": {"numpy", "protocol", "families", "models", "sequences", "online", "drift"},
     "tables": {"numpy", "pyarrow", "persistence"},
     "report": {"tqdm"},
     "arguments": set(),

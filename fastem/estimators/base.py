@@ -78,6 +78,7 @@ class EMEstimator(Streaming, BaseEstimator):
     max_time: Any
     status_: Status
     _settings: Callable[[Any], dict[str, Any]]
+    _fitted_model: Callable[[], Any]
 
     def _warn_of_the_end(self, stacklevel: int = 4) -> None:
         """Warn of a fit that ended before its time, at the caller of fit, beyond scikit-learn's wrapper."""
@@ -142,6 +143,13 @@ class EMEstimator(Streaming, BaseEstimator):
         for name in ("stream_", "drift_score_", "_estimate", "_checked"):
             learned.pop(name, None)
         self.__dict__ = learned  # at once, for those who predict meanwhile
+
+    def _last_params(self, n_features: int) -> Any:
+        """Parameters of the last fit if that is where to start from, or None."""
+        if not (self.warm_start and self.__sklearn_is_fitted__()):
+            return None
+        self._check_start(n_features)
+        return self._params()
 
     def _uncertainty(
         self, model: Any, params: Any, data: Data, method: str, n_bootstrap: int, random_state: Any
@@ -218,6 +226,15 @@ class EMEstimator(Streaming, BaseEstimator):
                     "anew with sklearn.base.clone or fit"
                 )
 
+    def _n_parameters(self) -> int:
+        model = self._fitted_model()
+        return model.n_parameters(model.family.n_columns(self._params().components))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self._takes_missing
+        return tags
+
     def _reporters(self) -> list[Callable[[Iteration], None]]:
         if not self.verbose:
             return []
@@ -283,11 +300,7 @@ class DensityEstimator(DensityMixin, EMEstimator):
 
     def _fit(self, X, sample_weight, callbacks, noise_covariance, labels):
         data = self._check_data(X, sample_weight, noise_covariance, labels)
-        start = None
-        if self.warm_start and self.__sklearn_is_fitted__():
-            self._check_start(data.n_features)
-            start = self._params()
-        self._fit_data(data, start, callbacks)
+        self._fit_data(data, self._last_params(data.n_features), callbacks)
 
     def score_samples(self, X):
         """Log-density (n_samples,) of each row, in nats; accurate to about 1e-12 for any conditioning."""
@@ -445,15 +458,6 @@ class DensityEstimator(DensityMixin, EMEstimator):
         """The model with as many components as were kept, and what is frozen of them."""
         model = replace(self._scoring_model(), n_components=len(self.weights_), start="kmeans")
         return model.holding(self._params())
-
-    def _n_parameters(self) -> int:
-        model = self._fitted_model()
-        return model.n_parameters(model.family.n_columns(self._params().components))
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self._takes_missing
-        return tags
 
 
 def check_uncertainty(method: Any, n_bootstrap: Any) -> None:

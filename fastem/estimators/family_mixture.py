@@ -85,6 +85,14 @@ _ATTRIBUTES = """converged_ : bool
         Only if X had string column names."""
 
 
+CONJUGATE = [None, Interval(Real, 0.0, None, closed="neither"), Conjugate]  # what `prior` may be
+
+
+def as_conjugate(prior: Any) -> Conjugate | None:
+    """The prior that a number of rows, or a prior, means."""
+    return Conjugate(float(prior)) if isinstance(prior, Real) else prior
+
+
 class FamilyMixture(MixtureEstimator):
     """Base of the estimators whose components are of an exponential family.
 
@@ -98,7 +106,7 @@ class FamilyMixture(MixtureEstimator):
     _parameter_constraints: ClassVar[dict] = {
         **MixtureEstimator._parameter_constraints,
         "components_init": ["array-like", tuple, dict, None],
-        "prior": [None, Interval(Real, 0.0, None, closed="neither"), Conjugate],
+        "prior": CONJUGATE,
         "frozen": [None, dict],
     }
 
@@ -223,7 +231,7 @@ class FamilyMixture(MixtureEstimator):
         return self._Family(prior=self._prior())
 
     def _prior(self) -> Conjugate | None:
-        return Conjugate(float(self.prior)) if isinstance(self.prior, Real) else self.prior
+        return as_conjugate(self.prior)
 
     def _as_components(self, given: Any, name: str = "components_init.") -> Any:
         """Parameters of the family from what a user gives: an array, several, or a dict."""
@@ -260,7 +268,7 @@ class FamilyMixture(MixtureEstimator):
         learned = known.get("family_") if stream is None or stream.model is None else stream.model.family
         if learned is None:  # attributes that were set by hand
             return fresh.recalled(self._params().weights, self._params().components)
-        return replace(learned, prior=fresh.prior, resolved=None, held=None)
+        return learned.under_prior_of(fresh).holding(None)
 
     def _scoring_model(self) -> Mixture:
         return Mixture(self._known_family(), len(self._params().weights), n_threads=self.n_threads)

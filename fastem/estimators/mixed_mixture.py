@@ -258,15 +258,6 @@ class MixedMixture(ColumnMixture):
             parts.append(Params(*(finite_array(f"{label}{field}", value, np.ndim(value)) for field, value in pairs)))
         return MixedParams(tuple(parts))
 
-    def _known_family(self) -> Any:
-        known = self.__dict__
-        stream, fresh = known.get("stream_"), self._new_family()
-        learned = known.get("family_") if stream is None or stream.model is None else stream.model.family
-        if learned is None:
-            return fresh.recalled(self._params().weights, self._params().components)
-        pairs = zip(learned.families, fresh.families, strict=True)
-        return learned._of([replace(family, prior=other.prior, resolved=None) for family, other in pairs])
-
     def _shown(self, params: Any, model: Mixture | None = None) -> dict[str, Any]:
         return {"weights_": params.weights, "components_": list(params.components.parts)}
 

@@ -9,7 +9,7 @@ from fastem.data import as_numbers, finite_array
 from fastem.estimators.base import DensityEstimator
 from fastem.estimators.conditionals import Conditionals
 from fastem.estimators.imputation import Imputation
-from fastem.estimators.normal_mixture import NormalMixture, normal_prior
+from fastem.estimators.normal_components import NormalComponents
 from fastem.families.gaussian import Gaussian
 from fastem.families.gaussian_records import GaussianParams
 from fastem.models.missing import IncompleteNormal
@@ -18,7 +18,7 @@ from fastem.models.mixture_records import MixtureParams
 _ONE = np.ones(1)
 
 
-class MultivariateNormal(Imputation, Conditionals, DensityEstimator):
+class MultivariateNormal(NormalComponents, Imputation, Conditionals, DensityEstimator):
     """Mean and covariance of rows of which values may be missing, by maximum likelihood or with a prior.
 
     The likelihood is that of what is there, which is right where values are missing at random (Rubin 1976): whether one
@@ -127,7 +127,7 @@ class MultivariateNormal(Imputation, Conditionals, DensityEstimator):
             )
         },
         **{
-            name: NormalMixture._parameter_constraints[name]
+            name: NormalComponents._normal_constraints[name]
             for name in (
                 "reg_covar",
                 "mean_prior",
@@ -284,11 +284,6 @@ class MultivariateNormal(Imputation, Conditionals, DensityEstimator):
             covariances = as_numbers("covariance_init", self.covariance_init)[None]
         return IncompleteNormal(family, means_init=means, covariances_init=covariances, n_threads=self.n_threads)
 
-    def _family(self) -> Gaussian:
-        return Gaussian(self.covariance_type, self.reg_covar, normal_prior(self))
-
-    _is_family = NormalMixture._is_family
-
     def _fitted_model(self) -> IncompleteNormal:
         return self._model()
 
@@ -329,14 +324,6 @@ class MultivariateNormal(Imputation, Conditionals, DensityEstimator):
                 f"covariance_ of the last fit has shape {last}, but {wanted} is needed to go on; set covariance_type "
                 "back, or begin anew with warm_start=False and fit"
             )
-
-    def _settings(self, model: Any) -> dict[str, Any]:
-        """What must stay as it is while a stream goes on."""
-        return {
-            "covariance_type": model.family.covariance_type,
-            "reg_covar": model.family.reg_covar,
-            **super()._settings(model),
-        }
 
     def _of(self, params: MixtureParams, columns: np.ndarray) -> Any:
         """A fitted normal of the same kind with other parameters, over some of the columns."""

@@ -1,30 +1,21 @@
 """Mixtures whose components have means and covariances: what their estimators share."""
 
-from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from fastem.data import as_numbers, finite_array
 from fastem.estimators.base import MixtureEstimator
 from fastem.estimators.conditionals import Conditionals
+from fastem.estimators.normal_components import NormalComponents
 from fastem.families.covariance_structures import form_of
-from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian
+from fastem.families.gaussian import Gaussian
 from fastem.families.gaussian_records import GaussianParams
-from fastem.families.normal_inverse_wishart import NormalInverseWishart
 from fastem.models.mixture import Mixture, check_weights
 from fastem.models.mixture_records import MixtureParams
 
-NORMAL_PRIOR: dict[str, list[Any]] = {
-    "mean_prior": ["array-like", None],
-    "mean_precision_prior": [None, Interval(Real, 0.0, None, closed="left")],
-    "degrees_of_freedom_prior": [None, Interval(Real, 0.0, None, closed="neither")],
-    "covariance_prior": [None, StrOptions({"auto"}), "array-like", Interval(Real, 0.0, None, closed="neither")],
-}
 
-
-class NormalMixture(Conditionals, MixtureEstimator):
+class NormalMixture(NormalComponents, Conditionals, MixtureEstimator):
     """Parameters and attributes of `GaussianMixture`."""
 
     _LEARNED: ClassVar[tuple[str, ...]] = (
@@ -35,11 +26,9 @@ class NormalMixture(Conditionals, MixtureEstimator):
     _parameter_constraints: ClassVar[dict] = {
         **MixtureEstimator._parameter_constraints,
         **MixtureEstimator._constraints,
-        "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
-        "reg_covar": [Interval(Real, 0.0, None, closed="left")],
+        **NormalComponents._normal_constraints,
         "means_init": ["array-like", None],
         "precisions_init": ["array-like", None],
-        **NORMAL_PRIOR,
     }
 
     def __init__(
@@ -170,9 +159,6 @@ class NormalMixture(Conditionals, MixtureEstimator):
         """The model that the constructor parameters describe."""
         return self._mixture(self._family(), means_init=self.means_init, precisions_init=self.precisions_init)
 
-    def _family(self) -> Gaussian:
-        return Gaussian(self.covariance_type, self.reg_covar, normal_prior(self))
-
     def _params(self) -> MixtureParams:
         """Attributes as parameters, checked: users set them by hand, and the kernels index by their shapes."""
         family = Gaussian(self.covariance_type)
@@ -221,34 +207,3 @@ class NormalMixture(Conditionals, MixtureEstimator):
                 f"means and covariances of the last fit have shapes {last}, but {wanted} are needed to go on; set "
                 "n_components and covariance_type back, or begin anew with warm_start=False and fit"
             )
-
-    def _settings(self, model: Mixture) -> dict[str, Any]:
-        """What must stay as it is while a stream goes on."""
-        return {
-            "covariance_type": model.family.covariance_type,
-            "reg_covar": model.family.reg_covar,
-            **super()._settings(model),
-        }
-
-    def _is_family(self, family: Any) -> bool:
-        """Whether a stream's family is what this estimator has."""
-        mine = self._family()
-        if type(family) is not type(mine):
-            return False
-        return family.covariance_type == self.covariance_type and family.reg_covar == self.reg_covar
-
-
-def normal_prior(estimator: Any) -> NormalInverseWishart | None:
-    """The prior of normal components that the parameters of an estimator describe."""
-    freedom, scale = estimator.degrees_of_freedom_prior, estimator.covariance_prior
-    mean, precision = estimator.mean_prior, estimator.mean_precision_prior
-    if freedom is not None and scale is None:
-        raise ValueError("degrees_of_freedom_prior needs covariance_prior; without one it has no effect")
-    if mean is not None and scale is None and precision is None:
-        raise ValueError("mean_prior needs mean_precision_prior; without one it has no effect")
-    if scale is None and precision is None:
-        return None
-    if scale is None:
-        scale = 0.0
-    precision = 0.01 if precision is None else precision
-    return NormalInverseWishart(mean, precision, freedom, None if isinstance(scale, str) else scale)

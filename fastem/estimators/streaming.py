@@ -58,6 +58,7 @@ class Streaming:
 
     _LEARNED: ClassVar[tuple[str, ...]]  # attributes that are parameters
     _takes_missing: ClassVar[bool] = False  # whether NaN is a value that is missing
+    _takes_sequences: ClassVar[bool] = False  # whether rows come in sequences
     # A race among so few rows ends in a poor optimum every other time, which a stream cannot leave.
     _start_options: ClassVar[dict[str, Any]] = {"split_merge": True}
     _parameter_constraints: ClassVar[dict]
@@ -146,13 +147,7 @@ class Streaming:
         >>> np.sort(gm.means_[:, 0]).round(1)
         array([1., 9.])
         """
-        labels = self._labels_of(y, labels)
-        if "n_features_in_" in self.__dict__:  # nothing is put into the attributes before the end
-            self._learn(X, sample_weight, labels)
-        else:
-            with unchanged_on_error(self):
-                self._learn(X, sample_weight, labels)
-        return self
+        return self._learned_from(X, sample_weight, self._labels_of(y, labels))
 
     def _seen(self, model: Any) -> dict[str, Any]:
         """Attributes for what a model took from its data beside the parameters."""
@@ -199,6 +194,15 @@ class Streaming:
                 "with more, or fit"
             )
         check_is_fitted(self)
+
+    def _learned_from(self, X, *weights: Any):
+        """The estimator itself, after more rows; as it was before if they are refused."""
+        if "n_features_in_" in self.__dict__:  # nothing is put into the attributes before the end
+            self._learn(X, *weights)
+        else:
+            with unchanged_on_error(self):
+                self._learn(X, *weights)
+        return self
 
     def _learn(self, X, *weights: Any) -> None:
         known = self.__dict__
@@ -316,7 +320,7 @@ class Streaming:
                 "them, or fit with algorithm='minibatch', which does so; if they drift, forget the old with "
                 "online=fastem.Online(half_life=...), and see drift_score_; or drop outliers.",
                 DriftWarning,
-                stacklevel=4,  # the caller of partial_fit
+                stacklevel=5,  # the caller of partial_fit
             )
         return after
 

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from fastem.data import finite_array
-from fastem.estimators.normal_mixture import NormalMixture, normal_prior
+from fastem.estimators.normal_mixture import NormalMixture
 from fastem.families.covariance_structures import has_structure
 from fastem.families.gaussian import Gaussian
 from fastem.families.student_t import StudentT
@@ -209,7 +209,7 @@ class StudentTMixture(NormalMixture):
         return StudentT(
             self.covariance_type,
             self.reg_covar,
-            normal_prior(self),
+            self._prior(),
             degrees_of_freedom=self.degrees_of_freedom,
             first=self.degrees_of_freedom_init,
             bounds=tuple(self.degrees_of_freedom_bounds),

@@ -160,7 +160,7 @@ class Categorical(Simplex, Tabled):
 
     def n_columns(self, params):
         """Number of columns."""
-        return len(self.values)
+        return int(self.owners[-1]) + 1
 
     def expected_rows(self, params, resp):
         """The most probable categories (n, D) given the probabilities (n, K) of the components."""

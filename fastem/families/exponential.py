@@ -16,8 +16,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from fastem.data import Block, Data, Summary, chunks, finite_array, is_real
-from fastem.families.family import GUARD_ROWS, Family, are_arrays
-from fastem.families.gaussian_records import Frame, Layout
+from fastem.families.family import GUARD_ROWS, Family, Frame, Layout, are_arrays
 from fastem.families.held import Freezable, Held
 from fastem.families.newton import maximize_each
 from fastem.kernels.features import LINEAR
@@ -456,6 +455,10 @@ class Exponential(Freezable, Coded):
         """The family with what parameters tell of the rows; any piece may be missing."""
         family = replace(self, n_features=self.n_columns(params))
         return replace(family, missing=family.gaps(np.full(family.n_features, self.takes_missing)))
+
+    def under_prior_of(self, other: Any) -> Any:
+        """The family with the prior of another."""
+        return replace(self, prior=other.prior, resolved=None)
 
     def births(self, averages: Averages, weight: float, component: int, reservoir: Any) -> list[Averages]:
         """Averages with a component moved to the rows of a reservoir."""

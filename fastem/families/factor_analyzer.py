@@ -15,8 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from fastem.data import Data, Summary, finite_array, is_integer, is_real
-from fastem.families.family import GUARD_ROWS, Family
-from fastem.families.gaussian_records import Frame, Layout
+from fastem.families.family import GUARD_ROWS, Family, Frame, Layout
 from fastem.families.matrices import apply
 from fastem.kernels.features import DIAGONAL
 from fastem.kernels.low_rank import LowRank, LowRankSums

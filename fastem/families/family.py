@@ -6,14 +6,46 @@ NamedTuple whose first field is `counts`, the weight of each component; moments 
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from fastem.data import SMALLEST, Block, Data, Derived, Summary
-from fastem.families.gaussian_records import Frame, Layout
 
 GUARD_ROWS = 0.01  # that the prior of a race is worth
+_TINY = np.finfo(np.float64).tiny
+_EPS = {np.dtype(dtype): float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
+
+
+class Frame(NamedTuple):
+    """Where the kernels see the data: (x - center) * scale; the scales are powers of two, so that undoing is exact."""
+
+    center: np.ndarray  # (D,)
+    scale: np.ndarray  # (D,)
+    reach: np.ndarray  # (D,) largest |coordinate|, in the frame
+    deviation: np.ndarray  # (D,) of all rows, in the frame
+    granule: np.ndarray  # (D,) rounding of the data, in their own units
+    rows: np.ndarray  # (2, D) center and scale, as kernels take them
+    dtype: np.dtype  # of the data, and of the products if they can bear it
+
+    @classmethod
+    def around(cls, summary: Summary, deviation: np.ndarray, dtype: np.dtype) -> "Frame":
+        """Frame about the mean of the rows, in units of about some deviations (D,)."""
+        scale = np.exp2(-np.round(np.log2(np.where(deviation > _TINY, deviation, 1.0))))
+        granule = _EPS[np.dtype(dtype)] * summary.magnitude
+        reach, rows = summary.reach * scale, np.stack([summary.mean, scale])
+        return cls(summary.mean, scale, reach, np.sqrt(summary.variance) * scale, granule, rows, dtype)
+
+
+class Layout(NamedTuple):
+    """Which components a sweep takes by features and which by whitening; the thin components come last.
+
+    The dtype of the whitener is that of the products.
+    """
+
+    feature_map: int
+    order: np.ndarray  # (K,) component of each row of theta
+    whitener: np.ndarray  # (n_thin, D + 1 or 2, D)
 
 
 class Family:
@@ -76,6 +108,14 @@ class Family:
     def positions(self, X: np.ndarray, frame: Frame) -> np.ndarray:
         """Return where rows lie (n, S), in units in which columns are alike; for distances."""
         return (X - frame.center) * frame.scale
+
+    def recalled(self, weights: np.ndarray, params: Any) -> "Family":
+        """Return the family with what parameters tell of rows that it has not seen."""
+        return self
+
+    def under_prior_of(self, other: "Family") -> "Family":
+        """Return another family of the kind, with what this one knows of the data that parameters do not tell."""
+        return other
 
     def widened(self, block: Block) -> "Family":
         """Return the family with what a block of a stream shows for the first time."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem.data import Data, finite_array
-from fastem.families.gaussian_records import Frame
+from fastem.families.family import Frame
 from fastem.families.matrices import apply
 from fastem.families.regression import Regression
 from fastem.families.regression_records import RegressionParams, columns_of

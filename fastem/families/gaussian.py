@@ -18,11 +18,11 @@ from scipy.linalg.lapack import dtrtri
 
 from fastem.data import SMALLEST, Data, Summary, as_numbers, finite_array, is_real
 from fastem.families.covariance_structures import FORMS, MODELS, UNIVARIATE, constrained, has_structure
-from fastem.families.family import GUARD_ROWS, Family, are_arrays
+from fastem.families.family import GUARD_ROWS, Family, Frame, Layout, are_arrays
 from fastem.families.gaussian_coordinates import Coordinates
 from fastem.families.gaussian_held import HeldGaussians
 from fastem.families.gaussian_moments import MomentAlgebra
-from fastem.families.gaussian_records import Frame, GaussianParams, Layout, Moments
+from fastem.families.gaussian_records import GaussianParams, Moments
 from fastem.families.held import Held
 from fastem.families.matrices import apply, double_double_whiteners, first_singular, is_positive_definite
 from fastem.families.normal_inverse_wishart import NO_PRIOR, NormalInverseWishart, ResolvedPrior

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from fastem.families.covariance_structures import common_axes, leveled
-from fastem.families.gaussian_records import Frame, GaussianParams, Moments, Structure
+from fastem.families.family import Frame
+from fastem.families.gaussian_records import GaussianParams, Moments, Structure
 from fastem.families.matrices import apply
 from fastem.protocol import DegenerateError
 

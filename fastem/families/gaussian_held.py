@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from fastem.families.gaussian_records import Frame, GaussianParams, Structure
+from fastem.families.family import Frame
+from fastem.families.gaussian_records import GaussianParams, Structure
 from fastem.families.held import Freezable, Held, put_values, where
 
 

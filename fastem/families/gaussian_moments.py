@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from fastem.data import Summary
-from fastem.families.gaussian_records import Frame, GaussianParams, Moments, Structure
+from fastem.families.family import Frame
+from fastem.families.gaussian_records import GaussianParams, Moments, Structure
 from fastem.families.matrices import apply
 from fastem.kernels.components import blend_full
 

@@ -1,15 +1,11 @@
-"""What is known of normal components: parameters, moments, and how the kernels see them."""
+"""What is known of normal components: parameters, moments, and what covariances have in common."""
 
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from fastem.data import Summary
 from fastem.families.covariance_structures import form_of, letters_of
-
-_TINY = np.finfo(np.float64).tiny
-_EPS = {np.dtype(dtype): float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
 
 
 class GaussianParams(NamedTuple):
@@ -26,37 +22,6 @@ class GaussianParams(NamedTuple):
     means: np.ndarray
     covariances: np.ndarray
     precisions_cholesky: np.ndarray
-
-
-class Frame(NamedTuple):
-    """Where the kernels see the data: (x - center) * scale; the scales are powers of two, so that undoing is exact."""
-
-    center: np.ndarray  # (D,)
-    scale: np.ndarray  # (D,)
-    reach: np.ndarray  # (D,) largest |coordinate|, in the frame
-    deviation: np.ndarray  # (D,) of all rows, in the frame
-    granule: np.ndarray  # (D,) rounding of the data, in their own units
-    rows: np.ndarray  # (2, D) center and scale, as kernels take them
-    dtype: np.dtype  # of the data, and of the products if they can bear it
-
-    @classmethod
-    def around(cls, summary: Summary, deviation: np.ndarray, dtype: np.dtype) -> "Frame":
-        """Frame about the mean of the rows, in units of about some deviations (D,)."""
-        scale = np.exp2(-np.round(np.log2(np.where(deviation > _TINY, deviation, 1.0))))
-        granule = _EPS[np.dtype(dtype)] * summary.magnitude
-        reach, rows = summary.reach * scale, np.stack([summary.mean, scale])
-        return cls(summary.mean, scale, reach, np.sqrt(summary.variance) * scale, granule, rows, dtype)
-
-
-class Layout(NamedTuple):
-    """Which components a sweep takes by features and which by whitening; the thin components come last.
-
-    The dtype of the whitener is that of the products.
-    """
-
-    feature_map: int
-    order: np.ndarray  # (K,) component of each row of theta
-    whitener: np.ndarray  # (n_thin, D + 1 or 2, D)
 
 
 class Moments(NamedTuple):

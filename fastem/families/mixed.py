@@ -14,8 +14,7 @@ import numpy as np
 
 from fastem.data import Block, Data, Derived
 from fastem.families.exponential import Coded, Exponential, plain_frame
-from fastem.families.family import are_arrays
-from fastem.families.gaussian_records import Frame, Layout
+from fastem.families.family import Frame, Layout, are_arrays
 from fastem.kernels.features import LINEAR
 from fastem.kernels.sweep import States, by_features
 
@@ -218,6 +217,11 @@ class Mixed(Coded):
     def recalled(self, weights: np.ndarray, params: Any) -> Any:
         """The family with what parameters tell of the rows."""
         return self._of([family.recalled(weights, part) for family, part in self._each(params)])
+
+    def under_prior_of(self, other: Any) -> Any:
+        """The family with the priors of the parts of another."""
+        pairs = zip(self.families, other.families, strict=True)
+        return self._of([family.under_prior_of(part) for family, part in pairs])
 
     def births(self, averages: MixedAverages, weight: float, component: int, reservoir: Any) -> list[MixedAverages]:
         """Averages with a component moved to the rows of a reservoir."""

@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastem.data import Block, Data, Summary, chunks, is_real
-from fastem.families.family import Family
-from fastem.families.gaussian_records import Frame, Layout
+from fastem.families.family import Family, Frame, Layout
 from fastem.kernels.features import DIAGONAL, FULL, SPHERICAL, n_statistics
 from fastem.kernels.sweep import States
 

@@ -16,9 +16,9 @@ from scipy.linalg.lapack import dtrtri
 
 from fastem.data import Data, Summary, finite_array, is_integer
 from fastem.families import gaussian
-from fastem.families.family import GUARD_ROWS, Family, are_arrays
+from fastem.families.family import GUARD_ROWS, Family, Frame, Layout, are_arrays
 from fastem.families.gaussian import Gaussian, unpack_second
-from fastem.families.gaussian_records import Frame, GaussianParams, Layout, Moments
+from fastem.families.gaussian_records import GaussianParams, Moments
 from fastem.families.matrices import apply
 from fastem.families.normal_inverse_wishart import NormalInverseWishart, ResolvedPrior
 from fastem.families.regression_records import (
@@ -81,6 +81,7 @@ class Regression(Family):
     noise: Any = field(default=None, repr=False)  # the errors, as a family of their own
     design: Any = field(default=None, repr=False)  # (2, p) mean and variance of the columns
 
+    Params: ClassVar[Any] = RegressionParams
     feature_map: ClassVar[Any] = FULL
     start_map: ClassVar[Any] = FULL
     spacing: ClassVar[float | None] = None  # the columns regressed on have no distribution
@@ -334,6 +335,15 @@ class Regression(Family):
             params.coefficients,
             self._unshaped(errors.covariances, n_components),
         )
+
+    def recalled(self, weights: np.ndarray, params: RegressionParams) -> "Regression":
+        """The family with the columns that it regresses on; parameters do not tell where these lay."""
+        p = params.coefficients.shape[2]
+        return replace(self, regressors=columns_of("regressors", self.regressors, p))
+
+    def under_prior_of(self, other: Any) -> "Regression":
+        """Another regression, with the columns that this one regresses on and where they lay."""
+        return replace(other, design=self.design, regressors=self.regressors)
 
     def resumed(self, weights: np.ndarray, params: RegressionParams, weight: float, dtype: np.dtype):
         """Family and frame as the parameters tell them, and the design, which must be known."""

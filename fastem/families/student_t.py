@@ -16,9 +16,9 @@ import numpy as np
 from scipy.special import digamma, gammaln
 
 from fastem.data import finite_array, is_real
-from fastem.families.family import are_arrays
+from fastem.families.family import Frame, Layout, are_arrays
 from fastem.families.gaussian import Gaussian
-from fastem.families.gaussian_records import Frame, GaussianParams, Layout, Moments
+from fastem.families.gaussian_records import GaussianParams, Moments
 from fastem.families.held import Held, put_values, where
 from fastem.families.student_t_records import (
     MOST_DEGREES,

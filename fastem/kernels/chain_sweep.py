@@ -7,14 +7,13 @@ sequence too long even for that, pieces are kept one at a time: the first way up
 each, the way down computes each again. A stretch in which underflow may matter is done again in logarithms.
 """
 
-from typing import NamedTuple
-
 import numba
 import numpy as np
 from numba.core import types
 from numba.extending import overload
 
 from fastem.kernels._jit import address, aligned_empty, call_at, kernel, parallel, take_number
+from fastem.kernels.chain_plan import FLOOR, copy_row, mark, new_plan
 from fastem.kernels.exp_log import exp, log
 from fastem.kernels.forward_backward import (
     backward,
@@ -22,7 +21,6 @@ from fastem.kernels.forward_backward import (
     forward,
     forward_log,
     is_safe,
-    padded_states,
     traced,
 )
 from fastem.kernels.layout import clear, load_columns, turn
@@ -42,126 +40,9 @@ from fastem.kernels.sweep import (
 )
 from fastem.kernels.tables import look_up_all, scatter_all, table_of
 
-_MAX_LANES, _MIN_LANES = 64, 8
-_LANE_BYTES = 2**24  # of all lanes' sums together, if that leaves _MIN_LANES
-_PIECE_BYTES = 2**25  # of a lane's likelihoods and forward probabilities
 # Places of addresses in what a lane calls, and of numbers in what a pass notes.
 _TAKE_TAILS, _TAKE_PRECISIONS, _PRODUCT, _BRING, _ADD, _UP, _DOWN = range(2, 9)
 _BUILT, _LOST, _LOG_LIKELIHOOD, _NOTES = range(4)
-FLOOR = 1e-300  # of a likelihood that is not 0, so that it is not taken for impossible
-
-
-class Chain(NamedTuple):
-    """A Markov chain as a sweep takes it, padded to `padded_states` columns with zeros.
-
-    Attributes
-    ----------
-    start : ndarray of shape (Kp,)
-        Probabilities of the first state.
-    matrix, turned : ndarray of shape (Kp, Kp)
-        Transition probabilities, from rows to columns, and transposed.
-    log_start, log_matrix : ndarray of shape (K,), (K, K)
-    owner : ndarray of shape (n_components,), int64
-        State that each row of theta emits from.
-    """
-
-    start: np.ndarray
-    matrix: np.ndarray
-    turned: np.ndarray
-    log_start: np.ndarray
-    log_matrix: np.ndarray
-    owner: np.ndarray
-
-
-def new_chain(start, matrix, owner):
-    """The chain of probabilities start (K,) and matrix (K, K)."""
-    n_states = len(start)
-    width = int(padded_states(n_states))
-    wide_start, wide = np.zeros(width), np.zeros((width, width))
-    wide_start[:n_states], wide[:n_states, :n_states] = start, matrix
-    with np.errstate(divide="ignore"):
-        logs = np.log(start), np.log(matrix)
-    return Chain(wide_start, wide, np.ascontiguousarray(wide.T), *logs, np.ascontiguousarray(owner, dtype=np.int64))
-
-
-class Plan(NamedTuple):
-    """How sequences are dealt out, a function of their lengths and the shape of the model alone.
-
-    Attributes
-    ----------
-    offsets : ndarray of shape (S + 1,), int64
-        First row of each sequence, and the number of rows.
-    weight : ndarray of shape (S,)
-        Of each sequence.
-    stretches : ndarray of shape (n, 2), int64
-        First and last sequence of each, the last not included; those of weight 0 are in none.
-    lanes : ndarray of shape (n_lanes + 1,), int64
-        First stretch of each lane, and their number.
-    capacity : int
-        Rows that a lane keeps at once: a multiple of the block.
-    """
-
-    offsets: np.ndarray
-    weight: np.ndarray
-    stretches: np.ndarray
-    lanes: np.ndarray
-    capacity: int
-
-
-@kernel
-def _cut(offsets, weight, most, out):
-    """Write stretches of at most so many rows, or of one sequence; return how many."""
-    n, s = 0, 0
-    n_sequences = weight.shape[0]
-    while s < n_sequences:
-        first = s
-        while s < n_sequences and weight[s] > 0.0 and (s == first or offsets[s + 1] - offsets[first] <= most):
-            s += 1
-        if s == first:
-            s += 1
-            continue
-        out[n, 0], out[n, 1] = first, s
-        n += 1
-    return n
-
-
-def new_plan(offsets, weight, width, n_columns, lane_bytes, piece_rows=None):
-    """Plan for sequences of these weights (S,), with so many bytes of sums in a lane.
-
-    width is the number of rows of a block, n_columns that of padded states.
-    """
-    stretches = np.empty((len(weight), 2), np.int64)
-    n = _cut(offsets, weight, width, stretches)
-    stretches = stretches[:n].copy()
-    sizes = offsets[stretches[:, 1]] - offsets[stretches[:, 0]]
-    n_rows = np.cumsum(sizes)
-    n_lanes = min(n, max(_MIN_LANES, min(_MAX_LANES, _LANE_BYTES // lane_bytes)))
-    shares = np.arange(1, n_lanes) * (n_rows[-1] / n_lanes)  # lanes of about as many rows
-    lanes = np.concatenate([[0], np.searchsorted(n_rows, shares), [n]]).astype(np.int64)
-    most = piece_rows or max(width, _PIECE_BYTES // (16 * n_columns) // width * width)
-    return Plan(offsets, weight, stretches, lanes, int(min(most, -(-sizes.max() // width) * width)))
-
-
-@kernel
-def copy_row(source, i, target, j):
-    """target[j] = source[i]; NumPy's way takes seconds to compile, for its errors."""
-    for k in range(source.shape[1]):
-        target[j, k] = source[i, k]
-
-
-@kernel
-def _mark(plan, first_sequence, last_sequence, first, last, begins, weight):
-    """begins (n + 1,) uint8 and the sequence's weight (n,) for rows first..last-1."""
-    offsets, sequence_weight = plan[0], plan[1]
-    for t in range(last - first + 1):
-        begins[t] = 0
-    for s in range(first_sequence, last_sequence):
-        if first <= offsets[s] <= last:
-            begins[offsets[s] - first] = 1
-        for t in range(max(offsets[s], first), min(offsets[s + 1], last)):
-            weight[t - first] = sequence_weight[s]
-    if offsets[last_sequence] <= last:
-        begins[offsets[last_sequence] - first] = 1
 
 
 @kernel
@@ -457,7 +338,7 @@ def _chain_lane(products, X, weight, frame, states, chain, plan, first, last, su
             for piece in range(n_pieces):
                 at = low + piece * capacity
                 n_rows = min(capacity, high - at)
-                _mark(plan, begin, end, at, at + n_rows, begins, row_weight)
+                mark(plan, begin, end, at, at + n_rows, begins, row_weight)
                 copy_row(alpha, capacity, known, piece)
                 copy_row(lost, 0, known_lost, piece)
                 copy_row(reach, 0, known_reach, piece)
@@ -474,7 +355,7 @@ def _chain_lane(products, X, weight, frame, states, chain, plan, first, last, su
             at = low + piece * capacity
             n_rows = min(capacity, high - at)
             if piece < n_pieces - 1:
-                _mark(plan, begin, end, at, at + n_rows, begins, row_weight)
+                mark(plan, begin, end, at, at + n_rows, begins, row_weight)
                 copy_row(known, piece, alpha, 0)
                 copy_row(known_lost, piece, lost, 0)
                 copy_row(known_reach, piece, reach, 0)

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 
 from fastem.kernels._jit import address, aligned_empty, call_at, kernel, parallel, take_number
-from fastem.kernels.chain_sweep import FLOOR, new_plan
+from fastem.kernels.chain_plan import FLOOR, new_plan
 from fastem.kernels.exp_log import exp, log
 from fastem.kernels.forward_backward import backward, backward_log, forward, forward_log, is_safe, traced
 from fastem.kernels.layout import clear

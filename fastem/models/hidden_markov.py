@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from fastem.data import Block, Data, as_writable, finite_array, is_integer, is_real
-from fastem.families.family import GUARD_ROWS
-from fastem.families.gaussian_records import Frame
+from fastem.data import Block, Data, finite_array, is_integer, is_real
+from fastem.families.family import GUARD_ROWS, Frame
 from fastem.initialize import STARTS, TURNS, blocks_by_value, check_resp, grouped_centers, has_distinct
 from fastem.kernels._jit import use_threads
-from fastem.kernels.chain_sweep import chain_statistics, new_chain
-from fastem.kernels.chains import best_paths, smooth, walk
+from fastem.kernels.chain_plan import new_chain
+from fastem.kernels.chain_sweep import chain_statistics
 from fastem.kernels.sweep import SCORE
 from fastem.kernels.tables import by_table
 from fastem.models.hidden_markov_records import (
@@ -26,18 +25,18 @@ from fastem.models.hidden_markov_records import (
     score_probabilities,
     unpack_probabilities,
 )
+from fastem.models.hidden_markov_states import ChainStates
 from fastem.models.hidden_markov_streams import ChainStreams
 from fastem.models.mixture import Mixture, check_weights
 from fastem.models.mixture_records import MixtureParams, log_of, same_bits
 from fastem.protocol import DegenerateError
 from fastem.sequences import Run, Sequences
 
-_CHUNK = 2**18  # rows whose states are looked at together, if their sequences are no longer
 _STICKY = 0.8  # probability of staying, in every other start of a race
 
 
 @dataclass(frozen=True, eq=False)
-class HiddenMarkov(ChainStreams):
+class HiddenMarkov(ChainStates, ChainStreams):
     """Hidden Markov model of K states whose rows come from components of one family.
 
     The likelihood of a sequence x_1..x_T is the sum over all paths s of
@@ -180,7 +179,7 @@ class HiddenMarkov(ChainStreams):
         startprob = np.full(n_states, 1.0 / n_states) if self.startprob_init is None else self.startprob_init
         transmat = uniform if self.transmat_init is None else self.transmat_init
         weights = np.full((n_states, n_mix), 1.0 / n_mix)
-        given, fields = self._given, _fields_of(self.family)
+        given, fields = self._given, fields_of(self.family)
         if set(fields) <= set(given):
             components = self.family.Params(*(given.get(name) for name in self.family.Params._fields))
         else:
@@ -250,11 +249,11 @@ class HiddenMarkov(ChainStreams):
         """Return the model under a weak prior of what may collapse, or become 0 on a sample and then stay so."""
         unit = sample.total_weight / sample.n_counting  # weights may be on any scale
         family = self.emissions.guarded(sample.unordered()).family
-        startprob, transmat, _ = (extra + GUARD_ROWS * unit for extra in self._extras)
-        if self.startprob_init is not None:
-            startprob = np.where(self.startprob_init > 0, startprob, 0.0)
-        if self.transmat_init is not None:
-            transmat = np.where(self.transmat_init > 0, transmat, 0.0)
+        given = zip(self._extras[:2], (self.startprob_init, self.transmat_init), strict=True)
+        startprob, transmat = (  # with its mode at what was given: nothing becomes other than 0 there, or is forgotten
+            extra + GUARD_ROWS * unit * (1.0 if init is None else self.n_components * np.asarray(init))
+            for extra, init in given
+        )
         return replace(
             self,
             family=family,
@@ -328,84 +327,7 @@ class HiddenMarkov(ChainStreams):
         """Return the same model with products in float64, whatever the rows are."""
         return replace(self, frame=self.bound._replace(dtype=np.dtype(np.float64)))
 
-    # beyond fitting
-
-    def log_likelihoods(self, params: HiddenMarkovParams, run: Run) -> np.ndarray:
-        """Log-likelihood (n_sequences,) of each sequence."""
-        return np.concatenate([self._smoothed(params, part, False)[0] for part in _parts(run)])
-
-    def posteriors(self, params: HiddenMarkovParams, run: Run) -> tuple[np.ndarray, np.ndarray]:
-        """Log-likelihood (n_sequences,) of each sequence, and the probability (N, K) of each state given all its rows.
-
-        Raises
-        ------
-        ValueError
-            If a sequence is impossible.
-        """
-        log_prob, resp = zip(*(self._smoothed(params, part, True) for part in _parts(run)), strict=True)
-        return _possible(np.concatenate(log_prob)), np.concatenate(resp)
-
-    def paths(self, params: HiddenMarkovParams, run: Run) -> tuple[np.ndarray, np.ndarray]:
-        """Log-probability (n_sequences,) of the most probable path of each sequence, and its states (N,) int64."""
-        found = []
-        for part in _parts(run):
-            scores = self._log_emissions(params, part)
-            found.append(best_paths(self._chain(params), scores, part.offsets, use_threads(self.n_threads)))
-        log_prob, states = zip(*found, strict=True)
-        return _possible(np.concatenate(log_prob)), np.concatenate(states)
-
-    def forecast(self, params: HiddenMarkovParams, run: Run, n_steps: int) -> np.ndarray:
-        """Probability (n_sequences, n_steps, K) of the states of the rows that would follow each sequence."""
-        last = [self._smoothed(params, part, True) for part in _parts(run)]
-        _possible(np.concatenate([log_prob for log_prob, _ in last]))
-        now = np.concatenate([resp[part.offsets[1:] - 1] for (_, resp), part in zip(last, _parts(run), strict=True)])
-        out = np.empty((len(now), n_steps, self.n_components))
-        for step in range(n_steps):
-            now = np.einsum("sj,jk->sk", now, params.transmat)
-            out[:, step] = now
-        return out
-
-    def sample(
-        self, params: HiddenMarkovParams, lengths: np.ndarray, rng: np.random.Generator, state: int = -1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw sequences of these lengths: rows (N, D) and their states (N,); the first may begin after a state."""
-        states = np.empty(int(lengths.sum()), np.int64)
-        start, matrix = np.cumsum(params.startprob), np.cumsum(params.transmat, axis=1)
-        first = 0
-        for length in lengths:
-            last = first + int(length)
-            walk(start, matrix, rng.random(int(length)), state, states[first:last])
-            first, state = last, -1
-        within = rng.random(len(states)) * params.weights.sum(axis=1)[states]
-        components = (within[:, None] >= np.cumsum(params.weights, axis=1)[states][:, :-1]).sum(axis=1)
-        components += states * self.n_mix
-        X = np.empty((len(states), self.family.n_columns(params.components)))
-        for k in range(self.n_components * self.n_mix):
-            chosen = np.flatnonzero(components == k)
-            X[chosen] = self.family.sample(params.components, k, len(chosen), rng)
-        return X, states
-
     # inside
-
-    def _chain(self, params: HiddenMarkovParams) -> Any:
-        return new_chain(params.startprob, params.transmat, np.arange(self.n_components))
-
-    def _smoothed(self, params: HiddenMarkovParams, run: Run, wanted: bool) -> tuple[np.ndarray, np.ndarray]:
-        scores = self._log_emissions(params, run)
-        return smooth(self._chain(params), scores, run.offsets, use_threads(self.n_threads), wanted)
-
-    @same_bits
-    def _log_emissions(self, params: HiddenMarkovParams, run: Run) -> np.ndarray:
-        """Log-density (N, K) of each row in each state; 0 where the row is missing."""
-        n_columns = self.family.n_columns(params.components)
-        if run.X.shape[1] != n_columns:
-            raise ValueError(f"X has {run.X.shape[1]} columns; the parameters are for {n_columns}")
-        scores = self.emissions.scores(MixtureParams(params.weights.ravel(), params.components), as_writable(run.X))
-        if self.n_mix > 1:
-            with np.errstate(invalid="ignore"):
-                scores = np.logaddexp.reduce(scores.reshape(len(scores), self.n_components, self.n_mix), axis=2)
-        scores[run.missing] = 0.0
-        return scores
 
     def _moments(self, stats: HiddenMarkovStats, params: HiddenMarkovParams) -> Any:
         """Moments of the components from the statistics of these parameters."""
@@ -484,7 +406,7 @@ class HiddenMarkov(ChainStreams):
             given = {name: part for name, part in given._asdict().items() if part is not None}
         if unknown := set(given) - set(self.family.Params._fields):
             raise ValueError(
-                f"components_init has {sorted(unknown)}; the parameters of the family are {_fields_of(self.family)}"
+                f"components_init has {sorted(unknown)}; the parameters of the family are {fields_of(self.family)}"
             )
         return given
 
@@ -520,7 +442,7 @@ class Emissions(Mixture):
         return super()._given_blocks(data, seed)
 
 
-def _fields_of(family: Any) -> list[str]:
+def fields_of(family: Any) -> list[str]:
     """Names of the parameters that are given; the roots of covariances follow from these."""
     return [name for name in family.Params._fields if name != "precisions_cholesky"]
 
@@ -535,18 +457,3 @@ def check_rows_of(name: str, matrix: Any, shape: tuple[int, int]) -> np.ndarray:
         row = int(np.argmax((matrix < 0).any(axis=1) | (np.abs(sums - 1.0) > 1e-8)))
         raise ValueError(f"{name}[{row}] must be non-negative and sum to 1; its entries sum to {sums[row]:.10g}")
     return matrix
-
-
-def _parts(run: Run) -> Iterator[Run]:
-    """The sequences, as many at a time as are looked at together."""
-    return (run.between(*group) for group in run.groups(_CHUNK))
-
-
-def _possible(log_prob: np.ndarray) -> np.ndarray:
-    """Refuse sequences that the model cannot have produced."""
-    if not np.isfinite(log_prob).all():
-        s = int(np.argmin(np.isfinite(log_prob)))
-        raise ValueError(
-            f"sequence {s} is impossible under the model: no path of states can have produced all its rows"
-        )
-    return log_prob

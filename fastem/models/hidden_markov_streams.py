@@ -5,6 +5,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastem.data import is_real
+from fastem.families.family import are_arrays
 from fastem.models.hidden_markov_records import (
     ChainMoments,
     HiddenMarkovParams,
@@ -21,6 +23,8 @@ class ChainStreams:
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     family: Any
+    n_components: int
+    n_mix: int
     start: Any
     mean_length: float
     bound: Any
@@ -91,6 +95,22 @@ class ChainStreams:
     def framed(self, expected: ChainMoments, block: Run) -> Any:
         """The model with a frame that suits the next sequences."""
         return replace(self, frame=self.emissions.framed(expected.moments, block).bound)
+
+    def are_sound(self, params: Any, expected: list[Any]) -> bool:
+        """Whether parameters and statistics of the chain, read from a file, fit the model; the family sees to its."""
+        n_states = self.n_components
+        shapes = (n_states,), (n_states, n_states), (n_states, self.n_mix)
+        return (
+            is_real(self.mean_length, 1.0)
+            and isinstance(params, HiddenMarkovParams)
+            and all(are_arrays(part, of=of, least=0.0) for part, of in zip(params[:3], shapes, strict=True))
+            and all(isinstance(part, ChainMoments) for part in expected)
+            and all(
+                are_arrays(value, of=of, least=0.0)
+                for part in expected
+                for value, of in zip(part[:2], shapes[:2], strict=True)
+            )
+        )
 
     def start_rows(self, n_features: int) -> int:
         """Rows that the start of a stream takes."""

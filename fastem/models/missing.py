@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem.data import Block, Data, Derived, column_extremes
+from fastem.families.family import Frame
 from fastem.families.gaussian import Gaussian, unpack_second
-from fastem.families.gaussian_records import Frame, GaussianParams, Moments
+from fastem.families.gaussian_records import GaussianParams, Moments
 from fastem.initialize import given_blocks
 from fastem.kernels._jit import one_blas_thread, use_threads
 from fastem.kernels.completion import (
@@ -140,7 +141,10 @@ class IncompleteMixture(Mixture):
             weight = float(block.counts[groups.order].sum())
         apart = len(groups.order) > 0 and not groups.missing[0].any()
         apart = apart and bool(groups.starts[1] > _MANY_COMPLETE * len(block.X))
-        return Gaps(groups.some(np.arange(1, len(groups.missing))) if apart else groups, apart, weight)
+        groups = groups.some(np.arange(1, len(groups.missing))) if apart else groups
+        if self.family.has_independent_columns:  # no pattern matters: in the order of memory
+            groups = groups._replace(order=np.sort(groups.order))
+        return Gaps(groups, apart, weight)
 
     def _none(self, params: MixtureParams) -> MixtureStats:
         """Statistics of no rows."""

@@ -17,9 +17,8 @@ from fastem.data import (
     is_real,
 )
 from fastem.families.exponential import ValueRefused
-from fastem.families.family import Family
+from fastem.families.family import Family, Frame, Layout
 from fastem.families.gaussian import Gaussian, unpack_second
-from fastem.families.gaussian_records import Frame, Layout
 from fastem.initialize import (
     STARTS,
     TURNS,
