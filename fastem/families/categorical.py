@@ -16,7 +16,7 @@ from fastem.families.exponential import require
 from fastem.families.simplex import Simplex
 from fastem.families.tables import Tabled
 
-_MOST = 4096  # categories in all: a start takes dense rows of so many
+MOST = 4096  # categories in all: a start takes dense rows of so many
 
 
 class CategoricalParams(NamedTuple):
@@ -84,13 +84,13 @@ class Categorical(Simplex, Tabled):
         """Return the family with the categories, and the columns that hold missing values."""
         family = replace(self, n_features=data.n_features)
         if self.values is None:
-            family = replace(family, values=_distinct(data, self._number))
+            family = replace(family, values=distinct(data, self._number))
         elif len(self.values) != data.n_features:
             raise ValueError(f"categories are given for {len(self.values)} columns, and X has {data.n_features}")
-        if (total := sum(family.n_values)) > _MOST:
+        if (total := sum(family.n_values)) > MOST:
             column, most = self._number(np.argmax(family.n_values)), max(family.n_values)
             raise ValueError(
-                f"X has {total} categories, {most} of them in column {column}; at most {_MOST} in "
+                f"X has {total} categories, {most} of them in column {column}; at most {MOST} in "
                 "all can be taken: bin numbers, or drop columns that are identifiers"
             )
         gaps, counts = np.zeros(data.n_features, bool), np.zeros(total)
@@ -181,16 +181,7 @@ class Categorical(Simplex, Tabled):
 
     def numbers(self, X):
         """Places (n, D) among the sorted categories; NaN for what is none of them."""
-        low = np.array([part[0] for part in self.values])
-        if all(part[-1] - part[0] == len(part) - 1 and (np.diff(part) == 1).all() for part in self.values):
-            places = X - low
-            known = (places >= 0) & (places < np.array(self.n_values)) & (np.floor(places) == places)
-            return np.where(known, places, np.nan)
-        places = np.empty(X.shape)
-        for column, part in enumerate(self.values):
-            found = np.minimum(np.searchsorted(part, X[:, column]), len(part) - 1)
-            places[:, column] = np.where(part[found] == X[:, column], found, np.nan)
-        return places
+        return places_of(X, self.values)
 
     def log_probabilities(self, params):
         """The natural parameters."""
@@ -201,15 +192,29 @@ class Categorical(Simplex, Tabled):
         return np.column_stack([counts, by_value])
 
 
-def _distinct(data: Data, number: Callable[[int], int]) -> tuple[np.ndarray, ...]:
+def places_of(X: np.ndarray, values: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Places (n, D) of rows among the sorted values of their columns; NaN for what is none of them."""
+    low = np.array([part[0] for part in values])
+    if all(part[-1] - part[0] == len(part) - 1 and (np.diff(part) == 1).all() for part in values):
+        places = X - low
+        known = (places >= 0) & (places < np.array([len(part) for part in values])) & (np.floor(places) == places)
+        return np.where(known, places, np.nan)
+    places = np.empty(X.shape)
+    for column, part in enumerate(values):
+        found = np.minimum(np.searchsorted(part, X[:, column]), len(part) - 1)
+        places[:, column] = np.where(part[found] == X[:, column], found, np.nan)
+    return places
+
+
+def distinct(data: Data, number: Callable[[int], int]) -> tuple[np.ndarray, ...]:
     """The values of each column, sorted, without NaN; columns are called by their numbers in X."""
     found = [np.empty(0)] * data.n_features
     for rows, _ in chunks(data):
         for column, values in enumerate(_values_of(rows)):
             found[column] = np.union1d(found[column], values)
-            if len(found[column]) > _MOST:
+            if len(found[column]) > MOST:
                 raise ValueError(
-                    f"column {number(column)} of X has more than {_MOST} different values; bin numbers, or drop an "
+                    f"column {number(column)} of X has more than {MOST} different values; bin numbers, or drop an "
                     "identifier"
                 )
     for column, values in enumerate(found):
@@ -223,7 +228,7 @@ def _values_of(rows: np.ndarray) -> list[np.ndarray]:
     low, high = np.fmin.reduce(rows, axis=0), np.fmax.reduce(rows, axis=0)
     low, high = np.nan_to_num(low), np.nan_to_num(high)
     there = ~np.isnan(rows)
-    if (high - low).sum() > _MOST or not (np.floor(rows) == rows)[there].all():
+    if (high - low).sum() > MOST or not (np.floor(rows) == rows)[there].all():
         return [np.unique(column[~np.isnan(column)]) for column in rows.T]
     first = np.concatenate([[0], np.cumsum(high - low + 1)]).astype(np.int64)
     places = (np.where(there, rows, low) - low + first[:-1])[there].astype(np.int64)

@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastem.data import Data, chunks, finite_array
+from fastem.data import Data, finite_array
+from fastem.families.categorical import MOST, distinct, places_of
 from fastem.families.exponential import _FAR, require
 from fastem.families.newton import maximize_each
 from fastem.families.tables import Tabled
 
-_MOST = 4096  # values in all: a start takes dense rows of so many
 _TINY = np.finfo(np.float64).tiny
 
 
@@ -70,11 +70,13 @@ class OfValues(Tabled):
 
     def seeing(self, data: Data):
         """Return the family with the values of each column, and the columns in which some are missing."""
-        family = replace(self, n_features=data.n_features, values=self.known_values(data.n_features) or _distinct(data))
-        if (total := sum(family.n_values)) > _MOST:
+        family = replace(
+            self, n_features=data.n_features, values=self.known_values(data.n_features) or distinct(data, self._number)
+        )
+        if (total := sum(family.n_values)) > MOST:
             column = int(np.argmax(family.n_values))
             raise ValueError(
-                f"X has {total} {self.noun}, {family.n_values[column]} of them in column {column}; at most {_MOST} in "
+                f"X has {total} {self.noun}, {family.n_values[column]} of them in column {column}; at most {MOST} in "
                 "all can be taken: bin numbers, or drop columns that are identifiers"
             )
         gaps, mean, deviation = family.looked_over(data, family.statistics)
@@ -116,16 +118,7 @@ class OfValues(Tabled):
 
     def numbers(self, X):
         """Places (n, D) among the sorted values; NaN for what is none of them."""
-        low = np.array([part[0] for part in self.values])
-        if all(part[-1] - part[0] == len(part) - 1 and (np.diff(part) == 1).all() for part in self.values):
-            places = X - low
-            known = (places >= 0) & (places < np.array(self.n_values)) & (np.floor(places) == places)
-            return np.where(known, places, np.nan)
-        places = np.empty(X.shape)
-        for column, part in enumerate(self.values):
-            found = np.minimum(np.searchsorted(part, X[:, column]), len(part) - 1)
-            places[:, column] = np.where(part[found] == X[:, column], found, np.nan)
-        return places
+        return places_of(X, self.values)
 
     def log_probabilities(self, params):
         """The natural parameters."""
@@ -276,32 +269,3 @@ class Tabulated(OfValues):
         self.check_values(X)
         found = (np.unique(column[~np.isnan(column)]) for column in X.T)
         return replace(self, values=tuple(column if len(column) else np.zeros(1) for column in found))
-
-
-def _distinct(data: Data) -> tuple[np.ndarray, ...]:
-    """The values of each column, sorted, without NaN."""
-    found = [np.empty(0)] * data.n_features
-    for rows, _ in chunks(data):
-        for column, values in enumerate(_values_of(rows)):
-            found[column] = np.union1d(found[column], values)
-            if len(found[column]) > _MOST:
-                raise ValueError(
-                    f"column {column} of X has more than {_MOST} different values; bin numbers, or drop an identifier"
-                )
-    for column, values in enumerate(found):
-        if len(values) == 0:
-            raise ValueError(f"column {column} of X holds no value, only missing ones; drop it")
-    return tuple(found)
-
-
-def _values_of(rows: np.ndarray) -> list[np.ndarray]:
-    """The values of each column; those of few integers are counted, which takes a tenth of the time of sorting."""
-    low, high = np.fmin.reduce(rows, axis=0), np.fmax.reduce(rows, axis=0)
-    low, high = np.nan_to_num(low), np.nan_to_num(high)
-    there = ~np.isnan(rows)
-    if (high - low).sum() > _MOST or not (np.floor(rows) == rows)[there].all():
-        return [np.unique(column[~np.isnan(column)]) for column in rows.T]
-    first = np.concatenate([[0], np.cumsum(high - low + 1)]).astype(np.int64)
-    places = (np.where(there, rows, low) - low + first[:-1])[there].astype(np.int64)
-    counts = np.bincount(places, minlength=first[-1])
-    return [np.flatnonzero(part) + start for part, start in zip(np.split(counts, first[1:-1]), low, strict=True)]
