@@ -210,6 +210,7 @@ class MultinomialMixture(FamilyMixture):
         n_threads=None,
         batch_size=None,
         online=None,
+        frozen=None,
     ):
         super().__init__(
             n_components,
@@ -236,6 +237,7 @@ class MultinomialMixture(FamilyMixture):
             n_threads=n_threads,
             batch_size=batch_size,
             online=online,
+            frozen=frozen,
         )
         self.n_trials = n_trials
 
