@@ -10,7 +10,7 @@ SECONDS ?= 2e-3
 bench-quick: BENCH ?= .
 bench: BENCH ?= ^(?!.*(gflops|log_likelihood))
 
-PEERS ?= onedal gmmx opencv hmmlearn
+PEERS ?= onedal gmmx opencv hmmlearn stepmix
 
 BIN := .venv/bin
 # numba's cache does not see a change in another file than the kernel's own.
@@ -59,7 +59,7 @@ bench: machine ## compare the commits BASE and HEAD
 	@$(ASV) continuous --config benchmarks/asv.conf.json --factor $(FACTOR) --show-stderr --bench '$(BENCH)' \
 		$(BASE) HEAD | $(BIN)/python -m benchmarks.regressions --absolute $(SECONDS)
 
-peers: ## make an environment for each peer of `fastem bench`, in .venv-peers; PEERS="onedal gmmx" names some
+peers: ## make an environment for each peer of `fastem bench`, in .venv-peers; PEERS="stepmix hmmlearn" names some
 	@for peer in $(PEERS); do \
 		echo "Making .venv-peers/$$peer"; \
 		$(PYTHON) -m venv .venv-peers/$$peer && \

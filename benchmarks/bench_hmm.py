@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 
 from .common import setup_cache as setup_mixtures
-from .peers.sequences import WORKLOADS
-from .peers.sequences import prepared as workload_data
+from .peers.workloads import WORKLOADS
+from .peers.workloads import prepared as workload_data
 
 timeout = 600
 N_ITER = 5
@@ -59,7 +59,7 @@ def _fitted(X, lengths, n_components=3, covariance_type="full", n_iter=N_ITER, *
 class Table:
     """The workloads beside hmmlearn."""
 
-    params = ([workload.name for workload in WORKLOADS],)
+    params = ([workload.name for workload in WORKLOADS if workload.length is not None],)
     param_names = ("workload",)
     repeat = (2, 5, 10.0)
 
@@ -68,10 +68,10 @@ class Table:
 
         workload = next(w for w in WORKLOADS if w.name == name)
         self.X, start = workload_data(workload)
-        self.lengths = [workload.length] * workload.n_sequences
+        self.lengths = workload.options["lengths"]
         start = {f"{part}_init": value for part, value in start.items()}
         self.model = GaussianHMM(
-            workload.n_components, covariance_type=workload.covariance_type, tol=0, max_iter=N_ITER, **start
+            workload.n_components, covariance_type=workload.model.split()[0], tol=0, max_iter=N_ITER, **start
         )
 
     def time_fit(self, _):

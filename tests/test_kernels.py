@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 
 from fastem.kernels import layout, sweep, whiten
 from fastem.kernels._jit import VECTOR_BYTES
 from fastem.kernels.double_double import two_product, two_sum, whiten_exactly, whitener_of
 from fastem.kernels.exp_log import _exp_32, _exp_64, log
+from fastem.kernels.exponentials import add_exponentials
 from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, build_features, n_statistics
 from fastem.kernels.layout import _load_tile_plain, _turn_tile_plain, load_columns, tile_columns, turn
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
@@ -48,6 +50,25 @@ def test_exp_is_within_an_ulp(function, dtype, low, rng):
             for g, w in zip(got, want, strict=True)
         ]
     assert max(error) < 1.0
+
+
+@pytest.mark.parametrize(("dtype", "low"), [(np.float64, -700.0), (np.float32, -86.0)])
+@pytest.mark.parametrize("width", [1, 15, 16, 32, 203])
+def test_exponentials_of_a_block(dtype, low, width, rng):
+    """Within two roundings, and what the argument times 16 / ln 2 is rounded by; 0 below the smallest."""
+    eps = np.finfo(dtype).eps
+    best = rng.normal(size=width).astype(dtype)
+    x = np.where(rng.random((3, width)) < 0.2, 0.0, rng.uniform(low, 0, (3, width))).astype(dtype)
+    x[0, ::7], x[2, ::5] = -np.inf, 1.01 * low
+    scores, total = np.ascontiguousarray(best + x), np.full(width, 0.25, dtype)
+    x = (scores - best).astype(np.longdouble)
+    got = scores.copy()
+    for k in range(3):
+        add_exponentials(got, k, best, total)
+    want = np.where(x >= low, np.exp(x), 0.0)
+    assert_array_equal(got[want == 0], 0.0)
+    assert (np.abs(got - want) <= eps * (2.0 + np.abs(np.maximum(x, low))) * want).all()
+    np.testing.assert_allclose(total, 0.25 + got.sum(axis=0), rtol=4 * eps)
 
 
 @pytest.mark.parametrize(("function", "dtype"), [(_exp_64, np.float64), (_exp_32, np.float32)])
@@ -398,7 +419,6 @@ def _names_libm(lines):
 def test_inner_loops_are_vector_instructions_without_calls(rng):
     """exp of the posterior becomes vector code: the constants of its polynomial are loaded as whole vectors."""
     from fastem.kernels._jit import helper
-    from fastem.kernels.posteriors import add_exponentials
 
     fresh = helper(getattr(add_exponentials, "py_func", add_exponentials))  # code from a cache cannot be inspected
     fresh(rng.normal(size=(2, 16)), 1, np.full(16, 9.0), np.zeros(16))
@@ -407,6 +427,8 @@ def test_inner_loops_are_vector_instructions_without_calls(rng):
     if VECTOR_BYTES >= 32:
         packed = [line for line in lines if "vfmadd" in line and "pd" in line and ("ymm" in line or "zmm" in line)]
         assert len(packed) >= 11  # the degree of the polynomial
+    if VECTOR_BYTES == 64:  # the table, in two registers
+        assert any("vpermt2pd" in line or "vpermi2pd" in line for line in lines)
 
     @helper
     def with_libm(x):

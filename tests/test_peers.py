@@ -17,15 +17,23 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.peers import answers, harness, report, workloads  # noqa: E402
 
-CONSTANTS = ("TITLE", "INSTALL", "STRUCTURES", "DTYPES", "TOLERANCE")
+CONSTANTS = ("TITLE", "INSTALL", "FITS", "DTYPES", "TOLERANCE")
+TYPES = ("full", "tied", "diag", "spherical")
+FITS = {
+    *TYPES,
+    "latent class",
+    "normal missing",
+    *(f"{name} {what}" for name in TYPES for what in ("missing", "t", "HMM")),
+}
 
 
 @pytest.mark.parametrize("name", harness.PEERS)
 def test_adapters_have_what_the_harness_reads(name):
-    title, install, structures, dtypes, tolerance = (harness.constant(name, constant) for constant in CONSTANTS)
+    title, install, fits, dtypes, tolerance = (harness.constant(name, constant) for constant in CONSTANTS)
     assert title
     assert install
-    assert set(structures) <= {"full", "tied", "diag", "spherical"}
+    assert fits
+    assert set(fits) <= FITS
     assert set(dtypes) <= {"float64", "float32"}
     assert 0 < tolerance < 1
     requirements = ROOT / "benchmarks" / "peers" / "requirements" / f"{name}.txt"
@@ -111,13 +119,90 @@ def test_targets_are_marked_met_or_missed():
 def test_starts_agree_with_scikit_learn_and_fit(rng):
     adapter = importlib.import_module("benchmarks.peers.adapters.sklearn")
     ours = importlib.import_module("benchmarks.peers.adapters.fastem")
-    for workload in (w.smaller(4000) for w in workloads.WORKLOADS if w.n_features <= 16 and w.n_components <= 16):
+    shared = [w for w in workloads.WORKLOADS if harness.supports("sklearn", w) and w.n_features <= 16]
+    for workload in (w.smaller(4000) for w in shared if w.n_components <= 16):
         X, start = workloads.prepared(workload)
         if X.dtype == np.float32:
             continue
-        one, two = (a.prepare(X, dict(start), workload.covariance_type)(3) for a in (adapter, ours))
+        one, two = (a.prepare(X, dict(start), workload.model)(3) for a in (adapter, ours))
         for a, b in zip(one, two, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9)
+
+
+PLAIN = [(name, w) for w in workloads.WORKLOADS for name in harness.IN_NUMPY if harness.supports(name, w)]
+
+
+@pytest.mark.parametrize(("name", "workload"), PLAIN, ids=[f"{w.name}: {name}" for name, w in PLAIN])
+def test_plain_programs_agree(name, workload):
+    """From the same start the same parameters and the same log-likelihood, which has grown."""
+    ours, theirs = (importlib.import_module(f"benchmarks.peers.adapters.{peer}") for peer in ("fastem", name))
+    workload = workload.smaller(600 if name == "rowwise" else 4000)  # of fewer, components of heavy tails collapse
+    X, start = workloads.prepared(workload)
+    found = [adapter.prepare(X, dict(start), workload.model, **workload.options)(4) for adapter in (ours, theirs)]
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-9)
+    before, one, two = (
+        workloads.mean_log_likelihood(X, workload.model, *parameters, length=workload.length)
+        for parameters in (start.values(), *found)
+    )
+    assert one == pytest.approx(two, rel=1e-9)
+    assert one > before + 1e-3
+
+
+PACKAGED = {
+    "hmmlearn": [w for w in workloads.WORKLOADS if w.length],
+    "stepmix": [w for w in workloads.WORKLOADS if w.model == "latent class"],
+    "pomegranate": [w for w in workloads.WORKLOADS if w.fits == "diag missing"],
+}
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_packages_beside_fastem_agree(name):
+    """Where `make peers` has made their environments: the same log-likelihood, from rows, start and options sent."""
+    for workload in PACKAGED[name]:
+        lines = []
+        outcomes = harness.compare(workload.smaller(2000), ["fastem", name], 1, n_iter=(1, 3), say=lines.append)
+        if "not installed" in "".join(lines):
+            assert harness.constant(name, "INSTALL") in lines[0]
+            pytest.skip(lines[0])
+        assert set(outcomes) == {"fastem", name}, lines
+        ours, theirs = outcomes["fastem"].log_likelihood, outcomes[name].log_likelihood
+        assert ours == pytest.approx(theirs, rel=harness.tolerance(name, workload))
+
+
+def test_every_target_names_a_peer_that_fits_the_workload():
+    for workload in workloads.WORKLOADS:
+        assert harness.supports("fastem", workload)
+        for name in workload.targets:
+            assert harness.supports(name, workload), (name, workload.name)
+    assert len({workload.name for workload in workloads.WORKLOADS}) == len(workloads.WORKLOADS)
+    assert not harness.supports("sklearn", workloads.Workload("full", 400, 3, 3, missing=0.3))
+    assert not harness.supports("rowwise", workloads.Workload("full", 400, 3, 3))
+
+
+@pytest.mark.parametrize("workload", [w for w in workloads.WORKLOADS if w.length], ids=lambda workload: workload.name)
+def test_the_common_evaluation_of_chains_is_the_estimators(workload):
+    """The scaled recursion in NumPy, and sequences that a smaller workload cuts."""
+    import fastem
+
+    workload = workload.smaller(630)
+    assert workload.n_samples == len(workload.options["lengths"]) * workload.length
+    X, start = workloads.prepared(workload)
+    covariance_type = workload.model.split()[0]
+    model = fastem.GaussianHMM.from_parameters(*start.values(), covariance_type=covariance_type)
+    found = workloads.mean_log_likelihood(X, workload.model, *start.values(), length=workload.length)
+    assert found == pytest.approx(model.score(X, **workload.options) / len(X), rel=1e-10)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_the_common_evaluation_of_tails_is_the_estimators(covariance_type):
+    import fastem
+
+    workload = workloads.Workload(f"{covariance_type} t", 300, 3, 2)
+    X, start = workloads.prepared(workload)
+    model = fastem.StudentTMixture.from_parameters(*start.values(), covariance_type=covariance_type)
+    found = workloads.mean_log_likelihood(X, workload.model, *start.values())
+    assert found == pytest.approx(model.score(X), rel=1e-10)
 
 
 def test_asv_can_import_all_that_it_finds():
@@ -156,3 +241,9 @@ def test_time_to_an_answer_of_two_peers(tmp_path, rng):
     assert result["common"] == pytest.approx(-3.3, abs=1.0)
     lines = answers.text([result], harness.title)
     assert sum("| three clusters |" in line for line in lines) == 2
+
+
+def test_the_common_evaluation_of_missing_values_is_that_row_by_row():
+    X, start = workloads.prepared(workloads.Workload("full", 400, 3, 3, missing=0.3))
+    total = importlib.import_module("benchmarks.peers.adapters.rowwise").expectations(X, *start.values())[0]
+    assert workloads.mean_log_likelihood(X, "full", *start.values()) == pytest.approx(total / len(X), rel=1e-10)

@@ -80,6 +80,10 @@ def known_in_part():
         yield f"{name}-map-missing", Row(Mixture(prior, 3, weight_concentration=2.0), of_normals_with_gaps)
         for kind, noise in NOISES.items():
             yield f"{name}-noise-{kind}", Row(Mixture(Gaussian(name), 3), of_normals, noise)
+    for name in CONSTRAINED:
+        yield f"{name}-missing", Row(Mixture(Gaussian(name), 3), of_normals_with_gaps)
+    for name in ("EEI", "VVE"):
+        yield f"{name}-noise-rows", Row(Mixture(Gaussian(name), 3), of_normals, noise_of_rows)
 
 
 def of_kind(name, missing):

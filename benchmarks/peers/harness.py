@@ -16,9 +16,10 @@ import numpy as np
 from benchmarks.peers.workloads import Workload, mean_log_likelihood, prepared
 
 ROOT = Path(__file__).resolve().parents[2]
-PEERS = ("fastem", "sklearn", "onedal", "armadillo", "gmmx", "opencv", "pomegranate", "hmmlearn")
+PACKAGES = ("sklearn", "onedal", "armadillo", "gmmx", "opencv", "pomegranate", "hmmlearn", "stepmix")
+IN_NUMPY = ("onehot", "rowwise", "patternwise", "componentwise")  # plain programs, for what packages fit slowly or not
+PEERS = ("fastem", *PACKAGES, *IN_NUMPY)
 SHORT, LONG = 4, 24  # an iteration is (time of LONG - time of SHORT) / (LONG - SHORT)
-COMPARED = 10  # iterations after which log-likelihoods are compared
 _EVALUATED = 20_000  # rows on which they are
 _BUDGET = 2.0  # seconds that a slow peer may take between the two; its iterations all cost the same
 _TOO_SLOW = 4.0  # seconds of an iteration beyond which a peer is left out of a workload
@@ -122,7 +123,7 @@ def compare(
                     peers.pop(label).close()
                     continue
                 try:
-                    peer.ask(do="load", covariance_type=workload.covariance_type, options=extra, **files)
+                    peer.ask(do="load", model=workload.model, options={**workload.options, **extra}, **files)
                     spans[label] = _span(peer, *n_iter)
                 except PeerError as error:
                     say(f"{error}; left out of {workload.name}")
@@ -135,12 +136,12 @@ def compare(
             reached = {}
             for label, peer in peers.items():
                 if "method" not in runs[label][1]:
-                    peer.ask(do="parameters", n_iter=COMPARED, out=f"{folder}/out.npz")
+                    peer.ask(do="parameters", n_iter=workload.compared, out=f"{folder}/out.npz")
                     with np.load(f"{folder}/out.npz") as out:
-                        found = [np.asarray(out[key], np.float64) for key in ("weights", "means", "covariances")]
-                    reached[label] = mean_log_likelihood(
-                        X[:_EVALUATED].astype(np.float64), workload.covariance_type, *found
-                    )
+                        found = [np.asarray(out[name], np.float64) for name in start]
+                    part = workload.smaller(_EVALUATED)
+                    rows = X[: part.n_samples].astype(np.float64)
+                    reached[label] = mean_log_likelihood(rows, part.model, *found, length=part.length)
             return {
                 label: Outcome(
                     statistics.median(times[label]), min(times[label]), reached.get(label), peers[label].version
@@ -152,20 +153,25 @@ def compare(
                 peer.close()
 
 
-def constant(name, attribute):
+_NEEDED = object()
+
+
+def constant(name, attribute, default=_NEEDED):
     """A constant of an adapter, read without importing the peer."""
     import ast
 
     tree = ast.parse(Path(__file__).with_name("adapters").joinpath(f"{name}.py").read_text())
     for node in tree.body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == attribute:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == attribute:
             return ast.literal_eval(node.value)
+    if default is not _NEEDED:
+        return default
     raise AttributeError(f"adapter {name} lacks {attribute}")
 
 
 def supports(name: str, workload: Workload) -> bool:
-    """Whether a peer fits this structure and dtype."""
-    return workload.covariance_type in constant(name, "STRUCTURES") and workload.dtype in constant(name, "DTYPES")
+    """Whether a peer fits this model and dtype, to rows of which values are missing if there are."""
+    return workload.fits in constant(name, "FITS") and workload.dtype in constant(name, "DTYPES")
 
 
 def title(name: str) -> str:
@@ -179,10 +185,11 @@ def tolerance(name: str, workload: Workload) -> float:
 
 def _span(peer, short, long):
     """Iterations of the shorter and the longer fit, fewer for a slow peer; and repeats of a fast one."""
-    peer.seconds(max(short, 1))  # compiles, loads
-    once, _ = peer.seconds(max(short, 1))
-    each = max(once / max(short, 1), 1e-6)
-    if each > _TOO_SLOW:
+    first, _ = peer.seconds(1)  # compiles, loads
+    tried = max(short, 1) if first < _BUDGET else 1
+    once, _ = peer.seconds(tried)
+    each = max(once / tried, 1e-6)
+    if each > constant(peer.name, "TOO_SLOW", _TOO_SLOW):
         raise PeerError(f"{peer.name}: an iteration takes {each:.0f} s")
     if each > _BUDGET / (long - short) and peer.name != "fastem":
         short, long = 1, 1 + max(2, round(_BUDGET / each))

@@ -46,9 +46,17 @@ def markdown(results: dict, picture: bool = True) -> str:
         f"Each peer is a process of its own and takes its turn in each of {results['rounds']} rounds, on the same data "
         "from the same start. An iteration is the time of a longer fit less that of a shorter, over their difference "
         f"in iterations (fastem: {harness.SHORT} and {harness.LONG}; slow peers fewer, their iterations all cost the "
-        "same). The ratio is that of medians; the log-likelihood, a row's mean after "
-        f"{harness.COMPARED} iterations, is evaluated by one program for all. `!` marks one that differs by more than "
-        "the peer's arithmetic allows.",
+        "same). The ratio is that of medians; the log-likelihood, a row's mean after 10 iterations (3 where a peer "
+        "takes seconds for each), is evaluated by one program for all. `!` marks one that differs by more than the "
+        "peer's arithmetic allows.",
+        "",
+    ]
+    lines += [
+        "`make peers` makes an environment for each package that needs its own; pomegranate, which brings torch, only "
+        "by `make peers PEERS=pomegranate`. `--only TEXT` takes the workloads whose name holds a text: `HMM`, beside "
+        "hmmlearn; `latent class`, beside StepMix; `missing`, rows of which a fifth of the values is, beside "
+        "pomegranate and programs in NumPy; `full t`, Student's t distributions, beside one. More: "
+        "benchmarks/peers/adapters/README.md.",
         "",
     ]
     if picture:
@@ -77,8 +85,9 @@ def markdown(results: dict, picture: bool = True) -> str:
     return "\n".join(lines) + "\n"
 
 
-_PALETTE = ("black", "tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink")
-_COLORS = dict(zip(harness.PEERS, _PALETTE, strict=True))
+_PALETTE = ("orange", "blue", "green", "red", "purple", "brown", "pink", "cyan")
+_COLORS = dict(zip(harness.PACKAGES, (f"tab:{color}" for color in _PALETTE), strict=True))
+_COLORS |= {"fastem": "black", **dict.fromkeys(harness.IN_NUMPY, "tab:gray")}
 
 
 def _plot(path, draw, results):

@@ -34,8 +34,9 @@ def main(name):
             if request["do"] == "load":
                 X = np.load(request["X"]).copy()  # memory of its own, not what a file was read into
                 with np.load(request["start"]) as start:
-                    run = peer.prepare(X, dict(start), request["covariance_type"], **request["options"])
-                state = {"run": run}
+                    names = start.files
+                    run = peer.prepare(X, dict(start), request["model"], **request["options"])
+                state = {"run": run, "names": names}
                 answer(ok=True)
             elif request["do"] == "rows":
                 state = {"X": np.load(request["X"]).copy(), "n_components": request["n_components"]}
@@ -53,8 +54,7 @@ def main(name):
                     times.append(time.perf_counter() - begin)
                 answer(seconds=min(times), n_iter=getattr(state["run"], "n_iter", request["n_iter"]))
             elif request["do"] == "parameters":
-                weights, means, covariances = state["run"](request["n_iter"])
-                np.savez(request["out"], weights=weights, means=means, covariances=covariances)
+                np.savez(request["out"], **dict(zip(state["names"], state["run"](request["n_iter"]), strict=True)))
                 answer(ok=True)
         except Exception as error:
             with contextlib.suppress(OSError):

@@ -3,7 +3,8 @@
 import numpy as np
 
 from fastem.kernels._jit import address, kernel
-from fastem.kernels.exp_log import exp, log, log1p
+from fastem.kernels.exp_log import log, log1p
+from fastem.kernels.exponentials import add_exponentials
 
 SOFTMAX = 0  # posterior of a mixture
 HARD = 1  # all weight to the best state: k-means
@@ -44,15 +45,6 @@ def smallest(values, scratch):
     for b in range(1, half):
         value = min(value, scratch[b])
     return np.float64(value)
-
-
-@kernel
-def add_exponentials(scores, k, best, total):
-    """scores[k] -> exp(scores[k] - best), added to total (B,); best is the `row_maximum` of all states."""
-    for b in range(best.shape[0]):
-        e = exp(scores[k, b] - best[b])
-        scores[k, b] = e
-        total[b] += e
 
 
 @kernel

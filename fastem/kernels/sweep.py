@@ -12,6 +12,7 @@ import numpy as np
 from fastem.kernels import _jit
 from fastem.kernels._jit import VECTOR_BYTES, address, aligned_empty, call_at, kernel, parallel, piece, take_number
 from fastem.kernels.double_double import whiten_exactly
+from fastem.kernels.exponentials import add_exponentials
 from fastem.kernels.features import FULL, build_features, squared_norm
 from fastem.kernels.layout import clear, fetch_rows, load_columns, tile_columns, turn
 from fastem.kernels.posteriors import (
@@ -19,7 +20,6 @@ from fastem.kernels.posteriors import (
     HARD,
     NO_TAILS,
     SOFTMAX,
-    add_exponentials,
     first_maximum,
     log_normalizer,
     row_maximum,

@@ -139,7 +139,10 @@ class IncompleteMixture(Mixture):
             weight = float(block.counts[groups.order].sum())
         apart = len(groups.order) > 0 and not groups.missing[0].any()
         apart = apart and bool(groups.starts[1] > _MANY_COMPLETE * len(block.X))
-        return Gaps(groups.some(np.arange(1, len(groups.missing))) if apart else groups, apart, weight)
+        groups = groups.some(np.arange(1, len(groups.missing))) if apart else groups
+        if self.family.has_independent_columns:  # no pattern matters: in the order of memory
+            groups = groups._replace(order=np.sort(groups.order))
+        return Gaps(groups, apart, weight)
 
     def _none(self, params: MixtureParams) -> MixtureStats:
         """Statistics of no rows."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 TITLE = "Armadillo"
 INSTALL = "apt-get install g++ libarmadillo-dev"
-STRUCTURES = ("full", "diag")
+FITS = ("full", "diag")
 DTYPES = ("float64",)
 TOLERANCE = 1e-6
 

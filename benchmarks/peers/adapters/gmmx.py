@@ -2,7 +2,7 @@
 
 TITLE = "gmmx"
 INSTALL = "make peers PEERS=gmmx"
-STRUCTURES = ("full", "diag")
+FITS = ("full", "diag")
 DTYPES = ("float64", "float32")  # rows of float64 are rounded: it computes in float32
 TOLERANCE = 1e-3
 

@@ -2,9 +2,10 @@
 
 TITLE = "hmmlearn"
 INSTALL = "make peers PEERS=hmmlearn"
-STRUCTURES = ()  # of mixtures: none
+FITS = ("full HMM", "tied HMM", "diag HMM", "spherical HMM")
 DTYPES = ("float64",)
 TOLERANCE = 1e-9
+TOO_SLOW = 60.0  # seconds of an iteration
 
 
 def version():
@@ -13,9 +14,11 @@ def version():
     return hmmlearn.__version__
 
 
-def prepare(X, start, covariance_type, lengths):
+def prepare(X, start, model, lengths):
     import numpy as np
     from hmmlearn.hmm import GaussianHMM
+
+    covariance_type = model.split()[0]
 
     def run(n_iter):
         model = GaussianHMM(
@@ -32,6 +35,6 @@ def prepare(X, start, covariance_type, lengths):
         model.startprob_, model.transmat_ = start["startprob"], start["transmat"]
         model.means_, model.covars_ = start["means"], start["covariances"]
         model.fit(X, lengths)
-        return model.transmat_, model.means_, model.covars_
+        return [getattr(model, theirs) for theirs in ("startprob_", "transmat_", "means_", "covars_")]
 
     return run

@@ -4,7 +4,7 @@ import daal4py  # before NumPy, or two runtimes of threads clash
 
 TITLE = "oneDAL"
 INSTALL = "make peers PEERS=onedal (daal4py needs scikit-learn<1.6, numpy<2 and packaging)"
-STRUCTURES = ("full", "diag")
+FITS = ("full", "diag")
 DTYPES = ("float64", "float32")
 TOLERANCE = 1e-6
 

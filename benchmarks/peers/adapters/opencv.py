@@ -2,7 +2,7 @@
 
 TITLE = "OpenCV"
 INSTALL = "make peers PEERS=opencv"
-STRUCTURES = ("full", "diag", "spherical")
+FITS = ("full", "diag", "spherical")
 DTYPES = ("float64", "float32")
 TOLERANCE = 1e-3  # it floors the eigenvalues of covariances
 

@@ -2,9 +2,10 @@
 
 TITLE = "pomegranate"
 INSTALL = "make peers PEERS=pomegranate (brings torch)"
-STRUCTURES = ("full", "diag")
+FITS = ("full", "diag", "diag missing")  # it fits no full covariances to missing values: torch has no masked products
 DTYPES = ("float64", "float32")
-TOLERANCE = 1e-3  # it computes in float32
+TOO_SLOW = 20.0  # seconds of an iteration
+TOLERANCE = 1e-3  # it computes in float32, and its M-step of missing values takes what there is of each column
 
 
 def version():
@@ -22,6 +23,8 @@ def prepare(X, start, covariance_type):
     from pomegranate.gmm import GeneralMixtureModel
 
     rows = torch.tensor(X.astype(np.float32))
+    if np.isnan(X).any():
+        rows = torch.masked.MaskedTensor(rows, mask=~torch.isnan(rows))
 
     def run(n_iter):
         components = [

@@ -2,7 +2,7 @@
 
 TITLE = "scikit-learn"
 INSTALL = "pip install scikit-learn"
-STRUCTURES = ("full", "tied", "diag", "spherical")
+FITS = ("full", "tied", "diag", "spherical")
 DTYPES = ("float64", "float32")
 TOLERANCE = 1e-6
 _SETTLED = 1e-6  # gain of an iteration
@@ -20,15 +20,18 @@ def prepare(X, start, covariance_type, **options):
     return runner(GaussianMixture, X, start, covariance_type, **options)
 
 
+def inverses(covariances, covariance_type):
+    """Precisions of covariances."""
+    import numpy as np
+
+    return np.linalg.inv(covariances) if covariance_type in ("full", "tied") else 1 / covariances
+
+
 def runner(estimator, X, start, covariance_type, **options):
     """Run for a class with scikit-learn's constructor; `options` may name a method of the fitted estimator to run."""
     import warnings
 
-    import numpy as np
-
     method = options.pop("method", None)
-    covariances = start["covariances"]
-    precisions = np.linalg.inv(covariances) if covariance_type in ("full", "tied") else 1 / covariances
     parameters = {
         "n_components": len(start["weights"]),
         "covariance_type": covariance_type,
@@ -36,7 +39,7 @@ def runner(estimator, X, start, covariance_type, **options):
         if estimator.__module__.startswith("sklearn")
         else start["weights"],
         "means_init": start["means"],
-        "precisions_init": precisions,
+        "precisions_init": inverses(start["covariances"], covariance_type),
         "reg_covar": 0.0,
         "tol": 0.0,
         **options,
@@ -49,6 +52,7 @@ def runner(estimator, X, start, covariance_type, **options):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tol=0 never converges
             fitted = estimator(max_iter=n_iter, **parameters).fit(X)
+        run.n_iter = fitted.n_iter_  # fewer where nothing is gained any more
         return fitted.weights_, fitted.means_, fitted.covariances_
 
     if method is None:
