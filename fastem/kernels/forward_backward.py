@@ -377,20 +377,23 @@ def traced(safe, start, matrix, likely, begins, first, last, alpha, norm, reach,
     Both are those after the rows before; written, with their second rows for scratch.
     """
     n_states = reach.shape[1]
+    is_clean = False  # nothing is lost, and all states are within reach
     for t in range(first, last):
         if norm[t] < _LONE:
             return True
         if safe:
+            continue
+        n_low = 0
+        for k in range(n_states):
+            n_low += alpha[t + 1, k] < _LOST
+        if is_clean and n_low == 0:
             continue
         if begins[t]:
             for k in range(n_states):
                 lost[0, k] = 0.0
         else:
             _carry_lost(matrix, likely[t], norm[t], lost)
-        smallest = 1.0
-        for k in range(n_states):
-            smallest = min(smallest, alpha[t + 1, k])
-        if smallest >= _LOST:  # so they all are within reach
+        if n_low == 0:  # so they all are within reach
             for k in range(n_states):
                 reach[0, k] = 1
         else:
@@ -406,6 +409,7 @@ def traced(safe, start, matrix, likely, begins, first, last, alpha, norm, reach,
             total += lost[0, k]
         if total > _NEGLIGIBLE * _SCALE:
             return True
+        is_clean = n_low == 0 and total == 0.0
     return False
 
 
