@@ -258,7 +258,7 @@ def test_features_whole_and_in_chunks(name, n_features, rng):
         for first in range(0, n_stats, chunk):
             last = min(n_stats, first + chunk)
             phi = np.full((last - first, 16), np.nan)
-            build_features(MAPS[name], columns, first, last, phi)
+            build_features(MAPS[name], columns, first, last, phi, False)
             np.testing.assert_allclose(phi[:, :7], want[first:last], rtol=1e-15)
             assert np.isfinite(phi).all()
 

@@ -24,7 +24,7 @@ def n_statistics(feature_map, n_features):
 
 
 @kernel
-def build_features(feature_map, columns, first, last, phi, in_place=False):
+def build_features(feature_map, columns, first, last, phi, in_place):
     """phi (last - first, B) = rows first..last-1 of the feature map of a block held as columns (D, B).
 
     in_place: phi is whole, and the columns are its rows 1..D.

@@ -168,9 +168,10 @@ def _add_features(feature_map, source, resp, spare, sums, column):
     """sums[:, column] += sum of resp (B,) times the features of source (D, B); `spare` holds some of them at a time."""
     n_stats = sums.shape[0]
     chunk, width = spare.shape
+    in_place = chunk == 0  # never: a literal would compile `build_features` once more
     for first in range(0, n_stats, chunk):
         last = min(first + chunk, n_stats)
-        build_features(feature_map, source, first, last, spare)
+        build_features(feature_map, source, first, last, spare, in_place)
         for p in range(last - first):
             total = 0.0
             for b in range(width):
