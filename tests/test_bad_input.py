@@ -1028,14 +1028,14 @@ def small_data(draw):
     return rows, weight
 
 
-def found(rows, weight=None, n_components=1, init_params="kmeans", covariance_type="full"):
+def found(rows, weight=None, n_components=1, init_params="kmeans", covariance_type="full", reg_covar=0.0):
     """A case that once made the test below fail."""
     return example(
         data=(np.array(rows), None if weight is None else np.array(weight)),
         n_components=n_components,
         covariance_type=covariance_type,
         init_params=init_params,
-        reg_covar=0.0,
+        reg_covar=reg_covar,
         single=False,
     )
 
@@ -1063,6 +1063,14 @@ def fit_or_refusal(*arguments, **params):
 @found([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0], [66.77734375, 4.0, 0.0]])
 @found([[0.0], [2.0], [-1.0], [1.0], [1.2e-38]], n_components=5, init_params="random_from_data")
 @found(np.eye(11, 4, k=-7) + np.outer(np.arange(11) < 6, [0, 1e-150, 0, 0]), covariance_type="EEV")
+@found(
+    [[0.0, 0.0]] * 4 + [[-3.0, 0.0]] + [[0.0, 0.0]] * 5 + [[1.0, 0.0], [53.0, 0.0], [3.0, 0.0]] + [[0.0, 0.0]] * 2,
+    [1e6] * 15,
+    n_components=4,
+    init_params="random",
+    covariance_type="VEV",
+    reg_covar=1e-6,
+)
 def test_any_small_data(data, n_components, covariance_type, init_params, reg_covar, single):
     rows, weight = data
     if single:

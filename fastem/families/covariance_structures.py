@@ -54,6 +54,7 @@ _ARMIJO = 1e-4
 _SINGULAR = 16 * np.finfo(np.float64).eps  # times D, eigenvalues of correlations that are 0
 _SAME = 1e-5  # of the standard deviations: numbers that were written down
 _TINY = np.finfo(np.float64).tiny
+_NOTHING = 1e-150  # of all weights, too little to have a part in what is shared
 _GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
 
 
@@ -230,9 +231,11 @@ def _proportional(masses: np.ndarray, covariances: np.ndarray) -> tuple[np.ndarr
     """
     n_features = covariances.shape[-1]
     sizes = np.einsum("kii->k", covariances) if covariances.ndim == 3 else covariances.sum(axis=1)
-    some = (masses > 0) & (sizes > 0)
+    some = (masses > _NOTHING * masses.sum()) & (sizes > 0)
     shares, chosen = masses[some] / masses[some].sum(), covariances[some]
     parts, traces, _ = _shared(shares, chosen)
+    if not (traces > 0).all():
+        raise np.linalg.LinAlgError("variances of a component that are nothing beside those of others")
     logs = np.log(traces / (n_features * shares))
     parts, traces, log_det = _shared(shares * np.exp(-logs), chosen)
     value = log_det + n_features * float(shares @ logs)
