@@ -149,6 +149,12 @@ class Sequences(Data):
         Data.__init__(self, list(runs))
         self.n_sequences = sum(run.n_sequences for run in runs)
 
+    @property
+    def mean_length(self) -> float:
+        """Mean number of rows of the sequences, by their weights."""
+        n_rows = sum(float((run.sequence_weight * run.lengths).sum()) for run in self.runs())
+        return n_rows / sum(float(run.sequence_weight.sum()) for run in self.runs())
+
     def runs(self) -> Iterator[Run]:
         """Iterate over the blocks."""
         return iter(self.blocks)  # type: ignore[arg-type]

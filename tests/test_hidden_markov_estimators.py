@@ -171,6 +171,23 @@ def test_attributes_set_by_hand_as_hmmlearn_users_do():
         hmm.predict([[0.1]])
 
 
+def test_hmmlearns_names_can_be_set_too():
+    hmm = GaussianHMM(2, covariance_type="diag")
+    hmm.startprob_, hmm.transmat_ = np.array([0.5, 0.5]), np.array([[0.9, 0.1], [0.1, 0.9]])
+    hmm.means_, hmm.covars_ = np.array([[0.0], [5.0]]), np.array([[1.0], [4.0]])
+    assert hmm.covars_.tolist() == [[[1.0]], [[4.0]]]
+    assert np.array_equal(hmm.covariances_, [[1.0], [4.0]])
+    counts = PoissonHMM(2)
+    counts.startprob_, counts.transmat_, counts.lambdas_ = hmm.startprob_, hmm.transmat_, [[1.0], [9.0]]
+    assert counts.predict([[1], [0], [12]]).tolist() == [0, 0, 1]
+
+
+def test_the_mean_length_is_that_of_what_counts():
+    X = drawn(TRUE)
+    hmm = GaussianHMM(3, random_state=0).fit(X, LENGTHS, sequence_weight=[1.0, 0.0, 2.0, 0.0])
+    assert hmm.mean_length_ == (150 + 2 * 249) / 3
+
+
 def test_one_component_a_state_is_a_gaussian_hmm():
     X = drawn(TRUE)
     start = {"startprob_init": [0.4, 0.3, 0.3], "transmat_init": np.full((3, 3), 1 / 3)}

@@ -542,6 +542,22 @@ def test_a_constant_column(rng):
     assert_allclose(gm.means_[:, 1], 4.0, rtol=1e-6)
 
 
+@pytest.mark.parametrize("estimator", [MultivariateNormal, GaussianMixture])
+def test_a_constant_column_gives_a_prior_no_scale(estimator, rng):
+    X = punched(simulate(rng, 200, 3, 2), rng)
+    X[:, 1] = np.where(np.isnan(X[:, 1]), np.nan, 4.0)
+    with pytest.raises(ValueError, match="column 1 of X is constant"):
+        estimator(covariance_prior="auto").fit(X)
+
+
+@pytest.mark.parametrize("rows", [[[np.nan, np.nan]], [[np.nan, np.nan]] * 3])
+def test_no_criterion_of_nothing(rows):
+    normal = MultivariateNormal.from_parameters([0.0, 1.0], np.eye(2))
+    with pytest.raises(ValueError, match="bic needs at least one"):
+        normal.bic(rows)
+    assert normal.score(rows) == 0.0
+
+
 def test_a_component_that_loses_its_rows(rng):
     """Nothing is left of it: it keeps its parameters, and has no weight."""
     X = punched(rng.normal(size=(200, 2)), rng)

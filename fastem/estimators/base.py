@@ -322,7 +322,7 @@ class DensityEstimator(DensityMixin, EMEstimator):
         told = ~np.isnan(rows).all(axis=1) if has_missing else np.ones(len(rows), bool)
         if sample_weight is not None:
             told = told * as_weight(sample_weight, len(rows))[:, 0]
-        return -2 * weighted_sum(log_prob, sample_weight) + self._n_parameters() * math.log(told.sum())
+        return -2 * weighted_sum(log_prob, sample_weight) + self._n_parameters() * log_size(float(told.sum()))
 
     def aic(self, X, sample_weight=None):
         """Akaike information criterion on X, -2 log L + 2 p: lower is better."""
@@ -490,6 +490,13 @@ class MixtureEstimator(Constrained, DensityEstimator):
         Noise has a column more.
         """
         return self._evaluate(Mixture.posteriors, X)
+
+
+def log_size(n_rows: float) -> float:
+    """Logarithm of the number of rows that a criterion counts."""
+    if n_rows == 0:
+        raise ValueError("X holds nothing but missing values in rows that count; bic needs at least one other")
+    return math.log(n_rows)
 
 
 def weighted_mean(log_prob: np.ndarray, sample_weight: Any) -> float:

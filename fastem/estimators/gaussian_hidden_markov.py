@@ -33,7 +33,10 @@ class NormalEmissions(NormalComponents, HiddenMarkovEstimator):
 
     @property
     def covars_(self):
-        """Covariances written out, (n_components, n_features, n_features) whatever their type, as in hmmlearn."""
+        """Covariances written out, (n_components, n_features, n_features) whatever their type, as in hmmlearn.
+
+        Set, as there, in the shape of `covariances_`.
+        """
         means, covariances, n_features = self.means_, self.covariances_, self.means_.shape[-1]
         form = form_of(self.covariance_type)
         if form == "diag":
@@ -41,6 +44,10 @@ class NormalEmissions(NormalComponents, HiddenMarkovEstimator):
         if form == "spherical":
             return covariances[..., None, None] * np.eye(n_features)
         return np.broadcast_to(covariances, (*means.shape, n_features)).copy()
+
+    @covars_.setter
+    def covars_(self, covariances):
+        self.covariances_ = covariances
 
     def _components_init(self) -> dict[str, Any]:
         given = {"means": self.means_init, "covariances": self.covariances_init}
@@ -150,7 +157,7 @@ class GaussianHMM(NormalEmissions):
     log_likelihood_ : float
         Total log-likelihood that entered the last M-step, without the prior.
     mean_length_ : float
-        Mean number of rows of the sequences of `fit`.
+        Mean number of rows of the sequences of `fit`, by their weights.
     n_samples_seen_ : float
         Weight of the rows of `fit`, without those missing, and of all `partial_fit` since.
     n_features_in_ : int

@@ -1,6 +1,5 @@
 """Hidden Markov models with hmmlearn's methods over fastem's model and driver: validation in, attributes out."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Real
@@ -13,7 +12,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
 from fastem.data import as_rows, finite_array, is_integer
-from fastem.estimators.base import EMEstimator, check_uncertainty
+from fastem.estimators.base import EMEstimator, check_uncertainty, log_size
 from fastem.estimators.streaming import unchanged_on_error
 from fastem.inference import Uncertainty
 from fastem.models.hidden_markov import HiddenMarkov, check_rows_of
@@ -84,7 +83,7 @@ class HiddenMarkovEstimator(EMEstimator):
         with unchanged_on_error(self):
             data = self._sequences(X, lengths, sequence_weight, reset=True)
             start = self._last_params(data.n_features)
-            self.mean_length_ = data.n_samples / data.n_sequences
+            self.mean_length_ = data.mean_length
             self._fit_data(data, start, callbacks)
         self._warn_of_the_end()
         return self
@@ -194,7 +193,7 @@ class HiddenMarkovEstimator(EMEstimator):
     def bic(self, X, lengths=None):
         """Bayesian information criterion on X, -2 log L + p log n, with n the rows not missing: lower is better."""
         n_observed = self._evaluated(X, lengths)[2].n_counting
-        return float(-2 * self.score(X, lengths) + self._n_parameters() * math.log(n_observed))
+        return float(-2 * self.score(X, lengths) + self._n_parameters() * log_size(n_observed))
 
     def aic(self, X, lengths=None):
         """Akaike information criterion on X, -2 log L + 2 p: lower is better."""

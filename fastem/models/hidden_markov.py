@@ -157,9 +157,7 @@ class HiddenMarkov(ChainStates, ChainStreams):
             data.refuse_gaps()
         model, rows = self._with_checked_start(), data.unordered()
         emissions = replace(model.emissions, family=model.family.seeing(rows)).framed_by(rows)
-        weight = sum(float((run.sequence_weight * run.lengths).sum()) for run in data.runs())
-        mean_length = weight / sum(float(run.sequence_weight.sum()) for run in data.runs())
-        return replace(model, family=emissions.family, frame=emissions.frame, mean_length=mean_length)
+        return replace(model, family=emissions.family, frame=emissions.frame, mean_length=data.mean_length)
 
     def check_params(self, params: HiddenMarkovParams) -> HiddenMarkovParams:
         """Return start parameters after checking shapes, finiteness and sign."""

@@ -296,7 +296,8 @@ class IncompleteMixture(Mixture):
                 params = params._replace(components=_with_roots(normal, means, covariances))
             except DegenerateError:  # of dependent columns; who needs a definite one will say so
                 break
-        return covariances[0]
+        varies = summary.variance > 0  # of the others the variance is 0 again, as it is without gaps
+        return np.where(varies[:, None] & varies, covariances[0], 0.0)
 
     # streams and moves
 
