@@ -219,6 +219,20 @@ def test_a_stream_of_categories_goes_on_after_a_fit():
     assert named.partial_fit(CODES, LENGTHS).n_iter_ == 2
 
 
+def test_known_categories_are_in_the_order_of_their_probabilities():
+    with pytest.raises(ValueError, match="categories must be ascending"):
+        CategoricalHMM.from_parameters(*CHAIN, [[0.8, 0.2], [0.1, 0.9]], categories=[[3, 1]])
+    hmm = CategoricalHMM.from_parameters(*CHAIN, [[0.8, 0.2], [0.1, 0.9]], categories=[[1, 3]])
+    assert hmm.score([[1]]) == pytest.approx(np.log(0.45))
+
+
+def test_no_criterion_of_nothing():
+    hmm = PoissonHMM.from_parameters(*CHAIN, [[1.0], [2.0]])
+    with pytest.raises(ValueError, match="bic needs at least one"):
+        hmm.bic([[np.nan], [np.nan]])
+    assert hmm.score([[np.nan], [np.nan]]) == pytest.approx(0.0, abs=1e-12)
+
+
 def test_parameters_of_categories_set_by_hand():
     hmm = CategoricalHMM(2)
     hmm.startprob_, hmm.transmat_ = CHAIN

@@ -118,6 +118,10 @@ transmat_prior, n_threads, batch_size, online
         """The rates, by hmmlearn's name."""
         return self.rates_
 
+    @lambdas_.setter
+    def lambdas_(self, rates):
+        self.rates_ = rates
+
     @classmethod
     def from_parameters(cls, startprob, transmat, rates, **params):
         """Build a fitted model from known parameters, of the shapes of the attributes.
@@ -291,13 +295,15 @@ transmat_prior, n_threads, batch_size, online
         Raises
         ------
         ValueError
-            If a shape does not fit, or probabilities do not sum to 1.
+            If a shape does not fit, probabilities do not sum to 1, or categories are not ascending.
         """
         emissionprob = finite_array("emissionprob", emissionprob, 2)
         estimator = cls(n_components=len(emissionprob), **params)
         estimator._validate_params()
         if categories is not None:
-            categories = list(Categorical(categories=categories).values)
+            given, categories = categories, list(Categorical(categories=categories).values)
+            if not all(map(np.array_equal, given, categories)):
+                raise ValueError("categories must be ascending in each column, as emissionprob is in them; sort both")
         else:
             categories = [np.arange(emissionprob.shape[1], dtype=np.float64)]
         return estimator._known_as(startprob, transmat, emissionprob_=emissionprob, categories_=categories)
