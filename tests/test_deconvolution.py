@@ -299,3 +299,12 @@ def test_other_refusals(rng):
         gm.fit(lambda: iter([X]), noise_covariance=np.ones(2))
     semidefinite = np.array([[1.0, 1.0], [1.0, 1.0]])  # noise along a line
     assert np.isfinite(gm.fit(np.concatenate([X, X + 9.0]), noise_covariance=semidefinite).means_).all()
+
+
+def test_uniform_noise_of_rows_has_no_density_with_noise_of_measurements(rng):
+    X, noise, _ = noisy_rows(rng, 200, 2, 2)
+    gm = GaussianMixture(2, noise=True, random_state=0).fit(X)
+    for covariance in (noise, np.ones(2)):
+        with pytest.raises(ValueError, match="do not go together"):
+            gm.score_samples(X, noise_covariance=covariance)
+    assert np.isfinite(gm.score_samples(X)).all()

@@ -161,6 +161,8 @@ class Mixture(Constraints, Labels, Streams, Moves):
         """The mixture of what rows would be without the noise that they were measured with."""
         from fastem.models.noisy import NoisyMixture  # which is a Mixture
 
+        if self.family.n_noise:
+            raise ValueError("noise_covariance, of measurements, and noise=True, of rows, do not go together; drop one")
         return NoisyMixture(**{part.name: getattr(self, part.name) for part in fields(self)})
 
     def _suiting(self, data: Data) -> "Mixture":
