@@ -14,6 +14,7 @@ from fastem.protocol import DegenerateError, Params, Status, add_stats
 _STEP = 1e-4  # of a coordinate, for differences of the score; coordinates are of order 1 or less
 _REFINEMENTS = 6  # of a step
 _JACOBIAN_STEP = 1e-6
+_PROBABILITIES = ("weights", "startprob", "transmat", "emissionprob", "probabilities")
 _WITHOUT_EFFECT = 1e-6  # of the largest effect on what is reported: below, a direction has none
 _FLAT = 1e-9  # curvature, in units of the coordinates' own, below which there is no maximum
 # A Newton step would gain so many nats in all: parameters within a seventh of a standard error of the maximum.
@@ -37,14 +38,14 @@ class Uncertainty(NamedTuple):
     covariance: np.ndarray
 
     def interval(self, name: str, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper ends of normal confidence intervals; those of weights are normal on the logit scale."""
+        """Lower and upper ends of normal confidence intervals; those of probabilities are normal on the logit scale."""
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1; got {level!r}")
         if name not in self.estimates:
             raise ValueError(f"name must be one of {list(self.estimates)}; got {name!r}")
         estimate, error = self.estimates[name], self.standard_errors[name]
         reach = float(ndtri(0.5 + 0.5 * level)) * error
-        if name != "weights":
+        if name not in _PROBABILITIES:
             return estimate - reach, estimate + reach
         reach = np.where(reach > 0, reach / np.maximum(estimate * (1.0 - estimate), SMALLEST), 0.0)
         with np.errstate(divide="ignore"):  # a single weight of 1

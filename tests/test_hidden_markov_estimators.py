@@ -358,6 +358,32 @@ def test_standard_errors():
         PoissonHMM(2, random_state=0, max_iter=2, n_race=0).fit(X, lengths).standard_errors(X, lengths)
 
 
+@pytest.mark.parametrize("name", ["full", "tied", "spherical", "mixed", "mixed-tied", "categorical", "poisson"])
+def test_standard_errors_have_names_and_shapes_of_the_attributes(name):
+    model, true = FITS[name]
+    params = {"n_components": 1, "tol": 1e-9, "max_iter": 5000, "random_state": 1}
+    X = np.random.default_rng(0).normal(size=(300, 2)) + 6.0 * np.random.default_rng(1).integers(2, size=(300, 1))
+    if name in ("categorical", "poisson"):
+        X = drawn(true)
+    hmm = clone(model).set_params(**params).fit(X)
+    found = hmm.standard_errors(X)
+    assert set(found.estimates) == {part.removesuffix("_") for part in hmm._LEARNED}
+    for part, errors in found.standard_errors.items():
+        assert errors.shape == found.estimates[part].shape
+        np.testing.assert_allclose(found.estimates[part], getattr(hmm, f"{part}_"), rtol=1e-12)
+    assert len(found.covariance) == sum(part.size for part in found.estimates.values())
+
+
+def test_intervals_of_probabilities_lie_between_0_and_1():
+    hmm = CategoricalHMM(2, tol=1e-9, max_iter=5000, random_state=0).fit(drawn(WORDS), LENGTHS)
+    found = hmm.standard_errors(drawn(WORDS), LENGTHS)
+    for name in ("startprob", "transmat", "emissionprob"):
+        low, high = found.interval(name, 0.9999)
+        assert (low >= 0).all()
+        assert (high <= 1).all()
+        assert (low <= found.estimates[name] + 1e-12).all()
+
+
 def test_standard_errors_of_a_single_sequence_take_its_start_as_known():
     X = COUNTS.sample(3000, random_state=3)[0]
     hmm = PoissonHMM(2, random_state=0, tol=1e-8, max_iter=2000).fit(X)

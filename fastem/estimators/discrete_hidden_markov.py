@@ -209,6 +209,7 @@ transmat_prior, n_threads, batch_size, online
 
     _LEARNED = ("startprob_", "transmat_", "emissionprob_")
     _start_parts = ("startprob_init", "transmat_init", "emissionprob_init")
+    _reported_as: ClassVar[dict[str, str]] = {"probabilities": "emissionprob"}
     _parameter_constraints: ClassVar[dict] = {
         **HiddenMarkovEstimator._parameter_constraints,
         "categories": [list, tuple, None],

@@ -35,6 +35,7 @@ class HiddenMarkovEstimator(EMEstimator):
     _takes_missing: ClassVar[bool] = True
     _takes_sequences: ClassVar[bool] = True
     _start_options: ClassVar[dict[str, Any]] = {}
+    _reported_as: ClassVar[dict[str, str]] = {}  # parameters of the family whose attributes have other names
     _parameter_constraints: ClassVar[dict] = {
         **EMEstimator._parameter_constraints,
         "startprob_init": ["array-like", None],
@@ -273,9 +274,16 @@ class HiddenMarkovEstimator(EMEstimator):
         params = params._replace(
             **dict(zip(params._fields, (part / part.sum(axis=-1, keepdims=True) for part in chain), strict=False))
         )
-        return self._uncertainty(self._fitted_model(), params, data, method, n_bootstrap, random_state)
+        found = self._uncertainty(self._fitted_model(), params, data, method, n_bootstrap, random_state)
+        estimates, errors = map(self._as_attributes, found[:2])
+        return Uncertainty(estimates, errors, found.covariance)
 
     # between estimator and model
+
+    def _as_attributes(self, estimands: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the model reports, by the names and of the shapes of the attributes."""
+        named = {self._reported_as.get(name, name): part for name, part in estimands.items()}
+        return {name: part.reshape(np.shape(getattr(self, f"{name}_", part))) for name, part in named.items()}
 
     def _sequences(self, X, lengths, sequence_weight, *, reset: bool) -> Sequences:
         """Rows to fit to, or to say something of."""
