@@ -226,6 +226,19 @@ def test_known_categories_are_in_the_order_of_their_probabilities():
     assert hmm.score([[1]]) == pytest.approx(np.log(0.45))
 
 
+@pytest.mark.parametrize("rest", [{"scales": [[1.0], [5.0]]}, {}])
+def test_a_start_that_is_given_in_part_still_races(rest):
+    X = np.random.default_rng(0).gamma(2.0, np.repeat([1.0, 5.0, 1.0], 60))[:, None]
+    init = {"shapes": [[2.0], [2.0]], **rest}
+    hmm = HMM(fastem.Gamma(), 2, components_init=init, n_race=3, random_state=0)
+    hmm.set_params(startprob_init=CHAIN[0], transmat_init=CHAIN[1])
+    if rest:
+        with pytest.raises(ValueError, match="gives one start for all rows"):
+            hmm.fit(X)
+    else:
+        assert hmm.fit(X).converged_
+
+
 def test_no_criterion_of_nothing():
     hmm = PoissonHMM.from_parameters(*CHAIN, [[1.0], [2.0]])
     with pytest.raises(ValueError, match="bic needs at least one"):

@@ -164,8 +164,7 @@ class EMEstimator(Streaming, BaseEstimator):
 
     def _resolved(self, *, warm: bool) -> dict[str, Any]:
         """The options that by default follow from others; warm is whether a fit starts from the last one."""
-        parts = [getattr(self, name) for name in self._start_parts]
-        is_given = not warm and (self.resp_init is not None or all(part is not None for part in parts))
+        is_given = not warm and (self.resp_init is not None or self._gives_start())
         stopping, tol = self.stopping, self.tol
         if stopping is None:
             stopping, tol = ("change", tol) if is_given else ("aitken", tol / _STRICTER)
@@ -180,6 +179,10 @@ class EMEstimator(Streaming, BaseEstimator):
         if acceleration == "auto":
             acceleration = None if is_given else "anderson"
         return {"stopping": stopping, "tol": tol, "n_race": n_race, "acceleration": acceleration}
+
+    def _gives_start(self) -> bool:
+        """Whether parameters give the whole start, so that there is no other."""
+        return all(getattr(self, name) is not None for name in self._start_parts)
 
     def _known(self) -> dict[str, Any] | Any:
         """Attributes by name, those of a stream in the place of those that are not there; or its parameters alone."""

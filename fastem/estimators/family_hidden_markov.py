@@ -231,6 +231,10 @@ n_threads, batch_size, online
     def _seen(self, model: HiddenMarkov) -> dict[str, Any]:
         return {"family_": model.family}
 
+    def _gives_start(self) -> bool:
+        is_whole = set(fields_of(self._family())) <= set(self.components_init or ())
+        return is_whole and (self.n_mix == 1 or self.weights_init is not None) and super()._gives_start()
+
     def _components_init(self) -> dict[str, Any]:
         return dict(self.components_init or {})
 
