@@ -216,7 +216,7 @@ def test_columns_by_name_and_bad_ones(rng):
     np.testing.assert_array_equal(named.means_, gm.condition([2], [0.5]).means_)
     for columns, message in [
         (["d"], "no column"), ([3], "numbers from 0 to 2"), ([-1], "numbers"), ([0, 0], "twice"), ([], "at least one"),
-        ([0, 1, 2], "none is left"), ([0.5], "numbers"),
+        ([True, False], "holds True"), ([0, 1, 2], "none is left"), ([0.5], "numbers"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=message):
             gm.condition(columns, np.zeros(len(columns)))

@@ -108,7 +108,8 @@ class Conditionals:
                 if column not in known:
                     raise ValueError(f"{name} holds {column!r}, which is no column of the fit; these are {known}")
                 column = known.index(column)
-            if not is_integer(column, 0) or column >= n_features:
+            is_flag = isinstance(column, bool | np.bool_)  # of a mask, which would be taken for 0 and 1
+            if is_flag or not is_integer(column, 0) or column >= n_features:
                 raise ValueError(f"{name} holds {column!r}; numbers from 0 to {n_features - 1} or names are needed")
             numbers.append(int(column))
         if not numbers or len(set(numbers)) < len(numbers):
