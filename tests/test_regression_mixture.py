@@ -247,6 +247,19 @@ def test_the_step_of_gates_leads_uphill_from_anywhere(seed, power, outliers):
     assert model.e_step(only, block).log_likelihood >= before.log_likelihood - 1e-9 * abs(before.log_likelihood)
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("acceleration", [None, "anderson", "squarem"])
+def test_gates_that_a_plane_tells_apart_end_where_the_likelihood_is_exact(seed, acceleration):
+    """It rises for ever with the steepness of the gates, whose squares cancel: leaps once led to 1e17 nats."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(600, 2))
+    y = np.where(X[:, 0] > 0, 1.0 + X[:, 1], 2.0 * X[:, 1] - 5.0) + 0.1 * rng.normal(size=600)
+    rm = RegressionMixture(2, concomitants="all", random_state=0, max_iter=3000, acceleration=acceleration).fit(X, y)
+    assert_allclose(rm.log_likelihood_, rm.log_densities(X, y).sum(), atol=1e-4)
+    assert (rm.labels(X, y) == rm.predict_proba(X).argmax(axis=1)).mean() > 0.99
+    assert np.isfinite(rm.predict_proba(1e6 * X)).all()
+
+
 def test_columns_that_say_nothing_have_no_slope(rng):
     """A constant column, one twice, and one that is no regressor."""
     rows = lines(rng, 300)[0]
@@ -302,6 +315,17 @@ def test_integer_weights_are_repeated_rows(gated, rng):
     index = np.repeat(np.arange(len(rows)), weight)
     repeated = fastem.fit(model_of(gated, 2, start=labels[index]), rows[index], **options)
     assert_allclose(weighted.history, repeated.history, rtol=1e-9)
+
+
+@GATED
+def test_criteria_count_weights_as_rows(gated, rng):
+    rows = lines(rng, 200)[0]
+    X, y = rows[:, :2], rows[:, 2]
+    rm = RegressionMixture(2, concomitants=[1] if gated else None, random_state=0).fit(X, y)
+    weight = np.arange(200) % 3
+    again = np.repeat(np.arange(200), weight)
+    for criterion in (rm.aic, rm.bic):
+        assert_allclose(criterion(X, y, sample_weight=weight), criterion(X[again], y[again]), rtol=1e-12)
 
 
 @GATED

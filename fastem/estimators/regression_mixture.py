@@ -11,8 +11,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
-from fastem.data import as_part_of_weight, as_rows, finite_array
-from fastem.estimators.base import MixtureEstimator
+from fastem.data import as_part_of_weight, as_rows, as_weight, finite_array
+from fastem.estimators.base import MixtureEstimator, weighted_sum
 from fastem.families.gated_regression import GatedRegression, GatedRegressionParams
 from fastem.families.gaussian import COVARIANCE_TYPES, Gaussian
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
@@ -282,14 +282,18 @@ class RegressionMixture(RegressorMixin, MixtureEstimator):
         """Coefficient of determination of `predict`, as scikit-learn's regressors have it; see `log_densities`."""
         return RegressorMixin.score(self, X, y, sample_weight)
 
-    def bic(self, X, y=None):
-        """Bayesian information criterion, -2 log L + p log n: lower is better."""
-        log_prob = self.log_densities(X, y)
-        return float(-2 * log_prob.sum() + self._n_parameters() * math.log(len(log_prob)))
+    def bic(self, X, y=None, sample_weight=None):  # type: ignore[override]
+        """Bayesian information criterion, -2 log L + p log n: lower is better.
 
-    def aic(self, X, y=None):
+        n is the number of rows, or the sum of their weights.
+        """
+        log_prob = self.log_densities(X, y)
+        n = len(log_prob) if sample_weight is None else as_weight(sample_weight, len(log_prob)).sum()
+        return -2 * weighted_sum(log_prob, sample_weight) + self._n_parameters() * math.log(n)
+
+    def aic(self, X, y=None, sample_weight=None):  # type: ignore[override]
         """Akaike information criterion, -2 log L + 2 p: lower is better."""
-        return float(-2 * self.log_densities(X, y).sum() + 2 * self._n_parameters())
+        return -2 * weighted_sum(self.log_densities(X, y), sample_weight) + 2 * self._n_parameters()
 
     def sample(self, X):  # type: ignore[override]
         """Draw responses for rows: (y, components), of shapes as in `fit` and (n_samples,)."""
