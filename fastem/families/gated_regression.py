@@ -7,8 +7,8 @@ J. Amer. Statist. Assoc. 83, 173-178.
 
 A gate is linear in the row, and -|x - g|^2 / 2 differs from g . x by what is common to all components, or constant. So
 gates go where the whitener has its centre, and a component that is whitened has them too. Then squares of the gates
-cancel. Where a plane tells the components apart the likelihood rises with the steepness of the gates for ever: EM follows
-slowly, and leaps, which do not, end where digits of the likelihood are left.
+cancel. Where a plane tells the components apart the likelihood rises with the steepness of the gates for ever: EM
+follows slowly, and leaps, which do not, end where digits of the likelihood are left.
 """
 
 from dataclasses import dataclass, field, replace
