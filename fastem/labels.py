@@ -101,12 +101,13 @@ def of_target(y: Any) -> Any:
     if given is None:
         return None
     if given.dtype.kind in "OU":
-        unknown = np.array([_is_unknown(value) and value is not None for value in given], bool)
+        unknown = np.array([_is_minus_one(value) for value in given], bool)
+        ones = np.array([isinstance(value, Real) and value == 1 for value in given], bool)
     else:
-        unknown = given == ANY
+        unknown, ones = given == ANY, given == 1
     if not unknown.any():
         return None
-    if not unknown.all() and (given[~unknown] == 1).all():
+    if not unknown.all() and (unknown | ones).all():
         raise ValueError(
             "y holds -1 and 1 alone, which may be two classes, or say that component 1 is known; give labels=y if so, "
             "and no y else"
@@ -159,5 +160,11 @@ def _as_column(values: Any) -> np.ndarray | None:
 
 
 def _is_unknown(value: Any) -> bool:
-    """Whether a label among names says that nothing is known."""
-    return value is None or value == "-1" or (isinstance(value, Real) and (value != value or value == ANY))
+    """Whether a label among names says that nothing is known: -1, None, NaN, or the NA of pandas."""
+    if value is None or type(value).__name__ == "NAType":
+        return True
+    return _is_minus_one(value) or (isinstance(value, Real) and value != value)
+
+
+def _is_minus_one(value: Any) -> bool:
+    return value == "-1" if isinstance(value, str) else isinstance(value, Real) and value == ANY

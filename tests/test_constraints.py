@@ -4,6 +4,7 @@ import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import simulate
 from hypothesis import given, settings
@@ -993,6 +994,31 @@ def test_labels_that_say_nothing_sound_are_refused(labels, words, rng):
     with pytest.raises(ValueError, match=words):
         stream.partial_fit(X, labels=labels)
     assert "stream_" not in vars(stream)
+
+
+@pytest.mark.parametrize("unknown", [-1, "-1", None, np.nan, pd.NA], ids=repr)
+def test_names_of_classes_may_be_missing_in_any_way(unknown, rng):
+    X = np.concatenate([rng.normal(size=(30, 2)), rng.normal(size=(30, 2)) + 9.0])
+    names = np.array([unknown] * 60, object)
+    names[5], names[35] = "right", "left"
+    gm = GaussianMixture(2, random_state=0).fit(X, labels=names)
+    assert gm.classes_[gm.predict(X)[[0, 59]]].tolist() == ["right", "left"]
+
+
+def test_a_target_of_names_gives_labels_only_where_some_are_minus_one(rng):
+    X = rng.normal(size=(60, 2))
+    plain = GaussianMixture(2, random_state=0).fit(X)
+    for unknown in (None, np.nan, pd.NA):
+        y = np.array(["a", "b", unknown] * 20, object)
+        ignored = GaussianMixture(2, random_state=0).fit(X, y)
+        assert not hasattr(ignored, "classes_")
+        assert ignored.log_likelihood_ == plain.log_likelihood_
+    assert GaussianMixture(2, random_state=0).fit(X, np.array(["a", "b", "-1"] * 20)).classes_.tolist() == ["a", "b"]
+
+
+def test_frozen_takes_no_bare_number(rng):
+    with pytest.raises(TypeError, match=r"frozen\['means'\] must be True, numbers of components.*got 1"):
+        GaussianMixture(2, frozen={"means": 1}).fit(rng.normal(size=(60, 2)))
 
 
 def test_sets_and_numbers_of_labels_agree():

@@ -15,6 +15,7 @@ from fastem.data import Block, as_data
 from fastem.families import beta, gamma, tables, von_mises
 from fastem.families.bernoulli import BernoulliParams
 from fastem.families.categorical import CategoricalParams
+from fastem.families.geometric import GeometricParams
 from fastem.families.poisson import PoissonParams
 from fastem.inference import information
 from fastem.models.mixture_records import MixtureParams
@@ -365,6 +366,45 @@ def test_constant_columns_are_degenerate(name, rng):
     X[:, 1] = 0.0 if name == "ExponentialTime" else 0.5
     with pytest.raises(fastem.DegenerateError, match="in column 1; use fewer components, another start, or a prior"):
         fastem.fit(fastem.Mixture(KINDS[name].family), X)
+
+
+IMPOSSIBLE_MEANS = {  # of three columns
+    "Poisson": [1.0, -1.0, 1.0],
+    "Geometric": [1.0, -1.0, 1.0],
+    "Bernoulli": [0.5, 1.5, 0.5],
+    "ExponentialTime": [1.0, -1.0, 1.0],
+    "Gamma": [1.0, 1.0, 1.0, -0.5, 0.5, -0.5],  # the mean logarithm is above the logarithm of the mean
+    "LogNormal": [0.0, 2.0, 0.0, 1.0, 3.0, 1.0],  # the square of the mean is above the mean square
+    "Beta": [-1.0, -0.5, -1.0, -1.0, -0.5, -1.0],
+    "VonMises": [0.5, 0.9, 0.5, 0.5, 0.9, 0.5],
+    "Multinomial": [1.0, -1.0, 1.0],
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE_MEANS)
+def test_means_of_a_prior_that_no_rows_have_are_refused(name, rng):
+    """Not as a component that has collapsed, and not taken: out of -1 and the data a rate may come."""
+    X = draw_rows(name, rng, 60)
+    family = replace(KINDS[name].family, prior=fastem.Conjugate(0.5, IMPOSSIBLE_MEANS[name]))
+    with pytest.raises(ValueError, match=r"prior\.mean holds means of statistics that no \w+ distribution has"):
+        fastem.fit(fastem.Mixture(family), X)
+
+
+def test_means_of_a_prior_may_be_on_the_boundary_of_counts():
+    X = np.array([[0.0], [1.0], [2.0]])
+    one = fastem.fit(fastem.Mixture(fastem.Poisson(fastem.Conjugate(3.0, [0.0]))), X)
+    np.testing.assert_allclose(one.params.components.rates, 0.5)
+    two = fastem.fit(fastem.Mixture(fastem.Bernoulli(fastem.Conjugate(2.0, [1.0]))), np.minimum(X, 1.0))
+    np.testing.assert_allclose(two.params.components.probabilities, 0.8)
+
+
+def test_geometric_densities_of_large_means(rng):
+    """log(m / (1 + m)) is small where m is large, and is multiplied by as large a count."""
+    family, means = fastem.Geometric(n_features=1), 1e9 * np.ones((1, 1))
+    X = np.arange(1.0, 5e9, 1e8)[:, None]
+    wanted = X[:, 0] * -np.log1p(1e-9) - np.log1p(1e9)
+    found = family.log_densities(GeometricParams(means), X)[:, 0]
+    np.testing.assert_allclose(found, wanted, rtol=1e-13)
 
 
 def test_arguments_of_families_are_checked(rng):

@@ -306,7 +306,7 @@ class DensityEstimator(DensityMixin, EMEstimator):
         self._fit_data(data, self._last_params(data.n_features), callbacks)
 
     def score_samples(self, X):
-        """Log-density (n_samples,) of each row, in nats; accurate to about 1e-12 for any conditioning."""
+        """Log-density (n_samples,) of each row, in nats."""
         return self._evaluate(Mixture.log_densities, X)
 
     def score(self, X, y=None, sample_weight=None):

@@ -539,7 +539,24 @@ class Exponential(Freezable, Coded):
 
     def resolve_prior(self, mean: np.ndarray, covariance: Any, n_components: int) -> Any:
         """Fill in the mean statistics of the prior."""
-        return self if self.prior is None else replace(self, resolved=self._prior_mean(self.prior.mean))
+        if self.prior is None:
+            return self
+        given = self.prior.mean
+        resolved = self._prior_mean(given)
+        if given is not None:
+            self._require_possible(resolved, given)
+        return replace(self, resolved=resolved)
+
+    def _require_possible(self, means: np.ndarray, given: Any) -> None:
+        """Refuse mean statistics (T,) of a prior that no rows have: then nothing keeps the mode within its domain."""
+        try:
+            if self.is_tabled and ((means < 0.0) | (means > 1.0)).any():
+                raise ValueError("shares lie between 0 and 1")
+            with np.errstate(invalid="ignore", divide="ignore"):
+                self.check_params(self.estimate(means[None]), 1, name="")
+        except ValueError as error:
+            words = f"prior.mean holds means of statistics that no {type(self).__name__} distribution has"
+            raise ValueError(f"{words}: {given!r} ({error})") from None
 
     def _prior_mean(self, given: Any) -> np.ndarray:
         if given is None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from fastem.families.exponential import Exponential, log_of, near_zero, require_counts
+from fastem.families.exponential import Exponential, near_zero, require_counts
 
 
 class GeometricParams(NamedTuple):
@@ -46,8 +46,9 @@ class Geometric(Exponential):
         require_counts(X, "geometric counts")
 
     def natural_parameters(self, params):
-        """log(m / (1 + m))."""
-        return log_of(params.means) - np.log1p(params.means)
+        """log(m / (1 + m)), which is small where m is large."""
+        with np.errstate(divide="ignore"):
+            return -np.log1p(1.0 / params.means)
 
     def log_partition(self, params):
         """log(1 + m)."""

@@ -1,7 +1,7 @@
 """Parameters of a mixture that stay as they are: which, with which values, and what is left for an M-step."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -58,7 +58,7 @@ def _choice(name: str, which: Any, size: int) -> Choice:
     if which is None or isinstance(which, bool | np.bool_):
         return Choice(np.full(size, bool(which)), {})
     values = dict(which) if isinstance(which, Mapping) else {}
-    numbers = np.asarray(list(which) if not isinstance(which, np.ndarray) else which)
+    numbers = np.asarray(list(which) if isinstance(which, Iterable) and not isinstance(which, np.ndarray) else which)
     if numbers.size == 0:
         return Choice(np.zeros(size, bool), {})
     if numbers.dtype == bool and numbers.shape == (size,):
