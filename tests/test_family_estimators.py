@@ -196,6 +196,37 @@ def test_streams(name, after_fit, rng, tmp_path):
         mixture.set_params(prior=3.0).partial_fit(X[:300])
 
 
+@pytest.mark.parametrize("begun", [False, True], ids=["before the start", "between steps"])
+@pytest.mark.parametrize("name", [name for name in CLASSES if name not in ("VonMises", "Categorical")])
+def test_a_stream_refuses_values_with_the_call_that_brings_them(name, begun, rng):
+    """They would wait for a step, which no later call could take."""
+    X = draw_rows(name, rng, 2500)
+    mixture = CLASSES[name](2, **SAFE).partial_fit(X[: 1500 if begun else 10])
+    assert hasattr(mixture, "weights_") is begun  # which are kept from here on
+    before = dict(vars(mixture))
+    bad = X[:5].copy()
+    bad[3, 1] = -0.5
+    with pytest.raises(ValueError, match=r"X\[3, 1\] is -0\.5"):
+        mixture.partial_fit(bad)
+    assert vars(mixture).keys() == before.keys()
+    assert all(value is before[key] for key, value in vars(mixture).items())
+    mixture.partial_fit(X[1500:])
+
+
+def test_a_stream_refuses_categories_and_mixed_columns_with_the_call_that_brings_them(rng):
+    X = rng.integers(0, 3, size=(1500, 2)).astype(float)
+    for mixture in (
+        fastem.LatentClass(2, **SAFE).partial_fit(X),
+        fastem.LatentClass(2, categories=[[0, 1, 2]] * 2, **SAFE),
+        fastem.MixedMixture(2, families={"poisson": 0, "categorical": 1}, **SAFE).partial_fit(X),
+    ):
+        with pytest.raises(ValueError, match=r"X\[1, 1\] is 7; which is none of the categories"):
+            mixture.partial_fit([[0.0, 1.0], [0.0, 7.0]])
+    mixed = fastem.MixedMixture(2, families={"poisson": 1, "categorical": 0}, **SAFE)
+    with pytest.raises(ValueError, match=r"X\[0, 1\] is -1; Poisson counts"):
+        mixed.partial_fit([[5.0, -1.0]])
+
+
 @EVERY
 def test_rows_on_disk(name, rng, tmp_path):
     X = draw_rows(name, rng, 1500)

@@ -317,6 +317,13 @@ class FamilyMixture(MixtureEstimator):
         tags.input_tags.positive_only = self._Family.is_positive
         return tags
 
+    def _checked_rows(self, X, sample_weight, dtype):
+        """Rows and weights of a stream; what no step could take is refused by the call that brings it."""
+        rows, weight = super()._checked_rows(X, sample_weight, dtype)
+        family = self._known_family() if self.__sklearn_is_fitted__() else self._new_family()
+        family.check_rows(rows)
+        return rows, weight
+
     def _is_family(self, family: Any) -> bool:
         """Whether a stream's family is what this estimator has."""
         return type(family) is self._Family

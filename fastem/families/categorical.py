@@ -115,6 +115,11 @@ class Categorical(Simplex, Tabled):
         words = "which is none of the categories; give all that may come as `categories`, or make it missing (NaN)"
         require(X, ~np.isnan(self.numbers(X)), words)
 
+    def check_rows(self, X):
+        """Refuse values that are no category, if these are known."""
+        if self.values is not None and len(self.values) == X.shape[1]:
+            super().check_rows(X)
+
     def check_values(self, X):
         """Nothing: the density of a value that is no category is 0."""
 

@@ -289,6 +289,10 @@ class Exponential(Freezable, Coded):
         except ValueRefused as error:
             raise error.moved(first_row, self.numbers_in_X) from None
 
+    def check_rows(self, X: np.ndarray) -> None:
+        """Refuse rows with values that the family cannot have, as far as it knows these before it has seen rows."""
+        self._checked(X.astype(np.float64, copy=False))
+
     def _number(self, column: Any) -> int:
         """Number in X of a column."""
         return int(column if self.numbers_in_X is None else self.numbers_in_X[column])

@@ -130,6 +130,11 @@ class Mixed(Coded):
         parts = [family.code(self._rows(X, columns)) for family, columns in self.parts]
         return np.ascontiguousarray(np.concatenate(parts, axis=1))
 
+    def check_rows(self, X: np.ndarray) -> None:
+        """Refuse rows with values that the family of their column cannot have."""
+        for family, columns in self.parts:
+            family.check_rows(self._rows(X, columns))
+
     def positions(self, X: np.ndarray, frame: Frame) -> np.ndarray:
         """Where rows (n, S) lie in each part, for distances."""
         parts = [family.positions(self._rows(X, columns), frame) for family, columns in self.parts]

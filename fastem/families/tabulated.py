@@ -215,6 +215,13 @@ class Tabulated(OfValues):
         require(X, self.allows(X), f"which {type(self).__name__} cannot have")
         super().check(X)
 
+    def check_rows(self, X):
+        """Refuse values that the distribution cannot have, and those that are not known, if any is."""
+        if self.values is None:
+            self.check_values(X)
+        else:
+            super().check_rows(X)
+
     def check_values(self, X):
         """Refuse values that the distribution cannot have."""
         require(X, self.allows(X), f"which {type(self).__name__} cannot have")
