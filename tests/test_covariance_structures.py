@@ -501,3 +501,17 @@ def test_all_structures_are_chosen_from(rng):
     column = fastem.select(X[:, :1], n_components=[2], covariance_type="all", random_state=0)
     assert {row.covariance_type for row in column.table} == {"E", "V"}
     assert column.best.covariance_type == "V"
+
+
+@pytest.mark.parametrize("model", ["VVE", "EVE"])
+def test_standard_errors_where_common_axes_are_hardly_told(model):
+    """The search for axes once ended at the rounding of its value: what it missed was taken for a flat likelihood."""
+    rng = np.random.default_rng(7)
+    X = np.concatenate([rng.standard_t(3, (400, 2)), rng.standard_t(9, (400, 2)) + 9.0])
+    options = {"random_state": 0, "tol": 1e-10, "max_iter": 5000, "reg_covar": 0.0}
+    found, free = (
+        GaussianMixture(2, covariance_type=name, **options).fit(X).standard_errors(X).standard_errors["covariances"]
+        for name in (model, "VVV")
+    )
+    assert (found > 0.3 * free).all()
+    assert (found < 1.5 * free).all()
