@@ -10,7 +10,18 @@ import numba
 import numpy as np
 
 from fastem.kernels import _jit
-from fastem.kernels._jit import VECTOR_BYTES, address, aligned_empty, call_at, kernel, parallel, piece, take_number
+from fastem.kernels._jit import (
+    VECTOR_BYTES,
+    address,
+    aligned_empty,
+    borrowed,
+    call_at,
+    keep,
+    kernel,
+    parallel,
+    piece,
+    take_number,
+)
 from fastem.kernels.double_double import whiten_exactly
 from fastem.kernels.exponentials import add_exponentials
 from fastem.kernels.features import FULL, build_features, squared_norm
@@ -319,22 +330,25 @@ def workspace(products, X, states, width, sums):
 
 @kernel
 def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, last_row, sums, totals):
+    X, weight, frame, states, skip, sums, totals = borrowed((X, weight, frame, states, skip, sums, totals))
     theta, tails = states[1], states[5]
     order, gaps, bounds, component, near, labels = skip
     n_states, n_stats = theta.shape
     width = block_rows(X.shape[0], X.shape[1], n_states, n_stats, theta.itemsize)
-    tiles, columns, work = workspace(products, X, states, width, sums)
-    scores = aligned_empty(n_states, width, theta)
-    best = np.empty(width, theta.dtype)
-    total = np.empty(width, theta.dtype)
-    row_log = np.empty(width)
-    mass = np.empty(width)
-    rows = np.empty(width, np.int64)
-    following = np.empty(width, np.int64)
-    label = np.empty(width, theta.dtype)
-    listed = np.empty(n_states, np.int64)
-    chosen = np.empty(n_states, np.bool_)
-    precisions = aligned_empty(2 * tails.shape[0], width, sums)
+    owned = (
+        workspace(products, X, states, width, sums),
+        aligned_empty(n_states, width, theta),
+        aligned_empty(2 * tails.shape[0], width, sums),
+        (np.empty(width, theta.dtype), np.empty(width, theta.dtype), np.empty(width, theta.dtype)),
+        (np.empty(width), np.empty(width)),
+        (np.empty(width, np.int64), np.empty(width, np.int64)),
+        np.empty(n_states, np.int64),
+        np.empty(n_states, np.bool_),
+    )
+    (tiles, columns, work), scores, precisions, of_rows, wide_of_rows, places, listed, chosen = borrowed(owned)
+    best, total, label = of_rows
+    row_log, mass = wide_of_rows
+    rows, following = places
     expected = sums[:n_stats]
     pruned = gaps.shape[0] > 0 and posterior != GIVEN
     place_rows(order, first_row, last_row, following)
@@ -391,6 +405,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
                 for k in range(n_states):
                     scores[k, b] = weight[rows[b], k] if b < n_rows else 0.0
         accumulate_block(states, listed, n_listed, scores, best, built, work, expected)
+    keep(owned)
 
 
 @kernel
