@@ -24,13 +24,17 @@ from fastem.kernels.forward_backward import (
     traced,
 )
 from fastem.kernels.layout import clear, load_columns, turn
-from fastem.kernels.posteriors import SOFTMAX, row_maximum, tail_addresses
+from fastem.kernels.posteriors import SOFTMAX, row_maximum
 from fastem.kernels.products import product_addresses
 from fastem.kernels.pruning import NO_ORDER, place_rows
 from fastem.kernels.sweep import (
+    TAKE_PRECISIONS,
+    TAKE_TAILS,
+    States,
     accumulate_block,
     add_lanes,
     block_rows,
+    lane_addresses,
     padded,
     run_lanes,
     score_states,
@@ -40,8 +44,8 @@ from fastem.kernels.sweep import (
 )
 from fastem.kernels.tables import look_up_all, scatter_all, table_of
 
-# Places of addresses in what a lane calls, and of numbers in what a pass notes.
-_TAKE_TAILS, _TAKE_PRECISIONS, _PRODUCT, _BRING, _ADD, _UP, _DOWN = range(2, 9)
+# Places of addresses in what a lane calls, after those of `lane_addresses`, and of numbers in what a pass notes.
+_PRODUCT, _BRING, _ADD, _UP, _DOWN = range(8, 13)
 _BUILT, _LOST, _LOG_LIKELIHOOD, _NOTES = range(4)
 
 
@@ -155,7 +159,7 @@ def _bring_rows(rows_of, desk, first, last, is_scored):
     if is_scored:
         built = score_states(states, listed, 0, listed.shape[0], False, work, scores)
         if precisions.shape[0] > 0:
-            call_at(products[_TAKE_TAILS], (scores, states[5], precisions))
+            call_at(products[TAKE_TAILS], (scores, states[5], precisions))
         note[_BUILT] = 1.0 if built else 0.0
 
 
@@ -178,7 +182,7 @@ def _add_rows(rows_of, desk, first, last, sums):
     products, _, _, _, states = rows_of
     _, _, work, scores, _, _, _, _, _, mass, _, _, listed, precisions, note = desk
     if precisions.shape[0] > 0:
-        call_at(products[_TAKE_PRECISIONS], (scores, states[5], precisions, mass, states[2], sums))
+        call_at(products[TAKE_PRECISIONS], (scores, states[5], precisions, mass, states[2], sums))
     expected = sums[: states[1].shape[1]]
     accumulate_block(states, listed, scores.shape[0], scores, mass, note[_BUILT] > 0.0, work, expected)
 
@@ -409,11 +413,7 @@ def _chain_parallel(turns, lane_kernel, products, X, weight, frame, states, chai
 def _addresses(X, weight, frame, states, chain, sums, pairs):
     """Addresses of all that a lane calls, each compiled once: inlined, they took three times as long."""
     theta = states[1]
-    known = (
-        *product_addresses(theta, sums),
-        *tail_addresses(states[5], theta, sums),
-        product_addresses(pairs, pairs)[0],
-    )
+    known = *lane_addresses(States(*states), sums), product_addresses(pairs, pairs)[0]
     like, wide, line = np.empty((0, 0), theta.dtype), np.empty((0, 0)), np.empty(0)
     numbers, marks, reach = np.empty(0, np.int64), np.empty(0, np.uint8), np.empty((0, 0), np.uint8)
     are_codes = X.dtype == np.uint32

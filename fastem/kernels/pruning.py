@@ -17,11 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastem.kernels._jit import kernel
+from fastem.kernels._jit import address, kernel
 from fastem.kernels.posteriors import smallest
 
 WINDOW = 2**16  # rows are put in order within windows: two bytes a row, and gathering them stays local
 
+# What `exclude` is to do.
+FIRST, SECOND, BURY = range(3)
 # Rows of the array of bounds.
 CONSTANT, BEFORE, CUTOFF, SHRINK, STRETCH, SHIFT = range(6)
 _ROUNDING_32, _ROUNDING_64 = 1e-3, 1e-6  # a gap gives way by so much of itself: rounding of scores and of float32
@@ -154,3 +156,41 @@ def bury(scores, listed, n_listed, best, worst, bounds, component, gap, scratch)
             listed[n_live] = k
         n_live += 1
     return n_live
+
+
+@kernel
+def exclude(stage, skip, block, scores, best, scratch, chosen, listed, n_listed):
+    """Put into n_listed (1,) how many states of a block are left: after `pick` without and with scores, or `bury`.
+
+    best and scratch are (B,); chosen and listed (K,), written.
+    """
+    _, gaps, bounds, component, _, _ = skip
+    gap = gaps[block]
+    if stage == FIRST:
+        for k in range(chosen.shape[0]):
+            chosen[k] = False
+        n_listed[0] = pick(gap, bounds, component, 0.0, -np.inf, chosen, listed, 0)
+        return
+    worst = smallest(best, scratch) if n_listed[0] > 0 else -np.inf
+    if stage == SECOND:
+        fall = largest_fall(gap, bounds, component)
+        n_listed[0] = pick(gap, bounds, component, fall, worst, chosen, listed, n_listed[0])
+    else:
+        n_listed[0] = bury(scores, listed, n_listed[0], best, worst, bounds, component, gap, scratch)
+
+
+def exclude_address(skip, theta):
+    """Address of `exclude` for scores of the dtype of theta; nothing is compiled where nothing is skipped."""
+    if len(skip.gaps) == 0:
+        return 0
+    rows, scores = np.empty(0, theta.dtype), np.empty((0, 0), theta.dtype)
+    chosen, places = np.empty(0, np.bool_), np.empty(0, np.int64)
+    return address(exclude, (0, tuple(skip), 0, scores, rows, rows, chosen, places, places), theta.dtype)
+
+
+def label_address(skip, theta):
+    """Address of `label_rows`, in the same way."""
+    if len(skip.labels) == 0:
+        return 0
+    rows, scores = np.empty(0, theta.dtype), np.empty((0, 0), theta.dtype)
+    return address(label_rows, (scores, rows, skip.bounds, skip.component, skip.near, skip.labels), theta.dtype)

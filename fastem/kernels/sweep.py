@@ -34,12 +34,11 @@ from fastem.kernels.posteriors import (
     first_maximum,
     log_normalizer,
     row_maximum,
-    smallest,
     softmax,
     tail_addresses,
 )
 from fastem.kernels.products import ROWS, product_addresses
-from fastem.kernels.pruning import NO_ORDER, NOTHING, bury, label_rows, largest_fall, pick, place_rows
+from fastem.kernels.pruning import BURY, NO_ORDER, NOTHING, exclude_address, label_address, place_rows
 from fastem.kernels.whiten import distance, whiten
 
 _MAX_LANES = 64
@@ -48,6 +47,8 @@ _LANE_BYTES = 2**24  # all lanes together, if that leaves at least _MIN_LANES
 _LANE_BLOCKS = 32  # blocks of a lane, if that leaves as many: clearing and adding a lane costs some blocks' work
 _BLOCK_BYTES = 2**18  # a block's features, scores and responsibilities: well inside L2
 _FEATURE_BYTES = 2**19  # features held at once; more are built in chunks, twice
+# Places of addresses in what a lane calls; first come the two of `product_addresses`.
+TAKE_TAILS, TAKE_PRECISIONS, SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS = range(2, 8)
 # What `score` is to return.
 LOG_DENSITY, LABEL, POSTERIOR, SCORE = range(4)
 _SERIAL_WORK = 2_000_000  # multiply-adds below which waking the threads costs more than they give (~100 us)
@@ -117,7 +118,7 @@ def score_states(states, listed, start, stop, built, work, scores):
 
     First come the fast states, by theta phi or whitened if they are few; then the thin ones, whitened.
     """
-    feature_map, theta, n_thin, whitener, peak, _ = states
+    feature_map, theta, n_thin, whitener, _, _ = states
     products, columns, _, _, _, phi, packed, _, _, _, _, _ = work
     n_states, n_stats = theta.shape
     n_fast = n_states - n_thin
@@ -139,14 +140,22 @@ def score_states(states, listed, start, stop, built, work, scores):
                 build_features(feature_map, columns, first, last, phi, chunk >= n_stats)
             call_at(products[0], (natural, first, phi, end - start, width, last - first, scores[start:], first == 0))
         built = chunk >= n_stats
-    for j in range(end, stop):
-        k = listed[j] - n_states + whitener.shape[0]
+    if end < stop:
+        call_at(products[SCORE_WHITENED], (states, listed, end, stop, columns, scores))
+    return built
+
+
+@kernel
+def _score_whitened(states, listed, start, stop, columns, scores):
+    """scores[start:stop] of the states listed there, whitened."""
+    _, theta, _, whitener, peak, _ = states
+    for j in range(start, stop):
+        k = listed[j] - theta.shape[0] + whitener.shape[0]
         row = scores[j]
         distance(columns, whitener[k], row)
         constant, half = row.dtype.type(peak[k]), row.dtype.type(0.5)
-        for b in range(width):
+        for b in range(row.shape[0]):
             row[b] = constant - half * row[b]
-    return built
 
 
 @piece
@@ -223,8 +232,8 @@ def accumulate_block(states, listed, n_listed, scores, factor, built, work, sums
     """
     feature_map, theta, n_thin, whitener, _, _ = states
     products, columns, turned, centred, y, _, _, part, _, weighted, turned_y, spare = work
-    n_states, n_features, width = theta.shape[0], columns.shape[0], columns.shape[1]
-    n_fast = n_states - n_thin
+    n_features, width = columns.shape
+    n_fast = theta.shape[0] - n_thin
     n_fast_listed = 0
     for j in range(n_listed):
         for b in range(width):
@@ -232,10 +241,24 @@ def accumulate_block(states, listed, n_listed, scores, factor, built, work, sums
         if listed[j] < n_fast:
             n_fast_listed += 1
     direct = _goes_direct(n_fast_listed, n_features, feature_map, whitener, n_thin)
-    if direct:
-        turn(columns, n_features, width, turned)
     if n_fast_listed > 0 and not direct:
         _add_products(feature_map, listed, n_listed, n_fast, scores, built, work, sums)
+    if direct or n_fast_listed < n_listed:
+        scratch = turned, centred, y, part, weighted, turned_y, spare
+        rows = products[0], products[1], columns, scratch
+        call_at(products[ADD_WHITENED], (states, listed, n_listed, direct, scores, rows, sums))
+
+
+@kernel
+def _add_whitened(states, listed, n_listed, direct, scores, rows, sums):
+    """Add the statistics of the thin states, and if direct of the others too, with responsibilities scores."""
+    feature_map, theta, n_thin, whitener, _, _ = states
+    product, product_of_sums, columns, scratch = rows
+    turned, centred, y, part, weighted, turned_y, spare = scratch
+    n_states, n_features, width = theta.shape[0], columns.shape[0], columns.shape[1]
+    n_fast = n_states - n_thin
+    if direct:
+        turn(columns, n_features, width, turned)
     for j in range(n_listed):
         k = listed[j]
         if k < n_fast:
@@ -244,13 +267,27 @@ def accumulate_block(states, listed, n_listed, scores, factor, built, work, sums
             source, turned_source, column = columns, turned, k
         else:
             source, turned_source, column = y, turned_y, sums.shape[1] - n_states + k
-            whiten(products[0], columns, whitener[k - n_states + whitener.shape[0]], centred, y)
+            whiten(product, columns, whitener[k - n_states + whitener.shape[0]], centred, y)
             if feature_map == FULL:
                 turn(y, n_features, width, turned_y)
         if feature_map == FULL:
-            add_moments(products[1], source, turned_source, scores[j], weighted, part, sums, column)
+            add_moments(product_of_sums, source, turned_source, scores[j], weighted, part, sums, column)
         else:
             _add_features(feature_map, source, scores[j], spare, sums, column)
+
+
+def _whitened_addresses(states, sums, is_skipping):
+    """Addresses of `_score_whitened` and `_add_whitened`; nothing is compiled where no state can be whitened."""
+    feature_map, theta, n_thin, whitener, _, _ = states
+    if not (n_thin or is_skipping or _goes_direct(len(theta), whitener.shape[2], feature_map, whitener, n_thin)):
+        return 0, 0
+    like, wide, listed = np.empty((0, 0), states.theta.dtype), np.empty((0, 0), sums.dtype), np.empty(0, np.int64)
+    rows = 0, 0, like, (like, like, like, wide, like, like, like)
+    types = states.theta.dtype, sums.dtype
+    return (
+        address(_score_whitened, (tuple(states), listed, 0, 0, like, like), types),
+        address(_add_whitened, (tuple(states), listed, 0, True, like, rows, wide), types),
+    )
 
 
 @piece
@@ -342,69 +379,64 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
         (np.empty(width, theta.dtype), np.empty(width, theta.dtype), np.empty(width, theta.dtype)),
         (np.empty(width), np.empty(width)),
         (np.empty(width, np.int64), np.empty(width, np.int64)),
-        np.empty(n_states, np.int64),
-        np.empty(n_states, np.bool_),
+        (np.empty(n_states, np.int64), np.empty(1, np.int64), np.empty(n_states, np.bool_)),
     )
-    (tiles, columns, work), scores, precisions, of_rows, wide_of_rows, places, listed, chosen = borrowed(owned)
+    (tiles, columns, work), scores, precisions, of_rows, wide_of_rows, places, of_states = borrowed(owned)
     best, total, label = of_rows
     row_log, mass = wide_of_rows
     rows, following = places
+    listed, n_listed, chosen = of_states
     expected = sums[:n_stats]
     pruned = gaps.shape[0] > 0 and posterior != GIVEN
     place_rows(order, first_row, last_row, following)
     for first in range(first_row, last_row, width):
-        n_rows = min(width, last_row - first)
+        block, n_rows = first // width, min(width, last_row - first)
         rows, following = following, rows
         place_rows(order, min(first + width, last_row - 1), last_row, following)
         load_columns(X, frame, rows, n_rows, tiles)
         take_weights(posterior, weight, rows, n_rows, mass, columns)
         built = False
-        n_listed = 0
+        n_listed[0] = n_states
         for k in range(n_states):
-            chosen[k] = not pruned
             listed[k] = k
-        if pruned:
-            gap = gaps[first // width]
-            fall = largest_fall(gap, bounds, component)
-        else:
-            n_listed = n_states
         if posterior != GIVEN:
-            n_scored, worst = 0, -np.inf
-            for _ in range(2 if pruned else 1):  # states without a gap, then those that their gap cannot exclude
+            n_scored = 0
+            for stage in range(2 if pruned else 1):  # states without a gap, then those that their gap cannot exclude
                 if pruned:
-                    n_listed = pick(gap, bounds, component, fall, worst, chosen, listed, n_listed)
-                if n_listed > n_scored:
-                    built = score_states(states, listed, n_scored, n_listed, built, work, scores)
+                    call_at(products[EXCLUDE], (stage, skip, block, scores, best, total, chosen, listed, n_listed))
+                if n_listed[0] > n_scored:
+                    built = score_states(states, listed, n_scored, n_listed[0], built, work, scores)
                     if tails.shape[0] > 0:
-                        call_at(products[2], (scores, tails, precisions))
-                    row_maximum(scores, n_listed, best)
-                    n_scored = n_listed
-                    if pruned:
-                        worst = smallest(best, total)
+                        call_at(products[TAKE_TAILS], (scores, tails, precisions))
+                    row_maximum(scores, n_listed[0], best)
+                    n_scored = n_listed[0]
             if pruned:
-                totals[2] += 0.5 * n_listed
-                n_listed = bury(scores, listed, n_listed, best, worst, bounds, component, gap, total)
-                totals[2] += 0.5 * n_listed
+                totals[2] += 0.5 * n_scored
+                call_at(products[EXCLUDE], (BURY, skip, block, scores, best, total, chosen, listed, n_listed))
+                totals[2] += 0.5 * n_listed[0]
+        n_live = n_listed[0]
         if labels.shape[0] > 0:
-            first_maximum(scores, n_listed, best, label)
-            label_rows(scores, label, bounds, component, near, labels[first : first + n_rows])
+            first_maximum(scores, n_live, best, label)
+            call_at(
+                products[LABEL_ROWS], (scores, label, bounds, component, near, labels[first : first + n_rows])
+            )
         if posterior == SOFTMAX:
             for b in range(width):
                 total[b] = 0.0
-            for j in range(n_listed):
-                fetch_rows(X, following, j * width // n_listed, (j + 1) * width // n_listed)
+            for j in range(n_live):
+                fetch_rows(X, following, j * width // n_live, (j + 1) * width // n_live)
                 add_exponentials(scores, j, best, total)
             soft_factor(mass, best, total, row_log, totals)
             if tails.shape[0] > 0:
-                call_at(products[3], (scores, tails, precisions, best, states[2], sums))
+                call_at(products[TAKE_PRECISIONS], (scores, tails, precisions, best, states[2], sums))
         elif posterior == HARD:
-            _hard_block(scores, n_listed, mass, best, label, totals)
+            _hard_block(scores, n_live, mass, best, label, totals)
         else:
             for b in range(width):
                 best[b] = 1.0
                 for k in range(n_states):
                     scores[k, b] = weight[rows[b], k] if b < n_rows else 0.0
-        accumulate_block(states, listed, n_listed, scores, best, built, work, expected)
+        accumulate_block(states, listed, n_live, scores, best, built, work, expected)
     keep(owned)
 
 
@@ -494,7 +526,7 @@ def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
     n_lanes = _n_lanes(len(X), n_columns, n_stats, X.shape[1], theta)
     sums = np.zeros((n_lanes, n_stats + (2 if len(tails) else 0), n_columns))
     totals = np.zeros((n_lanes, 1, 3))
-    products = (*product_addresses(theta, sums[0]), *tail_addresses(tails, theta, sums[0]))
+    products = lane_addresses(states, sums[0], skip)
     arguments = (products, X, weight, frame, tuple(states), posterior, tuple(skip))
     assert all(
         a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, tails, *skip)
@@ -506,6 +538,18 @@ def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
         sums = np.delete(sums, np.s_[n_fast : n_columns - n_thin], axis=1)
     sums = sums[:, : len(theta)]
     return np.ascontiguousarray(sums.T) * unit, float(totals[0]) * unit, int(totals[1]), float(totals[2])
+
+
+def lane_addresses(states, sums, skip=NOTHING):
+    """Addresses of what a lane calls; of what these states and this pass have no use for, 0, and it is not compiled."""
+    theta = states.theta
+    return (
+        *product_addresses(theta, sums),
+        *tail_addresses(states.tails, theta, sums),
+        *_whitened_addresses(states, sums, len(skip.gaps) > 0),
+        exclude_address(skip, theta),
+        label_address(skip, theta),
+    )
 
 
 def weight_unit(weight, theta):
