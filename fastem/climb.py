@@ -16,6 +16,7 @@ StoppingRule = Callable[[Sequence[float], float], bool]
 
 # Differences of two sums of N terms are noise below a few ulps of the sum.
 _NOISE = 4 * np.finfo(np.float64).eps
+_AT_ONCE = 16  # steps that a model that can is asked for
 _CONFIRMING = 6  # points in a row, joined by plain steps, before a rule may stop an accelerated climb
 
 
@@ -75,6 +76,8 @@ def climb(model, data, params, number, options: Options) -> Result:
     a gain is small, also in view of how many steps the last leaps were worth, the rule is asked after some plain steps
     in a row; if it says no, leaps go on, half as many as there were, before it is asked again.
 
+    Plain steps that nobody watches are taken several at a time where the model can do that (`protocol.Brisk`).
+
     A leap is kept if the objective there is no less than at the point before it, so accepted objectives never fall by
     more than the M-step's own rounding; else the plain step is taken after all.
     """
@@ -87,8 +90,22 @@ def climb(model, data, params, number, options: Options) -> Result:
     status = Status.MAX_ITER
     n_iter, log_likelihood = 0, -math.inf
     data = data.with_notes()
+    several = getattr(model, "several_steps", None) if type(accelerator) is Plain and not options.callbacks else None
     try:
         while n_iter < options.max_iter:
+            if several is not None:
+                wanted = min(_AT_ONCE, options.max_iter - n_iter)
+                ascent = several(params, data, wanted)
+                n_steps, is_settled = (0, False) if ascent is None else _follow(ascent, history, plain, options)
+                if n_steps > 0:
+                    params, log_likelihood = ascent.point(n_steps), float(ascent.log_likelihoods[n_steps - 1])
+                    n_iter, trail = n_iter + n_steps, [params]
+                if is_settled or (n_steps > 0 and time.monotonic() > options.deadline):
+                    status = Status.CONVERGED if is_settled else Status.MAX_TIME
+                    break
+                if n_steps < wanted:  # the next step needs a closer look
+                    several = None
+                continue
             n_iter += 1
             try:
                 stats, objective = evaluate(model, data, params, n_iter)
@@ -140,6 +157,16 @@ def climb(model, data, params, number, options: Options) -> Result:
     if fallback is not None:  # the last leap was not tried, or not to its end
         params = fallback
     return Result(params, log_likelihood, np.array(history), n_iter, status, model)
+
+
+def _follow(ascent, history: list[float], plain: list[float], options: Options) -> tuple[int, bool]:
+    """Take note of the steps until the rule says that they have settled; how many those are, and whether it does."""
+    for number, objective in enumerate(ascent.objectives.tolist(), 1):
+        history.append(objective)
+        plain.append(objective / ascent.weight)
+        if options.rule(plain, options.tol):
+            return number, True
+    return len(ascent.objectives), False
 
 
 def evaluate(model, data, params, n_iter=0):

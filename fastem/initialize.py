@@ -134,6 +134,13 @@ def require_distinct(data: Data, n_components: int) -> np.ndarray:
     )
 
 
+def check_distinct(data: Data, n_components: int) -> None:
+    """Refuse data of fewer distinct rows of positive weight; the first few often show that they are more."""
+    x, w = next(iter(chunks(data, 4 * n_components)))
+    if np.isnan(x).any() or len(set(map(tuple, x[w > 0].tolist()))) < n_components:
+        require_distinct(data, n_components)
+
+
 def has_distinct(data: Data, n_components: int) -> bool:
     """Whether so many rows of positive weight are distinct."""
     try:

@@ -1,7 +1,7 @@
 """What a driver knows of a model: the protocol, the algebra of statistics, the outcome of a fit."""
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -96,6 +96,35 @@ class Constrained(Model, Protocol):
 
     def holding(self, params: Params | None) -> "Constrained":
         """Return the model that keeps what is frozen as it is in the parameters, unless it has values for that."""
+
+
+class Ascent(NamedTuple):
+    """Several steps of EM.
+
+    Attributes
+    ----------
+    weight : float
+        Total weight of the rows.
+    log_likelihoods, objectives : ndarray of shape (n_steps,)
+        Of the parameters that entered each step; the objectives with the log-prior.
+    point : callable
+        Returns the parameters after so many steps.
+    """
+
+    weight: float
+    log_likelihoods: np.ndarray
+    objectives: np.ndarray
+    point: Callable[[int], Params]
+
+
+class Brisk(Model, Protocol):
+    """A model that makes several steps at once, where the data are so few that calls take longer than their work."""
+
+    def several_steps(self, params: Params, data: Any, n_steps: int) -> Ascent | None:
+        """Return up to n_steps steps, with the bits of single ones: fewer, or none, before one that is not plain.
+
+        None where single steps are as good, whatever the parameters.
+        """
 
 
 class Charted(Model, Protocol):

@@ -1,5 +1,6 @@
 """What estimators share: validation in, attributes out, no algorithm."""
 
+import functools
 import math
 import time
 import warnings
@@ -79,6 +80,12 @@ class EMEstimator(Streaming, BaseEstimator):
     status_: Status
     _settings: Callable[[Any], dict[str, Any]]
     _fitted_model: Callable[[], Any]
+
+    @classmethod
+    @functools.cache
+    def _get_param_names(cls) -> list[str]:
+        """Names of the parameters, looked up once: reading the signature takes as long as five iterations."""
+        return super()._get_param_names()
 
     def _warn_of_the_end(self, stacklevel: int = 4) -> None:
         """Warn of a fit that ended before its time, at the caller of fit, beyond scikit-learn's wrapper."""

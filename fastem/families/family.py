@@ -78,6 +78,10 @@ class Family:
         """The family of the components, without what is beside it."""
         return self
 
+    def rules(self, n_components: int, frame: Frame, extra_rows: float) -> Any:
+        """Return the `kernels.steps.Rules` of several steps of EM in one kernel; None where there is no such kernel."""
+        return None
+
     def seeing(self, data: Data) -> "Family":
         """Return the family with all that it must know of the data to code rows; refuses values it cannot have."""
         return self

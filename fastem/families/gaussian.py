@@ -26,8 +26,9 @@ from fastem.families.gaussian_records import GaussianParams, Moments
 from fastem.families.held import Held
 from fastem.families.matrices import apply, double_double_whiteners, first_singular, is_positive_definite
 from fastem.families.normal_inverse_wishart import NO_PRIOR, NormalInverseWishart, ResolvedPrior
-from fastem.kernels.components import cancellation, invert_roots, moments_full, natural_full
+from fastem.kernels.components import cancellation, invert_roots, log_prior_full, mode_full, moments_full, natural_full
 from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, n_statistics
+from fastem.kernels.steps import Rules
 from fastem.kernels.sweep import States
 from fastem.protocol import DegenerateError
 
@@ -106,6 +107,27 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         """Whether encoding and decoding are kernels."""
         return self.form == "full" and n_features <= _FEW_COLUMNS
 
+    def _steps_in_kernels(self, n_features: int) -> bool:
+        """Whether M-steps are kernels too."""
+        return type(self) is Gaussian and self._in_kernels(n_features) and not self.is_constrained and self.held is None
+
+    def _prior_in_kernels(self, n_components: int, n_features: int) -> tuple[np.ndarray, float, float, np.ndarray]:
+        """The prior as kernels take it: its mean, rows of a mean and of a covariance, and its scatter."""
+        if self.prior is None:
+            return np.zeros(n_features), 0.0, 0.0, np.zeros((n_features, n_features))
+        prior = self.resolved
+        rows, share = prior.strength(self.letters, self.form, n_components, n_features)
+        return prior.mean, float(prior.mean_precision), float(rows), share * prior.scale + np.zeros(2 * (n_features,))
+
+    def rules(self, n_components: int, frame: Frame, extra_rows: float) -> Rules | None:
+        """What several steps of EM in one kernel keep to; None where there is no such kernel."""
+        n_features = frame.center.size
+        if frame.dtype != _EXACT or not self._steps_in_kernels(n_features):
+            return None
+        prior = self._prior_in_kernels(n_components, n_features)
+        thin, smallest = _THIN / _EPS[_EXACT], _least_deviations(frame.granule)
+        return Rules(thin, smallest, _DEPENDENT / n_features, _TINY, prior, float(self.reg_covar), extra_rows)
+
     def frame(self, summary: Summary, dtype: np.dtype) -> Frame:
         """Centre and scale that suit the data; one scale for all columns if the structure is spherical."""
         deviation = np.sqrt(summary.variance)
@@ -128,7 +150,9 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         worst = np.empty(n_components)
         if self._in_kernels(n_features):
             roots = params.precisions_cholesky
-            largest, typical = cancellation(roots, frame.scale, frame.reach, frame.deviation, worst)
+            extremes = np.empty(2)
+            cancellation(roots, frame.scale, frame.reach, frame.deviation, worst, extremes)
+            largest, typical = extremes
         else:
             whiteners = self._whiteners(params.precisions_cholesky, n_components, frame.scale)
             squares = (whiteners**2).sum(axis=1) if self._is_matrix else whiteners**2
@@ -370,14 +394,21 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         elif empty.any():
             means = np.where(empty[:, None], old.means, means)
         few = counts < fewest if fewest > 0 else empty
-        if self.prior is not None:
+        in_kernels = self._steps_in_kernels(means.shape[1])
+        if in_kernels:
+            means, covariances = means.copy(), covariances.copy()
+            prior = self._prior_in_kernels(*means.shape)
+            mode_full(counts, prior, float(self.reg_covar), _TINY, means, covariances)
+            masses = counts + prior[2]
+        elif self.prior is not None:
             with np.errstate(over="ignore"):  # VEV has its scale alone over hardly any rows, which is refused below
                 means, covariances, masses = self._with_prior(counts, means, covariances)
-            if self.resolved.has_scale:  # which tells what rows do not
-                few = masses < _LEAST
-        if self._is_matrix:  # symmetric to the last bit
-            covariances = 0.5 * covariances + 0.5 * np.swapaxes(covariances, -1, -2)
-        covariances = self._regularized(covariances)
+        if self.prior is not None and self.resolved.has_scale:  # which tells what rows do not
+            few = masses < _LEAST
+        if not in_kernels:
+            if self._is_matrix:  # symmetric to the last bit
+                covariances = 0.5 * covariances + 0.5 * np.swapaxes(covariances, -1, -2)
+            covariances = self._regularized(covariances)
         if old is not None and few.any() and not self.is_common:
             covariances = covariances.copy()
             covariances[few] = old.covariances[few]
@@ -454,7 +485,7 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
             If a covariance is not positive definite. With `granule` (D,), the rounding of the data, also if a standard
             deviation, given the other columns, is lost in it or in the rounding of the covariance.
         """
-        smallest = np.full(1, SMALLEST) if granule is None else np.maximum(_GRANULES * granule, SMALLEST)
+        smallest = np.full(1, SMALLEST) if granule is None else _least_deviations(granule)
         if not self._is_matrix:
             if self.form == "spherical":
                 smallest = smallest.max()
@@ -466,8 +497,9 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
             return 1.0 / deviations
         stack = covariances if covariances.ndim == 3 else covariances[None]
         if granule is not None and self._in_kernels(stack.shape[1]):
-            roots = np.empty(stack.shape)
-            if invert_roots(stack, smallest, _DEPENDENT / stack.shape[1], roots) == len(stack):
+            roots, good = np.empty(stack.shape), np.empty(1, np.int64)
+            invert_roots(stack, smallest, _DEPENDENT / stack.shape[1], roots, good)
+            if good[0] == len(stack):
                 return roots  # else, what is bad is found below
         try:
             lower = np.linalg.cholesky(stack)
@@ -523,10 +555,10 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
             if self._is_matrix:
                 where = f"{name}{place[:1] if array.ndim == 3 else ''} at column {place[1]}"
             raise ValueError(f"{where} must be positive definite, and no reciprocal may overflow or underflow")
-        for k, matrix in enumerate(stack if self._is_matrix else ()):
-            if not is_positive_definite(matrix):
-                where = f"{name}[{k}]" if array.ndim == 3 else name
-                raise ValueError(f"{where} must be symmetric positive definite")
+        if self._is_matrix and not is_positive_definite(stack):
+            k = next(k for k, matrix in enumerate(stack) if not is_positive_definite(matrix))
+            where = f"{name}[{k}]" if array.ndim == 3 else name
+            raise ValueError(f"{where} must be symmetric positive definite")
         if self.is_constrained and not has_structure(self.letters, array):
             raise ValueError(
                 f"{name} must have the structure {self.covariance_type!r}; take covariance_type={self.form!r} for these"
@@ -642,6 +674,10 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         if self.prior is None:
             return 0.0
         n_components, n_features = params.means.shape
+        if self._steps_in_kernels(n_features):
+            value = np.empty(1)
+            log_prior_full(params.means, params.precisions_cholesky, self._prior_in_kernels(*params.means.shape), value)
+            return float(value[0])
         log_det = 2 * self._log_constants(params) + n_features * math.log(2 * math.pi)
         whiteners = self._whiteners(params.precisions_cholesky, n_components, np.ones(n_features))
         return self.resolved.log_density(self.letters, self.form, params.means, log_det, whiteners)
@@ -684,6 +720,11 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
             lower = np.linalg.cholesky(covariances if covariances.ndim == 2 else covariances[component])
             return mean + z @ lower.T
         return mean + z * np.sqrt(covariances[component])
+
+
+def _least_deviations(granule: np.ndarray) -> np.ndarray:
+    """Deviations (D,) that are not lost in the rounding of the data are larger."""
+    return np.maximum(_GRANULES * granule, SMALLEST)
 
 
 @functools.lru_cache(maxsize=64)

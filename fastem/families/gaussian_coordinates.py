@@ -1,5 +1,6 @@
 """Coordinates of normal components in which any vector is a parameter, and the gradient in them."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Coordinates(Structure):
         if not self._is_matrix:
             roots = np.log(roots / (frame.scale if roots.ndim == 2 else frame.scale[0]))
             return np.concatenate([means.ravel(), roots.ravel()])
-        rows, columns = np.triu_indices(len(frame.scale))
+        rows, columns = _upper_triangle(len(frame.scale))
         packed = (roots / frame.scale[:, None])[..., rows, columns]
         diagonal = rows == columns
         packed[..., diagonal] = np.log(packed[..., diagonal])
@@ -56,7 +57,7 @@ class Coordinates(Structure):
             return self.from_roots(means, self._unpack_logs(packed, n_components, self._unit(frame)))
         shape = self.shape(n_components, n_features)
         if self._is_matrix:
-            rows, columns = np.triu_indices(n_features)
+            rows, columns = _upper_triangle(n_features)
             packed = packed.reshape(*shape[:-2], len(rows)).copy()
             diagonal = rows == columns
             logs = packed[..., diagonal]
@@ -103,7 +104,7 @@ class Coordinates(Structure):
         else:
             scatter = scatter + counts[:, None, None] * moments.covariances
             rows = rows[:, None]
-        upper, columns = np.triu_indices(n_features)
+        upper, columns = _upper_triangle(n_features)
         slopes = -(scatter @ roots)[..., upper, columns]
         diagonal = upper == columns
         pivots = np.diagonal(roots, axis1=-2, axis2=-1)
@@ -211,6 +212,12 @@ class Coordinates(Structure):
 def _require_near(logs: np.ndarray) -> None:
     if not ((np.abs(logs) < 2.0 * _FAR).all() and (np.ptp(logs, axis=1) < _FAR).all()):
         raise DegenerateError("the coordinates overflow")
+
+
+@functools.lru_cache(maxsize=64)
+def _upper_triangle(n_features: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the upper triangle; NumPy takes as long for them as for all else in `pack`."""
+    return np.triu_indices(n_features)
 
 
 def _pack_symmetric(matrices: np.ndarray) -> np.ndarray:

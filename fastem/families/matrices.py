@@ -5,13 +5,13 @@ import numpy as np
 from fastem.kernels.double_double import whitener_of
 
 
-def is_positive_definite(matrix: np.ndarray) -> bool:
-    """Symmetric to 1e-5 of the standard deviations, and with a Cholesky factor."""
-    unit = np.sqrt(np.abs(np.diagonal(matrix)))
-    if not (np.abs(matrix - matrix.T) <= 1e-5 * unit[:, None] * unit).all():
+def is_positive_definite(matrices: np.ndarray) -> bool:
+    """Whether a matrix (D, D), or each of a stack, is symmetric to 1e-5 of the deviations and has a Cholesky factor."""
+    unit = np.sqrt(np.abs(np.diagonal(matrices, axis1=-2, axis2=-1)))
+    if not (np.abs(matrices - np.swapaxes(matrices, -1, -2)) <= 1e-5 * unit[..., None] * unit[..., None, :]).all():
         return False
     try:
-        np.linalg.cholesky(matrix)
+        np.linalg.cholesky(matrices)
     except np.linalg.LinAlgError:
         return False
     return True

@@ -10,13 +10,13 @@ from fastem.kernels._jit import kernel
 
 
 @kernel
-def cancellation(roots, scale, reach, deviation, worst):
-    """worst (K,) = largest squared coordinate of the outermost row, whitened; returns its maximum, and a typical row's.
+def cancellation(roots, scale, reach, deviation, worst, largest):
+    """worst (K,) = largest squared coordinate of the outermost row, whitened; largest (2,) its maximum, a usual row's.
 
     roots (K, D, D) are upper triangular, U U' the precision; the others (D,) describe the rows in the frame.
     """
     n_components, n_features = roots.shape[:2]
-    largest, typical = 0.0, 0.0
+    largest[0] = largest[1] = 0.0
     for k in range(n_components):
         worst[k] = 0.0
         for i in range(n_features):
@@ -25,9 +25,8 @@ def cancellation(roots, scale, reach, deviation, worst):
                 total += roots[k, i, j] * roots[k, i, j]
             total /= scale[i] * scale[i]
             worst[k] = max(worst[k], total * reach[i] * reach[i])
-            typical = max(typical, total * deviation[i] * deviation[i])
-        largest = max(largest, worst[k])
-    return largest, typical
+            largest[1] = max(largest[1], total * deviation[i] * deviation[i])
+        largest[0] = max(largest[0], worst[k])
 
 
 @kernel
@@ -89,6 +88,69 @@ def moments_full(sums, center, scale, smallest, counts, means, covariances):
 
 
 @kernel
+def mode_full(counts, prior, reg_covar, smallest, means, covariances):
+    """Posterior mode, in the place of weighted means (K, D) and covariances (K, D, D); see `Gaussian._with_prior`.
+
+    Covariances become symmetric to the last bit. prior: its mean (D,), the rows that it is worth to a mean and to a
+    covariance, and its scatter (D, D).
+    """
+    center, mean_rows, rows, scatter = prior
+    n_components, n_features = means.shape
+    gap = np.empty(n_features)
+    for k in range(n_components):
+        pull = mean_rows / max(counts[k] + mean_rows, smallest)
+        total = 1.0 / max(counts[k] + rows, smallest)
+        for i in range(n_features):
+            gap[i] = means[k, i] - center[i]
+            means[k, i] -= pull * gap[i]
+            for j in range(i + 1):
+                covariance = 0.5 * (covariances[k, i, j] + covariances[k, j, i])
+                if rows > 0.0 or mean_rows > 0.0:
+                    covariance = (counts[k] * (covariance + pull * gap[i] * gap[j]) + scatter[i, j]) * total
+                covariances[k, i, j] = covariances[k, j, i] = covariance
+            covariances[k, i, i] += reg_covar
+
+
+@kernel
+def log_prior_full(means, roots, prior, value):
+    """value (1,) = log-density of the prior of `mode_full`, up to a constant; see `ResolvedPrior.log_density`."""
+    center, mean_rows, rows, scatter = prior
+    n_components, n_features = means.shape
+    value[0] = 0.0
+    for k in range(n_components):
+        square, trace = 0.0, 0.0
+        for i in range(n_features):
+            value[0] += rows * np.log(roots[k, i, i])
+            y = 0.0
+            for j in range(i + 1):
+                y += roots[k, j, i] * (means[k, j] - center[j])
+                turned = 0.0
+                for m in range(i + 1):
+                    turned += roots[k, m, i] * scatter[m, j]
+                trace += turned * roots[k, j, i]
+            square += y * y
+        value[0] -= 0.5 * (mean_rows * square + trace)
+
+
+@kernel
+def share_out(counts, extra, total, weights):
+    """weights (K,) = counts and so many rows more each, over their sum."""
+    added = 0.0
+    for k in range(counts.shape[0]):
+        weights[k] = (counts[k] + extra) / (total + counts.shape[0] * extra)
+        added += weights[k]
+    for k in range(counts.shape[0]):
+        weights[k] /= added
+
+
+@kernel
+def take_logs(values, logs):
+    """logs (K,) = logarithms of values that are not negative."""
+    for k in range(values.shape[0]):
+        logs[k] = np.log(values[k])
+
+
+@kernel
 def blend_full(one, two, share, smallest, blended):
     """(1 - share) of the moments of one and share of those of two; each is counts (K,), means (K, D), covariances."""
     counts, means, covariances = blended
@@ -108,8 +170,8 @@ def blend_full(one, two, share, smallest, blended):
 
 
 @kernel
-def invert_roots(covariances, smallest, dependent, roots):
-    """roots (K, D, D) = upper triangular U with U U' the inverse of each covariance; returns the first bad one, or K.
+def invert_roots(covariances, smallest, dependent, roots, good):
+    """roots (K, D, D) = upper triangular U with U U' the inverse of each covariance; good (1,) those before a bad one.
 
     Bad is a component whose deviation in a column, given those before, is not above smallest (D,), or of which a
     column's variance inflation factor is above `dependent`.
@@ -127,7 +189,8 @@ def invert_roots(covariances, smallest, dependent, roots):
                     lower[i, j] = total * inverse[j]
                     continue
                 if not total > 0.0 or not np.sqrt(total) > smallest[i]:
-                    return k
+                    good[0] = k
+                    return
                 lower[i, i] = np.sqrt(total)
                 inverse[i] = 1.0 / lower[i, i]
         for j in range(n_features):
@@ -144,5 +207,6 @@ def invert_roots(covariances, smallest, dependent, roots):
             for j in range(i, n_features):
                 precision += roots[k, i, j] * roots[k, i, j]
             if precision * covariances[k, i, i] > dependent:
-                return k
-    return n_components
+                good[0] = k
+                return
+    good[0] = n_components

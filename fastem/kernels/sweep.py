@@ -417,9 +417,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
         n_live = n_listed[0]
         if labels.shape[0] > 0:
             first_maximum(scores, n_live, best, label)
-            call_at(
-                products[LABEL_ROWS], (scores, label, bounds, component, near, labels[first : first + n_rows])
-            )
+            call_at(products[LABEL_ROWS], (scores, label, bounds, component, near, labels[first : first + n_rows]))
         if posterior == SOFTMAX:
             for b in range(width):
                 total[b] = 0.0
@@ -517,27 +515,46 @@ def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
     n_lost : int, rows that no state can have produced
     n_pairs : float, mean number of pairs of a block and a state that were scored, and added up, if pairs are skipped
     """
-    theta, n_thin, tails = states.theta, states.n_thin, states.tails
+    theta, n_thin = states.theta, states.n_thin
     unit = weight_unit(weight, theta)
     if unit != 1.0:
         weight = weight / unit
-    n_fast, n_stats = len(theta) - n_thin, theta.shape[1]
-    n_columns = int(padded(n_fast, theta.itemsize)) + n_thin
-    n_lanes = _n_lanes(len(X), n_columns, n_stats, X.shape[1], theta)
-    sums = np.zeros((n_lanes, n_stats + (2 if len(tails) else 0), n_columns))
-    totals = np.zeros((n_lanes, 1, 3))
-    products = lane_addresses(states, sums[0], skip)
-    arguments = (products, X, weight, frame, tuple(states), posterior, tuple(skip))
-    assert all(
-        a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, tails, *skip)
-    )  # the lane sees no types
-    lane = address(_sweep_lane, (*arguments, 0, 0, sums[0], totals[0, 0]), (X.dtype, theta.dtype))
-    run_lanes(_sweep_serial, _sweep_parallel, (lane, *arguments, sums, totals), len(X) * theta.size, n_lanes, n_threads)
+    arguments = sweep_arguments(X, weight, frame, states, posterior, skip)
+    *_, sums, totals = arguments
+    run_lanes(_sweep_serial, _sweep_parallel, arguments, len(X) * theta.size, len(sums), n_threads)
     sums, totals = sums[0], totals[0, 0]
+    n_fast, n_columns = len(theta) - n_thin, sums.shape[1]
     if n_thin and n_columns > len(theta):  # columns of padding lie before those of the thin states
         sums = np.delete(sums, np.s_[n_fast : n_columns - n_thin], axis=1)
     sums = sums[:, : len(theta)]
     return np.ascontiguousarray(sums.T) * unit, float(totals[0]) * unit, int(totals[1]), float(totals[2])
+
+
+def sweep_arguments(X, weight, frame, states, posterior, skip=NOTHING):
+    """What the entries of a sweep take: all that its lanes need, with sums and totals of 0 at the end."""
+    theta, n_stats = states.theta, states.theta.shape[1]
+    n_columns = int(padded(len(theta) - states.n_thin, theta.itemsize)) + states.n_thin
+    n_lanes = _n_lanes(len(X), n_columns, n_stats, X.shape[1], theta)
+    sums = np.zeros((n_lanes, n_stats + (2 if len(states.tails) else 0), n_columns))
+    totals = np.zeros((n_lanes, 1, 3))
+    products = lane_addresses(states, sums[0], skip)
+    arguments = (products, X, weight, frame, tuple(states), posterior, tuple(skip))
+    assert all(
+        a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, states.tails, *skip)
+    )  # the lane sees no types
+    lane = address(_sweep_lane, (*arguments, 0, 0, sums[0], totals[0, 0]), (X.dtype, theta.dtype))
+    return lane, *arguments, sums, totals
+
+
+def serial_entry(arguments):
+    """Address of the entry that takes `sweep_arguments` on one thread."""
+    X, theta = arguments[2], arguments[5][1]
+    return address(_sweep_serial, arguments, (X.dtype, theta.dtype))
+
+
+def is_short(n_rows, theta):
+    """Whether a sweep is too short for threads."""
+    return n_rows * theta.size < _SERIAL_WORK
 
 
 def lane_addresses(states, sums, skip=NOTHING):

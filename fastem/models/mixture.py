@@ -23,13 +23,14 @@ from fastem.initialize import (
     STARTS,
     TURNS,
     centers,
+    check_distinct,
     check_resp,
     given_blocks,
     random_blocks,
-    require_distinct,
     square_radius,
 )
 from fastem.kernels._jit import one_blas_thread, use_threads
+from fastem.kernels.components import share_out
 from fastem.kernels.features import FULL, n_statistics
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
 from fastem.kernels.pruning import NOTHING, Skip
@@ -40,6 +41,7 @@ from fastem.models.mixture_constraints import Constraints, choices
 from fastem.models.mixture_labels import Labels, Seeds, some
 from fastem.models.mixture_moves import Moves
 from fastem.models.mixture_records import MixtureParams, MixtureStats, log_of, same_bits
+from fastem.models.mixture_steps import Steps
 from fastem.models.mixture_streams import Streams
 from fastem.models.skipping import Skipping, has_lost, may_skip
 from fastem.protocol import DegenerateError
@@ -50,7 +52,7 @@ _RACE_ROWS, _RACE_ROWS_PER_NUMBER = 5000, 10  # of the first heat: at least, and
 
 
 @dataclass(frozen=True, eq=False)
-class Mixture(Constraints, Labels, Streams, Moves):
+class Mixture(Constraints, Labels, Streams, Moves, Steps):
     """Mixture of K components of one family.
 
     Parameters
@@ -197,7 +199,7 @@ class Mixture(Constraints, Labels, Streams, Moves):
         family = self.family.seeing(data)
         model = model if family is model.family else replace(model, family=family)
         if self.n_unknown:
-            require_distinct(model._filled(model.family.rows_of(data)), self.n_unknown)
+            check_distinct(model._filled(model.family.rows_of(data)), self.n_unknown)
         model = model.framed_by(data)
         if self.components_init is not None:
             components = model.family.check_params(self.components_init, self.n_components, model.bound)
@@ -501,8 +503,9 @@ class Mixture(Constraints, Labels, Streams, Moves):
             counts = np.where(left > 0, left, counts)
             counts[weakest] = max(left[weakest], 0.0) if len(alive) > 1 else 1.0
             return counts / counts.sum()
-        weights = (counts + extra) / (total + len(counts) * extra)
-        return weights / weights.sum()
+        weights = np.empty(len(counts))
+        share_out(np.ascontiguousarray(counts), float(extra), float(total), weights)
+        return weights
 
     def _sweep(
         self, block: Block, states: States, posterior: int, skip: Skip = NOTHING

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem.kernels._jit import one_blas_thread
+from fastem.kernels.components import take_logs
 
 
 class MixtureParams(NamedTuple):
@@ -48,8 +49,7 @@ def same_bits(method):
 
 
 def log_of(weights: np.ndarray) -> np.ndarray:
-    """Logarithms, of which those of 0 are -inf."""
-    if weights.all():
-        return np.log(weights)
-    with np.errstate(divide="ignore"):
-        return np.log(weights)
+    """Logarithms (K,), of which those of 0 are -inf."""
+    logs = np.empty(len(weights))
+    take_logs(weights, logs)
+    return logs

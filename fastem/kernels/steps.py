@@ -1,0 +1,160 @@
+"""Several steps of EM in one call, for rows so few that Python would take longer than the work of a step.
+
+Mixtures of normal components with full covariances. The parts are those that single steps take, compiled once and
+called by address, so that the bits are the same.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastem.kernels._jit import address, call_at, kernel
+from fastem.kernels.components import (
+    cancellation,
+    invert_roots,
+    log_prior_full,
+    mode_full,
+    moments_full,
+    natural_full,
+    share_out,
+    take_logs,
+)
+from fastem.kernels.features import FULL, n_statistics
+from fastem.kernels.posteriors import SOFTMAX
+from fastem.kernels.sweep import States, is_short, serial_entry, sweep_arguments
+
+
+class Rules(NamedTuple):
+    """What steps keep to.
+
+    Attributes
+    ----------
+    thin : float
+        Largest squared coordinate, see `components.cancellation`, of components that need no whitening.
+    smallest : ndarray of shape (D,)
+        Deviations of a component are larger.
+    dependent : float
+        Variance inflation factors are not larger.
+    least : float
+        Counts that are not larger are none.
+    prior : tuple
+        As `components.mode_full` takes it.
+    reg_covar : float
+    extra_rows : float
+        That the prior of the weights adds to each count.
+    """
+
+    thin: float
+    smallest: np.ndarray
+    dependent: float
+    least: float
+    prior: tuple
+    reg_covar: float
+    extra_rows: float
+
+
+class Steps(NamedTuple):
+    """What steps led to; of n steps, n objectives and n + 1 parameters."""
+
+    log_likelihoods: np.ndarray
+    objectives: np.ndarray
+    weights: np.ndarray
+    means: np.ndarray
+    covariances: np.ndarray
+    roots: np.ndarray
+
+
+@kernel
+def _steps_full(calls, sweep, frame, total_weight, rules, scratch, steps, n_done):
+    """Fill `steps` from its first parameters on, until one of them needs a closer look; n_done (1,) = steps taken."""
+    logs_of, cancel, encode, run, decode, mode, invert, prior_of, share = calls
+    center, scale, reach, deviation = frame
+    thin, smallest, dependent, least, prior, reg_covar, extra_rows = rules
+    states, sums, totals = sweep[5], sweep[8], sweep[9]
+    theta, whitener, peaks = states[1], states[3], states[4]
+    logs, worst, largest, value, own, counts, good = scratch
+    log_likelihoods, objectives, weights, means, covariances, roots = steps
+    for step in range(objectives.shape[0]):
+        n_done[0] = step
+        call_at(cancel, (roots[step], scale, reach, deviation, worst, largest))
+        if not largest[0] <= thin:
+            return
+        call_at(logs_of, (weights[step], logs))
+        call_at(encode, (means[step], roots[step], logs, center, scale, theta, whitener, peaks))
+        for lane in range(sums.shape[0]):
+            for p in range(sums.shape[1]):
+                for k in range(sums.shape[2]):
+                    sums[lane, p, k] = 0.0
+            for i in range(totals.shape[2]):
+                totals[lane, 0, i] = 0.0
+        call_at(run, sweep)
+        call_at(prior_of, (means[step], roots[step], prior, value))
+        if extra_rows > 0.0:
+            for k in range(logs.shape[0]):
+                value[0] += extra_rows * logs[k]
+        log_likelihoods[step] = totals[0, 0, 0]
+        objectives[step] = totals[0, 0, 0] + value[0]
+        if totals[0, 0, 1] > 0.0 or not np.isfinite(objectives[step]):
+            return
+        for k in range(own.shape[0]):
+            for p in range(own.shape[1]):
+                own[k, p] = sums[0, p, k]
+        call_at(decode, (own, center, scale, least, counts, means[step + 1], covariances[step + 1]))
+        for k in range(counts.shape[0]):
+            if not counts[k] > least:
+                return
+        call_at(mode, (counts, prior, reg_covar, least, means[step + 1], covariances[step + 1]))
+        call_at(invert, (covariances[step + 1], smallest, dependent, roots[step + 1], good))
+        if good[0] < counts.shape[0]:
+            return
+        call_at(share, (counts, extra_rows, total_weight, weights[step + 1]))
+    n_done[0] = objectives.shape[0]
+
+
+def steps_full(X, weight, total_weight, frame, rules, weights, params, n_steps):
+    """Up to n_steps steps of EM from weights (K,) and params (means, covariances, roots); None if sweeps are not short.
+
+    frame: rows (2, D), then centre, scale, reach and deviation (D,), float64 as X is.
+    """
+    n_components, n_features = params[0].shape
+    n_stats = int(n_statistics(FULL, n_features))
+    theta = np.empty((n_components, n_stats))
+    if not is_short(len(X), theta):
+        return None
+    whitener, peaks = np.empty((n_components, n_features + 1, n_features)), np.empty(n_components)
+    rows, *places = frame
+    sweep = sweep_arguments(X, weight, rows, States(FULL, theta, 0, whitener, peaks), SOFTMAX)
+    points = [np.empty((n_steps + 1, *first.shape)) for first in (weights, *params)]
+    for point, first in zip(points, (weights, *params), strict=True):
+        point[0] = first
+    steps = Steps(np.empty(n_steps), np.empty(n_steps), *points)
+    scratch = (
+        np.empty(n_components),
+        np.empty(n_components),
+        np.empty(2),
+        np.empty(1),
+        np.empty((n_components, n_stats)),
+        np.empty(n_components),
+        np.empty(1, np.int64),
+    )
+    n_done = np.empty(1, np.int64)
+    _steps_full(_calls(sweep), sweep, tuple(places), total_weight, tuple(rules), scratch, tuple(steps), n_done)
+    n = int(n_done[0])
+    return Steps(steps.log_likelihoods[:n], steps.objectives[:n], *(point[: n + 1] for point in points))
+
+
+def _calls(sweep):
+    """Addresses of the parts of a step."""
+    line, flat, cube, mark = np.empty(0), np.empty((0, 0)), np.empty((0, 0, 0)), np.empty(0, np.int64)
+    prior = line, 0.0, 0.0, flat
+    return (
+        address(take_logs, (line, line), None),
+        address(cancellation, (cube, line, line, line, line, line), None),
+        address(natural_full, (flat, cube, line, line, line, flat, cube, line), None),
+        serial_entry(sweep),
+        address(moments_full, (flat, line, line, 0.0, line, flat, cube), None),
+        address(mode_full, (line, prior, 0.0, 0.0, flat, cube), None),
+        address(invert_roots, (cube, line, 0.0, cube, mark), None),
+        address(log_prior_full, (flat, cube, prior, line), None),
+        address(share_out, (line, 0.0, 0.0, line), None),
+    )

@@ -1,0 +1,144 @@
+"""Several steps of EM in one kernel: the bits of single steps, from the same start to the same end or refusal."""
+
+import numpy as np
+import pytest
+from conftest import simulate
+
+import fastem
+from fastem import Gaussian, Mixture, NormalInverseWishart
+from fastem.climb import _AT_ONCE
+from fastem.data import as_data
+from fastem.families import gaussian
+from fastem.kernels import sweep
+from fastem.protocol import DegenerateError, Status
+
+
+def same(one, two):
+    assert one.params.weights.tobytes() == two.params.weights.tobytes()
+    for a, b in zip(one.params.components, two.params.components, strict=True):
+        assert a.tobytes() == b.tobytes()
+    assert one.history.tobytes() == two.history.tobytes()
+    assert one[1] == two[1]
+    assert one[3:5] == two[3:5]
+
+
+def both(model, X, **options):
+    """The fit as it is, and one whose single steps are watched."""
+    options = {"random_state": 0, "tol": 1e-8, **options}
+    return fastem.fit(model, X, **options), fastem.fit(model, X, callbacks=[lambda step: None], **options)
+
+
+PRIOR = NormalInverseWishart(mean_precision=0.1, degrees_of_freedom=8.0)
+MODELS = {
+    "maximum likelihood": Mixture(Gaussian(), 3),
+    "reg_covar": Mixture(Gaussian(reg_covar=1), 3),
+    "prior": Mixture(Gaussian(prior=PRIOR), 3),
+    "prior of means": Mixture(Gaussian(prior=NormalInverseWishart(mean_precision=2)), 3),
+    "prior of weights": Mixture(Gaussian(), 3, weight_concentration=3),
+    "nine components": Mixture(Gaussian(reg_covar=0.1), 9),
+}
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("max_iter", [1, _AT_ONCE - 1, _AT_ONCE, 3 * _AT_ONCE + 1, 500])
+def test_several_steps_have_the_bits_of_single_ones(model, max_iter, rng):
+    X = simulate(rng, 300, 2)
+    one, two = both(model, X, max_iter=max_iter, tol=1e-8 if max_iter > 4 * _AT_ONCE else 0)
+    same(one, two)
+    assert one.n_iter == max_iter or one.status is Status.CONVERGED
+    data = as_data(X)
+    ascent = one.model.several_steps(one.params, data, 4)
+    assert len(ascent.objectives) == 4  # or nothing is tested here
+    assert ascent.objectives[0] == pytest.approx(one.model.e_step(one.params, data.blocks[0]).log_likelihood + (
+        one.model.log_prior(one.params)
+    ), rel=1e-15)  # fmt: skip
+
+
+@pytest.mark.parametrize("n_features", [1, 2, 7, 20])
+def test_weights_columns_and_rules(n_features, rng):
+    X = rng.normal(size=(400, n_features)) + 3.0 * rng.integers(0, 2, (400, 1))
+    weight = rng.integers(0, 3, 400) * 1.5
+    for stopping in ("change", "aitken"):
+        same(*both(Mixture(Gaussian(), 2), X, sample_weight=weight, stopping=stopping, tol=1e-4))
+    one = fastem.fit(Mixture(Gaussian(), 2), X, tol=1e-4, random_state=0)
+    assert one.status is Status.CONVERGED
+    assert one.n_iter % _AT_ONCE  # a rule that stops between two calls
+
+
+def test_thin_components_are_left_to_single_steps(rng):
+    """EM from apart, far from the origin of the frame, to components that have to be whitened."""
+    X = rng.normal(size=(300, 2)) * [1.0, 1e-7] + np.outer(rng.integers(0, 2, 300), [3.0, 3.0])
+    one, two = both(Mixture(Gaussian(), 2), X)
+    same(one, two)
+    ascent = one.model.several_steps(one.params, as_data(X), 4)
+    assert len(ascent.objectives) == 0
+    assert ascent.point(0).weights.tobytes() == one.params.weights.tobytes()
+
+
+def test_a_collapse_is_refused_alike(rng):
+    X = np.concatenate([rng.normal(size=(50, 2)), np.full((3, 2), 9.0)])
+    start = np.repeat([0, 1], [48, 5])
+    words = []
+    for callbacks in ([], [lambda step: None]):
+        with pytest.raises(DegenerateError) as caught:
+            fastem.fit(Mixture(Gaussian(), 2, start=start), X, tol=0, max_iter=400, callbacks=callbacks)
+        words.append(str(caught.value))
+    assert words[0] == words[1]
+    assert "singular covariance" in words[0]
+
+
+def test_an_impossible_row_is_refused_alike(rng):
+    X = rng.normal(size=(60, 2))
+    start = fastem.fit(Mixture(Gaussian(), 2), X, random_state=0)
+    shrunk = start.params.components._replace(
+        precisions_cholesky=1e160 * start.params.components.precisions_cholesky,
+        covariances=1e-320 * start.params.components.covariances,
+    )
+    ascent = start.model.several_steps(start.params._replace(components=shrunk), as_data(X), 4)
+    assert len(ascent.objectives) == 0
+
+
+def test_what_has_no_kernel_says_so(rng):
+    X = simulate(rng, 300, 2)
+    data, blocks = as_data(X), fastem.Blocks([X[:100], X[100:]])
+
+    def ascent(model, rows=data, **options):
+        result = fastem.fit(model, rows, random_state=0, max_iter=2, **options)
+        return result.model.several_steps(result.params, rows, 2)
+
+    assert ascent(Mixture(Gaussian(), 2)) is not None
+    for family in (Gaussian("diag"), Gaussian("EEV"), fastem.StudentT()):
+        assert ascent(Mixture(family, 2)) is None
+    assert ascent(Mixture(Gaussian(), 2, weight_cost=1.0)) is None
+    assert ascent(Mixture(Gaussian(), 2, frozen={"weights": True}, weights_init=[0.5, 0.5])) is None
+    assert ascent(Mixture(Gaussian(), 2), blocks) is None
+    assert ascent(Mixture(Gaussian(), 2), as_data(X.astype(np.float32))) is None
+    holes = np.where(rng.random(X.shape) < 0.1, np.nan, X)
+    assert ascent(Mixture(Gaussian(), 2), as_data(holes, allow_nan=True)) is None
+
+
+def test_long_passes_are_left_to_single_steps(rng, monkeypatch):
+    X = simulate(rng, 300, 2)
+    result = fastem.fit(Mixture(Gaussian(), 2), X, random_state=0)
+    monkeypatch.setattr(sweep, "_SERIAL_WORK", 300 * 2 * 6)
+    assert result.model.several_steps(result.params, as_data(X), 2) is None
+
+
+@pytest.mark.parametrize("prior", [None, PRIOR])
+def test_the_steps_agree_with_numpy(prior, rng, monkeypatch):
+    X = simulate(rng, 300, 2)
+    model = Mixture(Gaussian(prior=prior, reg_covar=1e-3), 3)
+    one = fastem.fit(model, X, max_iter=20, tol=0, random_state=0)
+    assert one.model.several_steps(one.params, as_data(X), 1) is not None
+    monkeypatch.setattr(gaussian, "_FEW_COLUMNS", 0)
+    two = fastem.fit(model, X, max_iter=20, tol=0, random_state=0)
+    assert two.model.several_steps(two.params, as_data(X), 1) is None
+    np.testing.assert_allclose(one.history, two.history, rtol=1e-11)
+    np.testing.assert_allclose(one.params.components.covariances, two.params.components.covariances, rtol=1e-7)
+
+
+def test_max_time_ends_a_climb(rng):
+    X = rng.normal(size=(200, 2))
+    result = fastem.fit(Mixture(Gaussian(), 4), X, tol=0, max_iter=10**7, max_time=0.2, random_state=0)
+    assert result.status is Status.MAX_TIME
+    assert result.n_iter % _AT_ONCE == 0
