@@ -27,7 +27,7 @@ _NONE = False
 # With the plain loops the interpreter (NUMBA_DISABLE_JIT) and numba's bounds checks see every index.
 PLAIN = bool(config.DISABLE_JIT or config.BOUNDSCHECK)
 # A cache entry does not know whether it was compiled with bounds checks, so those builds are never cached.
-_OPTIONS = {"cache": not PLAIN, "nogil": True, "error_model": "numpy"}
+_OPTIONS = {"cache": not PLAIN, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
 def kernel(function):

@@ -21,6 +21,38 @@ def vector_at(builder, pointer, offset, vector):
     return builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
 
 
+def first_lanes(builder, n_first, n):
+    """A mask of n lanes, of which so many first ones are set."""
+    index = ir.IntType(64)
+    lanes = ir.Constant(ir.VectorType(index, n), list(range(n)))
+    return builder.icmp_signed("<", lanes, broadcast(builder, n_first, n))
+
+
+def masked_load(builder, pointer, mask):
+    """The vector of real numbers at a pointer, 0 outside of the mask, where no memory is read."""
+    vector = pointer.type.pointee
+    kind = ir.FunctionType(vector, [pointer.type, ir.IntType(32), mask.type, vector])
+    load = cgutils.get_or_insert_function(builder.module, kind, _masked("load", vector))
+    return builder.call(load, [pointer, ir.IntType(32)(_bytes(vector.element)), mask, ir.Constant(vector, None)])
+
+
+def masked_store(builder, value, pointer, mask):
+    """Store a vector of real numbers where the mask is set."""
+    vector = value.type
+    kind = ir.FunctionType(ir.VoidType(), [vector, pointer.type, ir.IntType(32), mask.type])
+    store = cgutils.get_or_insert_function(builder.module, kind, _masked("store", vector))
+    builder.call(store, [value, pointer, ir.IntType(32)(_bytes(vector.element)), mask])
+
+
+def _masked(name, vector):
+    kind = f"v{vector.count}{vector.element.intrinsic_name}"
+    return f"llvm.masked.{name}.{kind}.p0{kind}"
+
+
+def _bytes(scalar):
+    return 4 if isinstance(scalar, ir.FloatType) else 8
+
+
 def fused(module, vector):
     """The intrinsic a * b + c on vectors."""
     kind = ir.FunctionType(vector, [vector] * 3)

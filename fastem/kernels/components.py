@@ -6,7 +6,7 @@ sweep over a few hundred rows. Formulas and names are those of `families/gaussia
 
 import numpy as np
 
-from fastem.kernels._jit import kernel
+from fastem.kernels._jit import aligned_empty, kernel
 
 
 @kernel
@@ -33,8 +33,7 @@ def cancellation(roots, scale, reach, deviation, worst, largest):
 def natural_full(means, roots, log_weights, center, scale, theta, whitener, peaks):
     """theta (K, P) of the full feature map, whitener (K, D + 1, D) and peaks (K,) of components in the frame."""
     n_components, n_features = means.shape
-    y = np.empty(n_features)
-    w = np.empty((n_features, n_features))
+    y, w = aligned_empty(1, n_features, roots)[0], aligned_empty(n_features, n_features, roots)
     unit = 1.0 / scale  # exact: the scales are powers of two
     for k in range(n_components):
         log_constant = -0.5 * n_features * np.log(2.0 * np.pi)
@@ -72,7 +71,7 @@ def natural_full(means, roots, log_weights, center, scale, theta, whitener, peak
 def moments_full(sums, center, scale, smallest, counts, means, covariances):
     """Weight (K,), mean (K, D) and covariance (K, D, D) of components from their sums (K, P) in the frame."""
     n_components, n_features = means.shape
-    mean = np.empty(n_features)
+    mean = aligned_empty(1, n_features, means)[0]
     unit = 1.0 / scale  # exact: the scales are powers of two
     for k in range(n_components):
         counts[k] = sums[k, 0]
@@ -96,7 +95,7 @@ def mode_full(counts, prior, reg_covar, smallest, means, covariances):
     """
     center, mean_rows, rows, scatter = prior
     n_components, n_features = means.shape
-    gap = np.empty(n_features)
+    gap = aligned_empty(1, n_features, means)[0]
     for k in range(n_components):
         pull = mean_rows / max(counts[k] + mean_rows, smallest)
         total = 1.0 / max(counts[k] + rows, smallest)
@@ -155,7 +154,7 @@ def blend_full(one, two, share, smallest, blended):
     """(1 - share) of the moments of one and share of those of two; each is counts (K,), means (K, D), covariances."""
     counts, means, covariances = blended
     n_components, n_features = means.shape
-    gap = np.empty(n_features)
+    gap = aligned_empty(1, n_features, means)[0]
     for k in range(n_components):
         added = share * two[0][k]
         counts[k] = (1.0 - share) * one[0][k] + added
@@ -177,8 +176,8 @@ def invert_roots(covariances, smallest, dependent, roots, good):
     column's variance inflation factor is above `dependent`.
     """
     n_components, n_features = covariances.shape[:2]
-    lower = np.empty((n_features, n_features))
-    inverse = np.empty(n_features)  # of the diagonal: divisions took two thirds of the time
+    lower = aligned_empty(n_features, n_features, covariances)
+    inverse = aligned_empty(1, n_features, covariances)[0]  # of the diagonal: divisions took two thirds of the time
     for k in range(n_components):
         for i in range(n_features):
             for j in range(i + 1):

@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel
-from fastem.kernels._vectors import fused, scalar_of, vector_at
+from fastem.kernels._vectors import first_lanes, fused, masked_load, masked_store, scalar_of, vector_at
 from fastem.kernels.exp_log import exp
 
 _SIXTEENTHS = 23.083120654223414  # 16 / ln 2
@@ -63,29 +63,31 @@ _SINGLE = _Kind(
 
 @intrinsic
 def _add_vectors(typingctx, scores, k, best, total):
-    """The same for whole vectors; returns how many columns those are."""
+    """The same by vectors, of which the last is masked."""
     if not scores.layout == best.layout == total.layout == "C":
         raise TypingError(f"exponentials need C-ordered arrays, got {scores}, {best}, {total}")
-    signature = types.intp(scores, k, best, total)
+    signature = types.void(scores, k, best, total)
 
     def codegen(context, builder, signature, args):
         arrays = [make_array(signature.args[i])(context, builder, args[i]) for i in (0, 2, 3)]
         index = ir.IntType(64)
         width = cgutils.unpack_tuple(builder, arrays[1].shape)[0]
         columns = cgutils.unpack_tuple(builder, arrays[0].shape)[1]
-        row = builder.gep(arrays[0].data, [builder.mul(args[1], columns)])
+        pointers = [builder.gep(arrays[0].data, [builder.mul(args[1], columns)]), arrays[1].data, arrays[2].data]
         bits = scores.dtype.bitwidth
-        step = index(_UNROLLED * 512 // bits)
+        step, vector = index(_UNROLLED * 512 // bits), index(512 // bits)
         end = builder.mul(builder.sdiv(width, step), step)
         with cgutils.for_range_slice(builder, index(0), end, step, intp=index) as (start, _):
-            _add_at(builder, [row, arrays[1].data, arrays[2].data], start, bits)
-        return end
+            _add_at(builder, pointers, start, bits)
+        with cgutils.for_range_slice(builder, end, width, vector, intp=index) as (start, _):
+            _add_at(builder, pointers, start, bits, builder.sub(width, start))
+        return context.get_dummy_value()
 
     return signature, codegen
 
 
-def _add_at(builder, pointers, start, bits):
-    """Emit one step of the loop over columns."""
+def _add_at(builder, pointers, start, bits, n_left=None):
+    """Emit one step of the loop over columns; of one vector, if only so many columns are left."""
     kind = _DOUBLE if bits == 64 else _SINGLE
     vector = ir.VectorType(scalar_of(bits), 512 // bits)
     whole = ir.VectorType(ir.IntType(bits), 512 // bits)
@@ -95,9 +97,19 @@ def _add_at(builder, pointers, start, bits):
         return ir.Constant(of, [ir.Constant(of.element, value)] * of.count)
 
     def load(pointer, place):
-        return builder.load(vector_at(builder, pointer, place, vector), align=bits // 8)
+        if n_left is None:
+            return builder.load(vector_at(builder, pointer, place, vector), align=bits // 8)
+        return masked_load(builder, vector_at(builder, pointer, place, vector), mask)
 
-    places = [builder.add(start, ir.IntType(64)(i * vector.count)) for i in range(_UNROLLED)]
+    def store(number, pointer, place):
+        if n_left is None:
+            builder.store(number, vector_at(builder, pointer, place, vector), align=bits // 8)
+        else:
+            masked_store(builder, number, vector_at(builder, pointer, place, vector), mask)
+
+    mask = None if n_left is None else first_lanes(builder, n_left, vector.count)
+    n_vectors = _UNROLLED if n_left is None else 1
+    places = [builder.add(start, ir.IntType(64)(i * vector.count)) for i in range(n_vectors)]
     differences = [builder.fsub(load(pointers[0], place), load(pointers[1], place)) for place in places]
     for place, x in zip(places, differences):
         is_inside = builder.fcmp_ordered(">=", x, every(kind.smallest))
@@ -112,8 +124,8 @@ def _add_at(builder, pointers, start, bits):
         power = builder.add(choose(n), builder.shl(n, every(kind.shift, whole)))
         value = builder.fmul(builder.bitcast(power, vector), p)
         value = builder.select(is_inside, value, every(0.0))
-        for pointer, number in ((pointers[0], value), (pointers[2], builder.fadd(load(pointers[2], place), value))):
-            builder.store(number, vector_at(builder, pointer, place, vector), align=bits // 8)
+        store(value, pointers[0], place)
+        store(builder.fadd(load(pointers[2], place), value), pointers[2], place)
 
 
 def _chooser(builder, kind, vector, whole):
@@ -135,17 +147,17 @@ def _chooser(builder, kind, vector, whole):
     return choose
 
 
-def _add_none(scores, k, best, total):
-    return 0
+def _add_loop(scores, k, best, total):
+    for b in range(best.shape[0]):
+        e = exp(scores[k, b] - best[b])
+        scores[k, b] = e
+        total[b] += e
 
 
-_add_whole_vectors = helper(_add_none) if PLAIN or VECTOR_BYTES < 64 else _add_vectors
+_add = helper(_add_loop) if PLAIN or VECTOR_BYTES < 64 else _add_vectors
 
 
 @kernel
 def add_exponentials(scores, k, best, total):
     """scores[k] -> exp(scores[k] - best), added to total (B,); best is the `row_maximum` of all states."""
-    for b in range(_add_whole_vectors(scores, k, best, total), best.shape[0]):
-        e = exp(scores[k, b] - best[b])
-        scores[k, b] = e
-        total[b] += e
+    _add(scores, k, best, total)

@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel
-from fastem.kernels._vectors import broadcast, scalar_of, vector_at
+from fastem.kernels._vectors import broadcast, first_lanes, masked_load, scalar_of, vector_at
 
 _LINE = 64  # bytes of a cache line
 
@@ -126,21 +126,16 @@ def _load_tile_vector(typingctx, X, rows, b, d, frame, out):
     def codegen(context, builder, signature, args):
         X, rows, frame, out = (make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 4, 5))
         b, d = args[2:4]
-        index, lane = ir.IntType(64), ir.IntType(32)
+        index = ir.IntType(64)
         source, target = (scalar_of(signature.args[i].dtype.bitwidth) for i in (0, 5))
         vector, wide = ir.VectorType(source, n), ir.VectorType(ir.DoubleType(), n)
-        bits = signature.args[0].dtype.bitwidth
         n_columns, width = builder.extract_value(X.shape, 1), builder.extract_value(out.shape, 1)
-        lanes = ir.Constant(ir.VectorType(index, n), list(range(n)))
-        mask = builder.icmp_signed("<", lanes, broadcast(builder, builder.sub(n_columns, d), n))
-        kind = ir.FunctionType(vector, [vector.as_pointer(), lane, mask.type, vector])
-        name = f"llvm.masked.load.v{n}f{bits}.p0v{n}f{bits}"
-        load = cgutils.get_or_insert_function(builder.module, kind, name)
-        nothing, vectors = ir.Constant(vector, None), []
+        mask = first_lanes(builder, builder.sub(n_columns, d), n)
+        vectors = []
         for i in range(n):
             row = builder.load(builder.gep(rows.data, [builder.add(b, index(i))]))
             pointer = vector_at(builder, X.data, builder.add(builder.mul(row, n_columns), d), vector)
-            vectors.append(builder.call(load, [pointer, lane(bits // 8), mask, nothing]))
+            vectors.append(masked_load(builder, pointer, mask))
         last = builder.sub(n_columns, index(1))
         for j, column in enumerate(_transposed(builder, vectors)):
             place = builder.add(d, index(j))

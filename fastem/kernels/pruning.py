@@ -116,7 +116,7 @@ def pick(gap, bounds, component, fall, worst, chosen, listed, n_listed):
     finite one, once a pass, the gaps of the others are carried over.
     """
     for k in range(chosen.shape[0]):
-        if chosen[k]:
+        if chosen[k] != 0:
             continue
         old = np.float64(gap[component[k]])
         new = 0.0
@@ -127,7 +127,7 @@ def pick(gap, bounds, component, fall, worst, chosen, listed, n_listed):
                 if d > 0.0:
                     new = (worst - bounds[CONSTANT, k] + 0.5 * d * d) * (1.0 - _ROUNDING_64)
         if old == 0.0 or (worst > -np.inf and not new > bounds[CUTOFF, k]):
-            chosen[k] = True
+            chosen[k] = 1
             listed[n_listed] = k
             n_listed += 1
         elif worst > -np.inf:
@@ -162,13 +162,13 @@ def bury(scores, listed, n_listed, best, worst, bounds, component, gap, scratch)
 def exclude(stage, skip, block, scores, best, scratch, chosen, listed, n_listed):
     """Put into n_listed (1,) how many states of a block are left: after `pick` without and with scores, or `bury`.
 
-    best and scratch are (B,); chosen and listed (K,), written.
+    best and scratch are (B,); chosen and listed (K,) int64, written.
     """
     _, gaps, bounds, component, _, _ = skip
     gap = gaps[block]
     if stage == FIRST:
         for k in range(chosen.shape[0]):
-            chosen[k] = False
+            chosen[k] = 0
         n_listed[0] = pick(gap, bounds, component, 0.0, -np.inf, chosen, listed, 0)
         return
     worst = smallest(best, scratch) if n_listed[0] > 0 else -np.inf
@@ -184,8 +184,8 @@ def exclude_address(skip, theta):
     if len(skip.gaps) == 0:
         return 0
     rows, scores = np.empty(0, theta.dtype), np.empty((0, 0), theta.dtype)
-    chosen, places = np.empty(0, np.bool_), np.empty(0, np.int64)
-    return address(exclude, (0, tuple(skip), 0, scores, rows, rows, chosen, places, places), theta.dtype)
+    numbers = np.empty(0, np.int64)
+    return address(exclude, (0, tuple(skip), 0, scores, rows, rows, numbers, numbers, numbers), theta.dtype)
 
 
 def label_address(skip, theta):

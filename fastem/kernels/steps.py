@@ -20,6 +20,7 @@ from fastem.kernels.components import (
     take_logs,
 )
 from fastem.kernels.features import FULL, n_statistics
+from fastem.kernels.layout import clear
 from fastem.kernels.posteriors import SOFTMAX
 from fastem.kernels.sweep import States, is_short, serial_entry, sweep_arguments
 
@@ -82,11 +83,8 @@ def _steps_full(calls, sweep, frame, total_weight, rules, scratch, steps, n_done
         call_at(logs_of, (weights[step], logs))
         call_at(encode, (means[step], roots[step], logs, center, scale, theta, whitener, peaks))
         for lane in range(sums.shape[0]):
-            for p in range(sums.shape[1]):
-                for k in range(sums.shape[2]):
-                    sums[lane, p, k] = 0.0
-            for i in range(totals.shape[2]):
-                totals[lane, 0, i] = 0.0
+            clear(sums[lane])
+            clear(totals[lane])
         call_at(run, sweep)
         call_at(prior_of, (means[step], roots[step], prior, value))
         if extra_rows > 0.0:
