@@ -19,6 +19,7 @@ TYPES = ("full", "diag", "spherical")
 def _always(monkeypatch):
     monkeypatch.setattr(skipping, "_SMALL_WORK", 0)
     monkeypatch.setattr(skipping, "_WORTHWHILE", 2.0)  # any order will do
+    monkeypatch.setattr(skipping, "_GATHERING", 0.0)
 
 
 def climbed(model, data, params, n_steps):
@@ -184,3 +185,11 @@ def test_tied_and_small_problems_are_not_skipped(rng, monkeypatch):
     full = fastem.Mixture(fastem.Gaussian(), 6).prepare(data)
     full.e_step(full.initialize(data, np.random.default_rng(0)), data.blocks[0])
     assert not data.blocks[0].notes
+
+
+def test_few_multiply_adds_are_not_worth_gathering_rows(monkeypatch):
+    """Of 16 columns and components: variances leave little to gain, full covariances most of a pass."""
+    monkeypatch.undo()
+    rooms = [skipping.Skipping(16, n_statistics, 16).room for n_statistics in (18, 33, 153)]
+    assert rooms == sorted(rooms)
+    assert rooms[0] < 0.5 < 0.9 < rooms[-1]

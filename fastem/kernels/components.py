@@ -2,11 +2,14 @@
 
 For components of few columns: there NumPy, at a microsecond for each of dozens of operations, takes longer than the
 sweep over a few hundred rows. Formulas and names are those of `families/gaussian.py`, whose methods choose.
+
+In a loop that the compiler may reorder nothing is stored beside a sum: it asks first whether the arrays are near each
+other in memory, as short ones may be or not, and would take the sum in another order there.
 """
 
 import numpy as np
 
-from fastem.kernels._jit import aligned_empty, kernel
+from fastem.kernels._jit import aligned_empty, exact, kernel
 
 
 @kernel
@@ -86,7 +89,7 @@ def moments_full(sums, center, scale, smallest, counts, means, covariances):
                 p += 1
 
 
-@kernel
+@exact
 def mode_full(counts, prior, reg_covar, smallest, means, covariances):
     """Posterior mode, in the place of weighted means (K, D) and covariances (K, D, D); see `Gaussian._with_prior`.
 
@@ -110,16 +113,16 @@ def mode_full(counts, prior, reg_covar, smallest, means, covariances):
             covariances[k, i, i] += reg_covar
 
 
-@kernel
+@exact
 def log_prior_full(means, roots, prior, value):
     """value (1,) = log-density of the prior of `mode_full`, up to a constant; see `ResolvedPrior.log_density`."""
     center, mean_rows, rows, scatter = prior
     n_components, n_features = means.shape
-    value[0] = 0.0
+    total = 0.0
     for k in range(n_components):
         square, trace = 0.0, 0.0
         for i in range(n_features):
-            value[0] += rows * np.log(roots[k, i, i])
+            total += rows * np.log(roots[k, i, i])
             y = 0.0
             for j in range(i + 1):
                 y += roots[k, j, i] * (means[k, j] - center[j])
@@ -128,21 +131,21 @@ def log_prior_full(means, roots, prior, value):
                     turned += roots[k, m, i] * scatter[m, j]
                 trace += turned * roots[k, j, i]
             square += y * y
-        value[0] -= 0.5 * (mean_rows * square + trace)
+        total -= 0.5 * (mean_rows * square + trace)
+    value[0] = total
 
 
-@kernel
-def share_out(counts, extra, total, weights):
+@exact
+def share_out(counts, extra, weights):
     """weights (K,) = counts and so many rows more each, over their sum."""
-    added = 0.0
+    total = 0.0
     for k in range(counts.shape[0]):
-        weights[k] = (counts[k] + extra) / (total + counts.shape[0] * extra)
-        added += weights[k]
+        total += counts[k] + extra
     for k in range(counts.shape[0]):
-        weights[k] /= added
+        weights[k] = (counts[k] + extra) / total
 
 
-@kernel
+@exact
 def take_logs(values, logs):
     """logs (K,) = logarithms of values that are not negative."""
     for k in range(values.shape[0]):

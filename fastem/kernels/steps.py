@@ -66,7 +66,7 @@ class Steps(NamedTuple):
 
 
 @kernel
-def _steps_full(calls, sweep, frame, total_weight, rules, scratch, steps, n_done):
+def _steps_full(calls, sweep, frame, rules, scratch, steps, n_done):
     """Fill `steps` from its first parameters on, until one of them needs a closer look; n_done (1,) = steps taken."""
     logs_of, cancel, encode, run, decode, mode, invert, prior_of, share = calls
     center, scale, reach, deviation = frame
@@ -105,11 +105,11 @@ def _steps_full(calls, sweep, frame, total_weight, rules, scratch, steps, n_done
         call_at(invert, (covariances[step + 1], smallest, dependent, roots[step + 1], good))
         if good[0] < counts.shape[0]:
             return
-        call_at(share, (counts, extra_rows, total_weight, weights[step + 1]))
+        call_at(share, (counts, extra_rows, weights[step + 1]))
     n_done[0] = objectives.shape[0]
 
 
-def steps_full(X, weight, total_weight, frame, rules, weights, params, n_steps):
+def steps_full(X, weight, frame, rules, weights, params, n_steps):
     """Up to n_steps steps of EM from weights (K,) and params (means, covariances, roots); None if sweeps are not short.
 
     frame: rows (2, D), then centre, scale, reach and deviation (D,), float64 as X is.
@@ -136,7 +136,7 @@ def steps_full(X, weight, total_weight, frame, rules, weights, params, n_steps):
         np.empty(1, np.int64),
     )
     n_done = np.empty(1, np.int64)
-    _steps_full(_calls(sweep), sweep, tuple(places), total_weight, tuple(rules), scratch, tuple(steps), n_done)
+    _steps_full(_calls(sweep), sweep, tuple(places), tuple(rules), scratch, tuple(steps), n_done)
     n = int(n_done[0])
     return Steps(steps.log_likelihoods[:n], steps.objectives[:n], *(point[: n + 1] for point in points))
 
@@ -154,5 +154,5 @@ def _calls(sweep):
         address(mode_full, (line, prior, 0.0, 0.0, flat, cube), None),
         address(invert_roots, (cube, line, 0.0, cube, mark), None),
         address(log_prior_full, (flat, cube, prior, line), None),
-        address(share_out, (line, 0.0, 0.0, line), None),
+        address(share_out, (line, 0.0, line), None),
     )

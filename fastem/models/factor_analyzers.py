@@ -116,7 +116,7 @@ class FactorAnalyzers(Mixture):
     def m_step(self, stats: Any, params: MixtureParams) -> MixtureParams:
         """A step that leads uphill; see `FactorAnalyzer.update`."""
         components = self.family.update(self._found(stats), params.components)
-        return MixtureParams(self._weights(stats.counts, stats.weight), components)
+        return MixtureParams(self._weights(stats.counts), components)
 
     @same_bits
     def score(self, stats: Any, params: MixtureParams) -> np.ndarray:

@@ -237,7 +237,7 @@ class Mixture(Constraints, Labels, Streams, Moves, Steps):
             return self.put(MixtureParams(weights, self.family.from_precisions(means, precisions)))
         moments = self.first_moments(data, rng)
         if weights is None:
-            weights = self._weights(moments.counts, data.total_weight)
+            weights = self._weights(moments.counts)
         if precisions is not None:
             components = self.family.from_precisions(moments.means if means is None else means, precisions)
         else:
@@ -266,7 +266,7 @@ class Mixture(Constraints, Labels, Streams, Moves, Steps):
     def m_step(self, stats: MixtureStats, params: MixtureParams) -> MixtureParams:
         """Posterior mode given the statistics of `params`."""
         moments = self.family.rescaled(self._moments(stats, params), params.components)
-        return self._maximized(moments, stats.weight, params)
+        return self._maximized(moments, params)
 
     @same_bits
     def log_prior(self, params: MixtureParams) -> float:
@@ -473,11 +473,11 @@ class Mixture(Constraints, Labels, Streams, Moves, Steps):
         table = table if chosen is None else np.ascontiguousarray(table[chosen])
         return table_statistics(codes.X, codes.weight, table, use_threads(self.n_threads))
 
-    def _maximized(self, moments: Any, weight: float, params: MixtureParams, fewest: float = 0.0) -> MixtureParams:
+    def _maximized(self, moments: Any, params: MixtureParams, fewest: float = 0.0) -> MixtureParams:
         if self.frozen is not None:
             self.require_held()
         components = self.family.maximize(moments, params.components, self.bound.granule, fewest)
-        return MixtureParams(self._weights(moments.counts, weight), components)
+        return MixtureParams(self._weights(moments.counts), components)
 
     def _moments(self, stats: MixtureStats, params: MixtureParams) -> Any:
         """Moments of the components from the statistics of these parameters."""
@@ -492,7 +492,7 @@ class Mixture(Constraints, Labels, Streams, Moves, Steps):
             n_features = about.n_features if isinstance(about, Data) else self.bound.center.size
         return max(n_features, self.n_components) * n_features**2
 
-    def _weights(self, counts: np.ndarray, total: float) -> np.ndarray:
+    def _weights(self, counts: np.ndarray) -> np.ndarray:
         extra = self.weight_concentration - 1.0
         if self.held_weights is not None:
             return self._sharing(counts + extra)
@@ -504,7 +504,7 @@ class Mixture(Constraints, Labels, Streams, Moves, Steps):
             counts[weakest] = max(left[weakest], 0.0) if len(alive) > 1 else 1.0
             return counts / counts.sum()
         weights = np.empty(len(counts))
-        share_out(np.ascontiguousarray(counts), float(extra), float(total), weights)
+        share_out(np.ascontiguousarray(counts), float(extra), weights)
         return weights
 
     def _sweep(
@@ -530,7 +530,8 @@ class Mixture(Constraints, Labels, Streams, Moves, Steps):
         n_rows = len(block.X)
         if block.notes is None or not may_skip(self.family, layout, n_rows, states.theta.shape[1]):
             return self._sweep(block, states, SOFTMAX)[:2]
-        skipping = block.notes.setdefault("skipping", Skipping())
+        n_components, n_statistics = states.theta.shape
+        skipping = block.notes.setdefault("skipping", Skipping(n_components, n_statistics, block.X.shape[1]))
         n_blocks = -(-n_rows // block_rows(*block.X.shape, *states.theta.shape, states.theta.itemsize))
         skip = skipping.before(self.family, params.components, log_weights, layout, block.X, n_blocks)
         sums, log_likelihood, n_pairs = self._sweep(block, states, SOFTMAX, skip)

@@ -112,4 +112,4 @@ class Moves:
         feature_map, theta = self._first_states(block.X.shape[1])
         moments = self._moments_under(lambda: [block.weighing(resp)], theta, feature_map, GIVEN)
         components = self.family.maximize(moments, None, self.bound.granule)
-        return MixtureParams(self._weights(moments.counts, block.total_weight), components)
+        return MixtureParams(self._weights(moments.counts), components)

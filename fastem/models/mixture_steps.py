@@ -33,9 +33,7 @@ class Steps:
             return None
         (block,), frame = data.blocks, self.bound
         places = frame.rows, frame.center, frame.scale, frame.reach, frame.deviation
-        steps = steps_full(
-            block.X, block.weight, block.total_weight, places, rules, params.weights, params.components, n_steps
-        )
+        steps = steps_full(block.X, block.weight, places, rules, params.weights, params.components, n_steps)
         if steps is None:
             return None
 

@@ -46,7 +46,7 @@ class Streams:
     def maximize(self, expected: Any, weight: float, params: MixtureParams, unit: float) -> MixtureParams:
         """M-step for statistics that are worth so much weight of rows."""
         moments = expected._replace(counts=weight * expected.counts)
-        return self._maximized(moments, weight, params, unit * self._fewest_rows)
+        return self._maximized(moments, params, unit * self._fewest_rows)
 
     @same_bits
     def expected_log_likelihood(self, expected: Any, params: MixtureParams) -> float:

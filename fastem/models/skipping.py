@@ -15,9 +15,10 @@ _LOST = 1e-5
 _FEW_STATES = 3  # at most so many are never skipped
 _SMALL_WORK = 2e7  # multiply-adds below which a pass is too short to gain
 _PROBED = 200  # rows by which the gain of an order is estimated
-_WORTHWHILE = 0.5  # part of the pairs of a row and a component beyond which no order pays
+_WORTHWHILE = 0.4  # part of the pairs of a row and a component beyond which no order pays
 _USELESS = 0.6  # part of the pairs of a block and a component beyond which an order is given up
 _BLOCKING = 1.5  # the latter part over the former, about
+_GATHERING = 0.75  # rows that are gathered cost so many multiply-adds more for each product of two columns
 _PRICE = 1.5  # passes that a new order costs: two without skipping
 _PAUSE = 4  # passes after an order was given up, four times as many each time
 
@@ -33,7 +34,8 @@ class Point(NamedTuple):
 class Skipping:
     """Order, gaps and schedule of one block of rows in one climb; the passes tell it their parameters in turn."""
 
-    def __init__(self):
+    def __init__(self, n_components: int, n_statistics: int, n_features: int):
+        self.room = 1.0 - _GATHERING * n_features**2 / (n_components * n_statistics)  # to gain, of a pass
         self.order, self.gaps = NOTHING.order, NOTHING.gaps
         self.last: Point | None = None  # of the pass before
         self.n_passes = 0  # since the last order, or the last that was given up
@@ -75,7 +77,7 @@ class Skipping:
             part = n_pairs / (len(skip.gaps) * len(skip.component))
             self.fewest = min(self.fewest, part)
             self.excess += part - self.fewest
-            if part > _USELESS:
+            if part > _USELESS * self.room:
                 self.order, self.gaps = NOTHING.order, NOTHING.gaps
                 self.pause *= 4  # what was useless will be for some time
                 self.n_passes, self.next_probe, self.fewest, self.excess = 0, self.pause, 1.0, 0.0
@@ -90,7 +92,7 @@ class Skipping:
         with one_blas_thread(_PROBED * X.shape[1] ** 2):
             part = part_that_may_matter(family, last, now, cutoff, X)
         if len(self.order) == 0:
-            return part < _WORTHWHILE
+            return part < _WORTHWHILE * self.room
         return (self.fewest - _BLOCKING * part) * self.n_passes > _PRICE
 
 
