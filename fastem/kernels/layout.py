@@ -16,17 +16,29 @@ _LINE = 64  # bytes of a cache line
 
 
 def _transposed(builder, vectors):
-    """A square of vectors, by log2(n) rounds that interleave the halves."""
-    n = len(vectors)
+    """Squares of vectors, side by side if these are longer than many, by log2(n) rounds that interleave the halves."""
+    n, length = len(vectors), vectors[0].type.count
 
     def interleave(low, high, first):
-        lanes = [lane for i in range(first, first + n // 2) for lane in (i, n + i)]
-        return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), n), lanes))
+        places = [start + i for start in range(0, length, n) for i in range(first, first + n // 2)]
+        return _shuffled(builder, low, high, [lane for i in places for lane in (i, length + i)])
 
     for _ in range(n.bit_length() - 1):
         pairs = [(vectors[i], vectors[i + n // 2]) for i in range(n // 2)]
         vectors = [interleave(*pair, first) for pair in pairs for first in (0, n // 2)]
     return vectors
+
+
+def _shuffled(builder, low, high, lanes):
+    return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
+
+
+def _joined(builder, vectors):
+    """One vector of all of a power of two, one after another."""
+    while len(vectors) > 1:
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [_shuffled(builder, *pair, list(range(2 * pair[0].type.count))) for pair in pairs]
+    return vectors[0]
 
 
 @intrinsic
@@ -111,38 +123,41 @@ def _prefetch_plain(a, offset):
 _prefetch = helper(_prefetch_plain) if PLAIN else _prefetch_vector
 
 
-@intrinsic
-def _load_tile_vector(typingctx, X, rows, b, d, frame, out):
-    """out[d + j, b + i] = (X[rows[b + i], d + j] - frame[0, d + j]) * frame[1, d + j] for a square tile, in float64.
+@intrinsic(prefer_literal=True)
+def _load_tile_vector(typingctx, X, rows, b, d, frame, out, parts):
+    """out[d + j, b + i] = (X[rows[b + i], d + j] - frame[0, d + j]) * frame[1, d + j] for a tile, in float64.
 
-    Columns beyond those of X are garbage, and no memory beyond X is read.
+    It has as many rows as a vector has numbers, and that number over `parts` columns. Those beyond the columns of X are
+    garbage, and no memory beyond X is read.
     """
     for array in (X, frame, out):
         if array.layout != "C" or array.dtype not in (types.float32, types.float64):
             raise TypingError(f"rows are loaded from and into C-ordered arrays of floats, not {array}")
-    signature = types.void(X, rows, b, d, frame, out)
+    signature = types.void(X, rows, b, d, frame, out, parts)
     n = VECTOR_BYTES // (X.dtype.bitwidth // 8)
+    n_wide = max(1, n // parts.literal_value)
 
     def codegen(context, builder, signature, args):
         X, rows, frame, out = (make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 4, 5))
         b, d = args[2:4]
         index = ir.IntType(64)
         source, target = (scalar_of(signature.args[i].dtype.bitwidth) for i in (0, 5))
-        vector, wide = ir.VectorType(source, n), ir.VectorType(ir.DoubleType(), n)
+        vector, wide = ir.VectorType(source, n_wide), ir.VectorType(ir.DoubleType(), n)
         n_columns, width = builder.extract_value(X.shape, 1), builder.extract_value(out.shape, 1)
-        mask = first_lanes(builder, builder.sub(n_columns, d), n)
+        mask = first_lanes(builder, builder.sub(n_columns, d), n_wide)
         vectors = []
         for i in range(n):
             row = builder.load(builder.gep(rows.data, [builder.add(b, index(i))]))
             pointer = vector_at(builder, X.data, builder.add(builder.mul(row, n_columns), d), vector)
             vectors.append(masked_load(builder, pointer, mask))
         last = builder.sub(n_columns, index(1))
-        for j, column in enumerate(_transposed(builder, vectors)):
+        squares = [_joined(builder, vectors[i::n_wide]) for i in range(n_wide)]
+        for j, column in enumerate(_transposed(builder, squares)):
             place = builder.add(d, index(j))
             known = builder.select(builder.icmp_signed("<", place, last), place, last)
             center = builder.load(builder.gep(frame.data, [known]))
             scale = builder.load(builder.gep(frame.data, [builder.add(known, n_columns)]))
-            values = column if vector == wide else builder.fpext(column, wide)
+            values = column if source == wide.element else builder.fpext(column, wide)
             values = builder.fmul(builder.fsub(values, broadcast(builder, center, n)), broadcast(builder, scale, n))
             if target != wide.element:
                 values = builder.fptrunc(values, ir.VectorType(target, n))
@@ -153,11 +168,11 @@ def _load_tile_vector(typingctx, X, rows, b, d, frame, out):
     return signature, codegen
 
 
-def _load_tile_plain(X, rows, b, d, frame, out):
+def _load_tile_plain(X, rows, b, d, frame, out, parts):
     """The same tile as loops."""
     n = VECTOR_BYTES // X.itemsize
     for i in range(n):
-        for j in range(n):
+        for j in range(max(1, n // parts)):
             known = min(d + j, X.shape[1] - 1)
             out[d + j, b + i] = (X[rows[b + i], known] - frame[0, known]) * frame[1, known]
 
@@ -180,9 +195,17 @@ def load_columns(X, frame, rows, n_rows, out):
     """
     n_features, width = X.shape[1], rows.shape[0]
     side = VECTOR_BYTES // X.itemsize
+    left = n_features % side
+    whole = n_features - left
+    if left > side // 2:
+        left, whole = 0, n_features
     for b in range(0, width, side):
-        for d in range(0, n_features, side):
-            _load_tile(X, rows, b, d, frame, out)
+        for d in range(0, whole, side):
+            _load_tile(X, rows, b, d, frame, out, 1)
+    for b in range(0, width if left > side // 4 else 0, side):
+        _load_tile(X, rows, b, whole, frame, out, 2)
+    for b in range(0, width if 0 < left <= side // 4 else 0, side):
+        _load_tile(X, rows, b, whole, frame, out, 4)
     for d in range(n_features if n_rows < width else 0):
         for b in range(n_rows, width):
             out[d, b] = 0.0
