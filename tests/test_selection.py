@@ -189,9 +189,9 @@ def test_message_length(rng):
 
 def test_only_the_weakest_component_dies():
     model = Mixture(Gaussian("spherical"), 4, weight_cost=2.0)
-    np.testing.assert_allclose(model._weights(np.array([6.0, 1.0, 1.5, 3.0]), 11.5), np.array([4, 0, 1.5, 1]) / 6.5)
-    np.testing.assert_allclose(model._weights(np.array([6.0, 0.0, 1.5, 3.0]), 10.5), np.array([4, 0, 0, 1]) / 5)
-    assert model._weights(np.array([0.0, 0.0, 0.0, 1.0]), 1.0).tolist() == [0, 0, 0, 1]
+    np.testing.assert_allclose(model._weights(np.array([6.0, 1.0, 1.5, 3.0])), np.array([4, 0, 1.5, 1]) / 6.5)
+    np.testing.assert_allclose(model._weights(np.array([6.0, 0.0, 1.5, 3.0])), np.array([4, 0, 0, 1]) / 5)
+    assert model._weights(np.array([0.0, 0.0, 0.0, 1.0])).tolist() == [0, 0, 0, 1]
     for wrong, message in [({"weight_cost": -1.0}, "weight_cost"), ({"weight_concentration": 2.0}, "two priors")]:
         with pytest.raises(ValueError, match=message):
             Mixture(Gaussian(), 2, **{"weight_cost": 1.0, **wrong})
