@@ -85,7 +85,7 @@ def climb(model, data, params, number, options: Options) -> Result:
     plain: list[float] = []  # objectives per unit of weight since the last leap, all joined by plain steps
     trail = [params]  # the same points, then the one to come
     fallback = None  # the plain step, while a leap is tried
-    n_leaps, next_check = 0, 0
+    n_leaps, next_check, next_batch = 0, 0, 0
     accelerator = options.accelerate()
     status = Status.MAX_ITER
     n_iter, log_likelihood = 0, -math.inf
@@ -93,18 +93,22 @@ def climb(model, data, params, number, options: Options) -> Result:
     several = getattr(model, "several_steps", None) if type(accelerator) is Plain and not options.callbacks else None
     try:
         while n_iter < options.max_iter:
-            if several is not None:
+            if several is not None and n_iter >= next_batch:
                 wanted = min(_AT_ONCE, options.max_iter - n_iter)
                 ascent = several(params, data, wanted)
-                n_steps, is_settled = (0, False) if ascent is None else _follow(ascent, history, plain, options)
+                if ascent is None:
+                    several = None
+                    continue
+                n_steps, is_settled = _follow(ascent, plain, options)
                 if n_steps > 0:
                     params, log_likelihood = ascent.point(n_steps), float(ascent.log_likelihoods[n_steps - 1])
                     n_iter, trail = n_iter + n_steps, [params]
+                    history.extend(ascent.objectives[:n_steps].tolist())
                 if is_settled or (n_steps > 0 and time.monotonic() > options.deadline):
                     status = Status.CONVERGED if is_settled else Status.MAX_TIME
                     break
                 if n_steps < wanted:  # the next step needs a closer look
-                    several = None
+                    next_batch = n_iter + _AT_ONCE
                 continue
             n_iter += 1
             try:
@@ -159,10 +163,9 @@ def climb(model, data, params, number, options: Options) -> Result:
     return Result(params, log_likelihood, np.array(history), n_iter, status, model)
 
 
-def _follow(ascent, history: list[float], plain: list[float], options: Options) -> tuple[int, bool]:
-    """Take note of the steps until the rule says that they have settled; how many those are, and whether it does."""
+def _follow(ascent, plain: list[float], options: Options) -> tuple[int, bool]:
+    """Add steps to the plain ones until the rule says that they have settled: how many, and whether it does."""
     for number, objective in enumerate(ascent.objectives.tolist(), 1):
-        history.append(objective)
         plain.append(objective / ascent.weight)
         if options.rule(plain, options.tol):
             return number, True

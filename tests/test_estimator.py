@@ -137,3 +137,15 @@ def test_the_threads_of_blas_are_put_back_after_overlapping_uses():
         assert blas_threads() == before
         with one_blas_thread(10):
             assert blas_threads() == before
+
+
+def test_names_of_parameters_are_the_callers_own():
+    before = GaussianMixture().get_params()
+    GaussianMixture._get_param_names().clear()
+    assert GaussianMixture().get_params() == before
+
+    class Mine(GaussianMixture):
+        def __init__(self, n_components=1):
+            super().__init__(n_components)
+
+    assert Mine._get_param_names() == ["n_components"]

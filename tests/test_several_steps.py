@@ -35,6 +35,7 @@ MODELS = {
     "prior": Mixture(Gaussian(prior=PRIOR), 3),
     "prior of means": Mixture(Gaussian(prior=NormalInverseWishart(mean_precision=2)), 3),
     "prior of weights": Mixture(Gaussian(), 3, weight_concentration=3),
+    "priors of all": Mixture(Gaussian(prior=PRIOR), 9, weight_concentration=np.float32(1.7)),
     "nine components": Mixture(Gaussian(reg_covar=0.1), 9),
 }
 
@@ -59,7 +60,8 @@ def test_weights_columns_and_rules(n_features, rng):
     X = rng.normal(size=(400, n_features)) + 3.0 * rng.integers(0, 2, (400, 1))
     weight = rng.integers(0, 3, 400) * 1.5
     for stopping in ("change", "aitken"):
-        same(*both(Mixture(Gaussian(), 2), X, sample_weight=weight, stopping=stopping, tol=1e-4))
+        for family in (Gaussian(), Gaussian(prior=NormalInverseWishart(mean_precision=0.3))):
+            same(*both(Mixture(family, 2), X, sample_weight=weight, stopping=stopping, tol=1e-4))
     one = fastem.fit(Mixture(Gaussian(), 2), X, tol=1e-4, random_state=0)
     assert one.status is Status.CONVERGED
     assert one.n_iter % _AT_ONCE  # a rule that stops between two calls
@@ -87,15 +89,69 @@ def test_a_collapse_is_refused_alike(rng):
     assert "singular covariance" in words[0]
 
 
-def test_an_impossible_row_is_refused_alike(rng):
+def test_what_is_not_finite_is_refused_alike(rng):
+    """A component of weight 0 under a prior of the weights."""
     X = rng.normal(size=(60, 2))
-    start = fastem.fit(Mixture(Gaussian(), 2), X, random_state=0)
-    shrunk = start.params.components._replace(
-        precisions_cholesky=1e160 * start.params.components.precisions_cholesky,
-        covariances=1e-320 * start.params.components.covariances,
-    )
-    ascent = start.model.several_steps(start.params._replace(components=shrunk), as_data(X), 4)
-    assert len(ascent.objectives) == 0
+    model = Mixture(Gaussian(), 2, weight_concentration=2.0)
+    start = fastem.fit(model, X, random_state=0)
+    empty = start.params._replace(weights=np.array([1.0, 0.0]))
+    assert len(start.model.several_steps(start.params, as_data(X), 4).objectives) == 4
+    assert len(start.model.several_steps(empty, as_data(X), 4).objectives) == 0
+    words = []
+    for callbacks in ([], [lambda step: None]):
+        with pytest.raises(DegenerateError, match="became -inf at iteration 1") as caught:
+            fastem.fit(model, X, start=empty, callbacks=callbacks)
+        words.append(str(caught.value))
+    assert words[0] == words[1]
+
+
+def test_numbers_near_the_largest(rng):
+    """A count times a covariance is beyond all numbers, their posterior mode is not."""
+    X = 1e150 * rng.normal(size=(100, 2))
+    weight = np.full(100, 1e9)
+    one, two = both(Mixture(Gaussian(prior=NormalInverseWishart())), X, sample_weight=weight)
+    same(one, two)
+    np.testing.assert_allclose(one.params.components.covariances[0], np.cov(X.T, bias=True), rtol=1e-6)
+
+
+def test_a_prior_that_is_not_resolved_adds_nothing(rng):
+    X = rng.normal(size=(60, 2))
+    params = fastem.fit(Mixture(Gaussian()), X).params
+    assert Mixture(Gaussian(prior=NormalInverseWishart())).log_prior(params) == 0.0
+
+
+def test_an_interrupt_keeps_whole_batches(rng):
+    X = simulate(rng, 300, 2)
+    asked = []
+
+    def rule(history, tol):
+        asked.append(len(history))
+        if len(asked) == _AT_ONCE + 5:
+            raise KeyboardInterrupt
+        return False
+
+    found = fastem.fit(Mixture(Gaussian(), 3), X, stopping=rule, random_state=0)
+    assert found.status is Status.INTERRUPTED
+    assert found.n_iter == len(found.history) == _AT_ONCE
+    want = fastem.fit(Mixture(Gaussian(), 3), X, tol=0, max_iter=_AT_ONCE, random_state=0)
+    assert found.params.weights.tobytes() == want.params.weights.tobytes()
+    assert found.log_likelihood == want.log_likelihood
+
+
+def test_after_a_closer_look_steps_go_together_again(rng, monkeypatch):
+    X = simulate(rng, 300, 2)
+    asked = []
+    several = Mixture.several_steps
+
+    def watched(model, params, data, n_steps):
+        asked.append(n_steps)
+        ascent = several(model, params, data, n_steps)
+        return ascent._replace(objectives=ascent.objectives[:3]) if len(asked) == 1 else ascent
+
+    want = fastem.fit(Mixture(Gaussian(), 3), X, tol=0, max_iter=60, random_state=0)
+    monkeypatch.setattr(Mixture, "several_steps", watched)
+    same(fastem.fit(Mixture(Gaussian(), 3), X, tol=0, max_iter=60, random_state=0), want)
+    assert asked == [_AT_ONCE, _AT_ONCE, _AT_ONCE, 60 - 3 - 3 * _AT_ONCE]
 
 
 def test_what_has_no_kernel_says_so(rng):

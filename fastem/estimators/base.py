@@ -1,6 +1,5 @@
 """What estimators share: validation in, attributes out, no algorithm."""
 
-import functools
 import math
 import time
 import warnings
@@ -43,6 +42,7 @@ class EMEstimator(Streaming, BaseEstimator):
     """
 
     _start_parts: ClassVar[tuple[str, ...]]
+    _names: ClassVar[tuple[str, ...]]
     _parameter_constraints: ClassVar[dict] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0.0, None, closed="left")],
@@ -82,10 +82,11 @@ class EMEstimator(Streaming, BaseEstimator):
     _fitted_model: Callable[[], Any]
 
     @classmethod
-    @functools.cache
     def _get_param_names(cls) -> list[str]:
         """Names of the parameters, looked up once: reading the signature takes as long as five iterations."""
-        return super()._get_param_names()
+        if "_names" not in vars(cls):
+            cls._names = tuple(super()._get_param_names())
+        return list(cls._names)
 
     def _warn_of_the_end(self, stacklevel: int = 4) -> None:
         """Warn of a fit that ended before its time, at the caller of fit, beyond scikit-learn's wrapper."""

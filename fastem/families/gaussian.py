@@ -44,7 +44,7 @@ _SINGLE_TYPICAL = 8e-6
 # one is a component on a single point, or rounding noise of dependent columns (at most 0.29).
 _GRANULES = 0.5
 # A column whose variance inflation factor, times D, is beyond this is a combination of others and rounding noise.
-_DEPENDENT = 1 / (16 * np.finfo(np.float64).eps)
+_DEPENDENT = 1 / (16 * float(np.finfo(np.float64).eps))
 # Densities lose eps * inflation to the Cholesky factor; beyond this they are computed in double-double (12 times
 # slower), so that they keep 12 digits.
 _INFLATED = 1e3
@@ -117,7 +117,8 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
             return np.zeros(n_features), 0.0, 0.0, np.zeros((n_features, n_features))
         prior = self.resolved
         rows, share = prior.strength(self.letters, self.form, n_components, n_features)
-        return prior.mean, float(prior.mean_precision), float(rows), share * prior.scale + np.zeros(2 * (n_features,))
+        mean, scatter = np.zeros(n_features), np.zeros((n_features, n_features))  # what is not resolved is one number
+        return mean + prior.mean, float(prior.mean_precision), float(rows), scatter + share * prior.scale
 
     def rules(self, n_components: int, frame: Frame, extra_rows: float) -> Rules | None:
         """What several steps of EM in one kernel keep to; None where there is no such kernel."""
@@ -126,7 +127,9 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
             return None
         prior = self._prior_in_kernels(n_components, n_features)
         thin, smallest = _THIN / _EPS[_EXACT], _least_deviations(frame.granule)
-        return Rules(thin, smallest, _DEPENDENT / n_features, _TINY, prior, float(self.reg_covar), extra_rows)
+        return Rules(
+            thin, smallest, _DEPENDENT / n_features, float(_TINY), prior, float(self.reg_covar), float(extra_rows)
+        )
 
     def frame(self, summary: Summary, dtype: np.dtype) -> Frame:
         """Centre and scale that suit the data; one scale for all columns if the structure is spherical."""

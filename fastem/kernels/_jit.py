@@ -27,6 +27,7 @@ _NONE = False
 # With the plain loops the interpreter (NUMBA_DISABLE_JIT) and numba's bounds checks see every index.
 PLAIN = bool(config.DISABLE_JIT or config.BOUNDSCHECK)
 # A cache entry does not know whether it was compiled with bounds checks, so those builds are never cached.
+# Nobody calls a kernel from C, for which numba would compile it an entry.
 _OPTIONS = {"cache": not PLAIN, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
@@ -163,7 +164,11 @@ aligned_empty = _aligned_empty_plain if config.DISABLE_JIT else _aligned_empty_v
 
 @intrinsic
 def _borrowed_compiled(typingctx, values):
-    """The same arrays, alone or in tuples, without owners: whoever calls keeps the memory, and nobody counts."""
+    """The same arrays, alone or in tuples, without owners, so that nobody counts.
+
+    The caller keeps what its arguments point to. What is made here must be named to `keep` after its last use: else it
+    is freed before.
+    """
 
     def stripped(context, builder, kind, value):
         if isinstance(kind, types.BaseTuple):

@@ -101,14 +101,15 @@ def mode_full(counts, prior, reg_covar, smallest, means, covariances):
     gap = aligned_empty(1, n_features, means)[0]
     for k in range(n_components):
         pull = mean_rows / max(counts[k] + mean_rows, smallest)
-        total = 1.0 / max(counts[k] + rows, smallest)
+        per_row = 1.0 / max(counts[k] + rows, smallest)
+        own = counts[k] * per_row  # at most 1: a count times a covariance may overflow
         for i in range(n_features):
             gap[i] = means[k, i] - center[i]
             means[k, i] -= pull * gap[i]
             for j in range(i + 1):
                 covariance = 0.5 * (covariances[k, i, j] + covariances[k, j, i])
                 if rows > 0.0 or mean_rows > 0.0:
-                    covariance = (counts[k] * (covariance + pull * gap[i] * gap[j]) + scatter[i, j]) * total
+                    covariance = own * (covariance + pull * gap[i] * gap[j]) + per_row * scatter[i, j]
                 covariances[k, i, j] = covariances[k, j, i] = covariance
             covariances[k, i, i] += reg_covar
 
@@ -133,6 +134,15 @@ def log_prior_full(means, roots, prior, value):
             square += y * y
         total -= 0.5 * (mean_rows * square + trace)
     value[0] = total
+
+
+@exact
+def add_log_prior_of_weights(logs, extra, value):
+    """value (1,) += extra times the sum of the logarithms (K,) of the weights."""
+    total = 0.0
+    for k in range(logs.shape[0]):
+        total += logs[k]
+    value[0] += extra * total
 
 
 @exact

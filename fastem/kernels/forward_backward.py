@@ -318,12 +318,11 @@ def forward(start, matrix, likely, begins, first, last, alpha, norm):
         if begins[t]:
             total = 0.0
             for k in range(start.shape[0]):
-                alpha[t + 1, k] = start[k] * likely[t, k]
-                total += alpha[t + 1, k]
+                total += start[k] * likely[t, k]
             norm[t] = max(total, _SMALLEST)
             inverse = 1.0 / norm[t]
             for k in range(start.shape[0]):
-                alpha[t + 1, k] *= inverse
+                alpha[t + 1, k] = start[k] * likely[t, k] * inverse
             t += 1
         if t < end:
             _follow(alpha, matrix, likely, norm, t, end - t)

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastem.kernels._jit import address, call_at, kernel
 from fastem.kernels.components import (
+    add_log_prior_of_weights,
     cancellation,
     invert_roots,
     log_prior_full,
@@ -68,7 +69,7 @@ class Steps(NamedTuple):
 @kernel
 def _steps_full(calls, sweep, frame, rules, scratch, steps, n_done):
     """Fill `steps` from its first parameters on, until one of them needs a closer look; n_done (1,) = steps taken."""
-    logs_of, cancel, encode, run, decode, mode, invert, prior_of, share = calls
+    logs_of, cancel, encode, run, decode, mode, invert, prior_of, prior_of_weights, share = calls
     center, scale, reach, deviation = frame
     thin, smallest, dependent, least, prior, reg_covar, extra_rows = rules
     states, sums, totals = sweep[5], sweep[8], sweep[9]
@@ -88,8 +89,7 @@ def _steps_full(calls, sweep, frame, rules, scratch, steps, n_done):
         call_at(run, sweep)
         call_at(prior_of, (means[step], roots[step], prior, value))
         if extra_rows > 0.0:
-            for k in range(logs.shape[0]):
-                value[0] += extra_rows * logs[k]
+            call_at(prior_of_weights, (logs, extra_rows, value))
         log_likelihoods[step] = totals[0, 0, 0]
         objectives[step] = totals[0, 0, 0] + value[0]
         if totals[0, 0, 1] > 0.0 or not np.isfinite(objectives[step]):
@@ -136,6 +136,10 @@ def steps_full(X, weight, frame, rules, weights, params, n_steps):
         np.empty(1, np.int64),
     )
     n_done = np.empty(1, np.int64)
+    thin, smallest, dependent, least, (center, mean_rows, own_rows, scatter), reg_covar, extra_rows = rules
+    numbers = thin, dependent, least, mean_rows, own_rows, reg_covar, extra_rows
+    assert all(type(number) is float for number in numbers)  # calls by address see no types
+    assert all(a.dtype == np.float64 and a.flags.c_contiguous for a in (*places, smallest, center, scatter))
     _steps_full(_calls(sweep), sweep, tuple(places), tuple(rules), scratch, tuple(steps), n_done)
     n = int(n_done[0])
     return Steps(steps.log_likelihoods[:n], steps.objectives[:n], *(point[: n + 1] for point in points))
@@ -154,5 +158,6 @@ def _calls(sweep):
         address(mode_full, (line, prior, 0.0, 0.0, flat, cube), None),
         address(invert_roots, (cube, line, 0.0, cube, mark), None),
         address(log_prior_full, (flat, cube, prior, line), None),
+        address(add_log_prior_of_weights, (line, 0.0, line), None),
         address(share_out, (line, 0.0, line), None),
     )

@@ -30,7 +30,7 @@ from fastem.initialize import (
     square_radius,
 )
 from fastem.kernels._jit import one_blas_thread, use_threads
-from fastem.kernels.components import share_out
+from fastem.kernels.components import add_log_prior_of_weights, share_out
 from fastem.kernels.features import FULL, n_statistics
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
 from fastem.kernels.pruning import NOTHING, Skip
@@ -273,7 +273,9 @@ class Mixture(Constraints, Labels, Streams, Moves, Steps):
         """Log-density of the prior, up to a constant."""
         total = self.family.log_prior(params.components)
         if self.weight_concentration > 1.0:
-            total += (self.weight_concentration - 1.0) * float(log_of(params.weights).sum())
+            value = np.array([total], np.float64)
+            add_log_prior_of_weights(log_of(params.weights), float(self.weight_concentration - 1.0), value)
+            total = float(value[0])
         if self.weight_cost > 0.0:
             total -= self.weight_cost * float(np.log(params.weights[params.weights > 0]).sum())
         return total
