@@ -186,6 +186,9 @@ def tolerance(name: str, workload: Workload) -> float:
 def _span(peer, short, long):
     """Iterations of the shorter and the longer fit, fewer for a slow peer; and repeats of a fast one."""
     first, _ = peer.seconds(1)  # compiles, loads
+    if short == 0:
+        peer.seconds(long)
+        return short, long, 50
     tried = max(short, 1) if first < _BUDGET else 1
     once, _ = peer.seconds(tried)
     each = max(once / tried, 1e-6)
@@ -198,6 +201,9 @@ def _span(peer, short, long):
 
 
 def _one_iteration(peer, short, long, repeat):
+    """Seconds of an iteration; if the shorter fit has none, of the whole longer call."""
+    if short == 0:
+        return peer.seconds(long, repeat)[0]
     (more, n_long), (less, n_short) = peer.seconds(long, repeat), peer.seconds(short, repeat)
     if n_long <= n_short:
         raise PeerError(f"{peer.name}: it stops after {n_long} iterations of {long}")
