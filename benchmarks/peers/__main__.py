@@ -136,7 +136,8 @@ def _checks(arguments, results, say):
         _one(small, names, arguments.rounds, results, say, None, "20 iterations of a small fit, 150 x 4, K=3", (1, 21))
         for peer in results["workloads"][-1]["peers"].values():
             peer["median"], peer["fastest"] = 20 * peer["median"], 20 * peer["fastest"]
-        _one(small, names, arguments.rounds, results, say, None, "a small fit of 20 iterations, checks and all", (0, 20))
+        title = "a small fit of 20 iterations, checks and all"
+        _one(small, names, arguments.rounds, results, say, None, title, (0, 20))
         iteration = harness.compare(small, ["fastem"], arguments.rounds, None, (20, 220), say)["fastem"].median
         check("iteration of 150 x 4, K=3", f"{iteration * 1e6:.0f} us", "60 us", iteration <= 60e-6)
     for n, d, k in ((200_000, 8, 16), (200_000, 16, 16), (100_000, 32, 32)):
