@@ -117,7 +117,7 @@ def steps_full(X, weight, frame, rules, weights, params, n_steps):
     n_components, n_features = params[0].shape
     n_stats = int(n_statistics(FULL, n_features))
     theta = np.empty((n_components, n_stats))
-    if not is_short(len(X), theta):
+    if not is_short(len(X) * theta.size):
         return None
     whitener, peaks = np.empty((n_components, n_features + 1, n_features)), np.empty(n_components)
     rows, *places = frame

@@ -105,15 +105,10 @@ def by_features(feature_map, theta, n_features):
 
 
 @kernel
-def _few(n_features):
-    """States that are whitened as fast as scored by features: measured, 2 of 8 columns, 3 of 16, 4 of 32, 8 of 64."""
-    return 2 + n_features // 12
-
-
-@kernel
 def _goes_direct(n_listed, n_features, feature_map, whitener, n_thin):
     """Whether so few fast states of a block are cheaper by whitening than by features built for them."""
-    return feature_map == FULL and whitener.shape[0] > n_thin and n_listed <= _few(n_features)
+    few = 2 + n_features // 12  # measured: as fast at 2 of 8 columns, 3 of 16, 4 of 32, 8 of 64
+    return feature_map == FULL and whitener.shape[0] > n_thin and n_listed <= few
 
 
 @piece
@@ -282,13 +277,12 @@ def _add_whitened(states, listed, n_listed, direct, scores, rows, sums):
 
 def _whitened_addresses(states, sums, is_skipping):
     """Addresses of `_score_whitened` and `_add_whitened`; nothing is compiled where no state can be whitened."""
-    theta, n_thin, whitener = states.theta, states.n_thin, states.whitener
-    are_few = len(whitener) > n_thin and len(theta) <= _few(whitener.shape[2])
-    if not (n_thin or is_skipping or are_few):
+    feature_map, theta, n_thin, whitener, _, _ = states
+    if not (n_thin or is_skipping or _goes_direct(len(theta), whitener.shape[2], feature_map, whitener, n_thin)):
         return 0, 0
-    like, wide, listed = np.empty((0, 0), states.theta.dtype), np.empty((0, 0), sums.dtype), np.empty(0, np.int64)
+    like, wide, listed = np.empty((0, 0), theta.dtype), np.empty((0, 0), sums.dtype), np.empty(0, np.int64)
     rows = 0, 0, like, (like, like, like, wide, like, like, like)
-    types = states.theta.dtype, sums.dtype
+    types = theta.dtype, sums.dtype
     return (
         address(_score_whitened, (tuple(states), listed, 0, 0, like, like), types),
         address(_add_whitened, (tuple(states), listed, 0, True, like, rows, wide), types),
@@ -557,9 +551,9 @@ def serial_entry(arguments):
     return address(_sweep_serial, arguments, (X.dtype, theta.dtype))
 
 
-def is_short(n_rows, theta):
-    """Whether a sweep is too short for threads."""
-    return n_rows * theta.size < _SERIAL_WORK
+def is_short(work):
+    """Whether so many multiply-adds are too few for threads."""
+    return work < _SERIAL_WORK
 
 
 def lane_addresses(states, sums, skip=NOTHING):
@@ -593,7 +587,7 @@ def _n_lanes(n_rows, n_columns, n_stats, n_features, theta):
 
 def run_lanes(serial, in_parallel, arguments, work, n_lanes, n_threads):
     """Choose between the two entries of a kernel; both give the same bits."""
-    if n_threads == 1 or n_lanes == 1 or work < _SERIAL_WORK:
+    if n_threads == 1 or n_lanes == 1 or is_short(work):
         serial(*arguments)
     else:
         with _jit.parallel_region(n_threads):
