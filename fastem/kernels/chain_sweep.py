@@ -28,6 +28,7 @@ from fastem.kernels.posteriors import SOFTMAX, row_maximum
 from fastem.kernels.products import product_addresses
 from fastem.kernels.pruning import NO_ORDER, place_rows
 from fastem.kernels.sweep import (
+    N_ADDRESSES,
     TAKE_PRECISIONS,
     TAKE_TAILS,
     States,
@@ -45,7 +46,7 @@ from fastem.kernels.sweep import (
 from fastem.kernels.tables import look_up_all, scatter_all, table_of
 
 # Places of addresses in what a lane calls, after those of `lane_addresses`, and of numbers in what a pass notes.
-_PRODUCT, _BRING, _ADD, _UP, _DOWN = range(8, 13)
+_PRODUCT, _BRING, _ADD, _UP, _DOWN = range(N_ADDRESSES, N_ADDRESSES + 5)
 _BUILT, _LOST, _LOG_LIKELIHOOD, _NOTES = range(4)
 
 

@@ -48,7 +48,7 @@ _LANE_BLOCKS = 32  # blocks of a lane, if that leaves as many: clearing and addi
 _BLOCK_BYTES = 2**18  # a block's features, scores and responsibilities: well inside L2
 _FEATURE_BYTES = 2**19  # features held at once; more are built in chunks, twice
 # Places of addresses in what a lane calls; first come the two of `product_addresses`.
-TAKE_TAILS, TAKE_PRECISIONS, SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS = range(2, 8)
+TAKE_TAILS, TAKE_PRECISIONS, SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS, N_ADDRESSES = range(2, 9)
 # What `score` is to return.
 LOG_DENSITY, LABEL, POSTERIOR, SCORE = range(4)
 _SERIAL_WORK = 2_000_000  # multiply-adds below which waking the threads costs more than they give (~100 us)
