@@ -2,6 +2,8 @@
 
 from llvmlite import ir
 from numba.core import cgutils
+from numba.core.errors import TypingError
+from numba.np.arrayobj import make_array
 
 
 def scalar_of(bits):
@@ -14,6 +16,11 @@ def broadcast(builder, value, n):
     undefined = ir.Constant(ir.VectorType(value.type, n), ir.Undefined)
     first = builder.insert_element(undefined, value, ir.IntType(32)(0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), n), None))
+
+
+def shuffled(builder, low, high, lanes):
+    """The vector of these lanes of two vectors, of which the first lane of `high` follows the last of `low`."""
+    return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))
 
 
 def vector_at(builder, pointer, offset, vector):
@@ -59,23 +66,22 @@ def fused(module, vector):
     return cgutils.get_or_insert_function(module, kind, f"llvm.fmuladd.v{vector.count}{vector.element.intrinsic_name}")
 
 
-def accumulated(builder, rows, leading, shape, depth, vector, load):
-    """Vectors [i][j] = sum over step < depth of rows[i, step] load(step)[j], in registers; depth is at least 1.
+def accumulated(builder, shape, depth, vector, rows, columns):
+    """Vectors [i][j] = sum over step < depth of rows(step, i) columns(step)[j], in registers; depth is at least 1.
 
-    rows points into a C-ordered matrix of `leading` columns; shape is how many of its rows, and how many vectors.
+    shape is how many of either there are.
     """
-    n_rows, n_vectors = shape
+    n_rows, n_columns = shape
     before, index = builder.block, ir.IntType(64)
     loop, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
     builder.branch(loop)
     builder.position_at_end(loop)
     step = builder.phi(index)
-    sums = [[builder.phi(vector) for _ in range(n_vectors)] for _ in range(n_rows)]
-    vectors, fma, totals = load(step), fused(builder.module, vector), []
+    sums = [[builder.phi(vector) for _ in range(n_columns)] for _ in range(n_rows)]
+    vectors, fma, totals = columns(step), fused(builder.module, vector), []
     for i in range(n_rows):
-        element = builder.load(builder.gep(rows, [builder.add(step, builder.mul(leading, index(i)))]))
-        element = broadcast(builder, element, vector.count)
-        totals.append([builder.call(fma, [element, vectors[j], sums[i][j]]) for j in range(n_vectors)])
+        row = rows(step, i)
+        totals.append([builder.call(fma, [row, vectors[j], sums[i][j]]) for j in range(n_columns)])
     following = builder.add(step, index(1))
     builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
     step.add_incoming(index(0), before)
@@ -86,6 +92,24 @@ def accumulated(builder, rows, leading, shape, depth, vector, load):
             old.add_incoming(new, loop)
     builder.position_at_end(after)
     return totals
+
+
+def broadcasts(builder, matrix, leading, n):
+    """(step, i) -> a vector of n times matrix[i, step], as `accumulated` takes it."""
+
+    def load(step, i):
+        place = builder.add(step, builder.mul(leading, ir.IntType(64)(i)))
+        return broadcast(builder, builder.load(builder.gep(matrix, [place])), n)
+
+    return load
+
+
+def places_in(context, builder, types, args):
+    """Pointers into three C-ordered arrays that are given with an offset and the length of a row each."""
+    if any(types[i].layout != "C" for i in (0, 3, 6)):
+        raise TypingError(f"tiles need C-ordered arrays, got {types[0]}, {types[3]}, {types[6]}")
+    arrays = [make_array(types[i])(context, builder, args[i]) for i in (0, 3, 6)]
+    return [builder.gep(array.data, [args[i + 1]]) for array, i in zip(arrays, (0, 3, 6), strict=True)]
 
 
 def new_function(module, name, arguments):

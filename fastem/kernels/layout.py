@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel
-from fastem.kernels._vectors import broadcast, first_lanes, masked_load, scalar_of, vector_at
+from fastem.kernels._vectors import broadcast, first_lanes, masked_load, scalar_of, shuffled, vector_at
 
 _LINE = 64  # bytes of a cache line
 
@@ -21,7 +21,7 @@ def _transposed(builder, vectors):
 
     def interleave(low, high, first):
         places = [start + i for start in range(0, length, n) for i in range(first, first + n // 2)]
-        return _shuffled(builder, low, high, [lane for i in places for lane in (i, length + i)])
+        return shuffled(builder, low, high, [lane for i in places for lane in (i, length + i)])
 
     for _ in range(n.bit_length() - 1):
         pairs = [(vectors[i], vectors[i + n // 2]) for i in range(n // 2)]
@@ -29,15 +29,11 @@ def _transposed(builder, vectors):
     return vectors
 
 
-def _shuffled(builder, low, high, lanes):
-    return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
-
-
 def _joined(builder, vectors):
     """One vector of all of a power of two, one after another."""
     while len(vectors) > 1:
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
-        vectors = [_shuffled(builder, *pair, list(range(2 * pair[0].type.count))) for pair in pairs]
+        vectors = [shuffled(builder, *pair, range(2 * pair[0].type.count)) for pair in pairs]
     return vectors[0]
 
 

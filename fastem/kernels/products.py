@@ -7,12 +7,10 @@ reaches dgemm's (docs/performance.md).
 
 from llvmlite import ir
 from numba.core import types
-from numba.core.errors import TypingError
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array
 
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel, piece
-from fastem.kernels._vectors import accumulated, new_function, scalar_of, vector_at
+from fastem.kernels._vectors import accumulated, broadcasts, new_function, places_in, scalar_of, vector_at
 
 # Tiles of 8 rows x 3 vectors: 24 accumulators + 3 vectors + 1 broadcast fit the 32 registers of AVX-512 and NEON;
 # AVX2 has 16 registers and takes 4 x 3.
@@ -25,18 +23,12 @@ def _tile_vector(typingctx, a, ia, lda, b, ib, ldb, c, ic, ldc, depth, fresh, ro
 
     columns = vectors * VECTOR_BYTES / (parts * itemsize); C may be wider than A and B (float64 over float32).
     """
-    if not a.layout == b.layout == c.layout == "C":
-        raise TypingError(f"tiles need C-ordered arrays, got {a}, {b}, {c}")
     signature = types.void(a, ia, lda, b, ib, ldb, c, ic, ldc, depth, fresh, rows, vectors, parts)
     n_lanes = VECTOR_BYTES // parts.literal_value // (b.dtype.bitwidth // 8)
     shape = rows.literal_value, vectors.literal_value, n_lanes
 
     def codegen(context, builder, signature, args):
-        pointers = []
-        for i in (0, 3, 6):
-            array = make_array(signature.args[i])(context, builder, args[i])
-            pointers.append(builder.gep(array.data, [args[i + 1]]))
-        pa, pb, pc = pointers
+        pa, pb, pc = places_in(context, builder, signature.args, args)
         tile = _tile_function(builder.module, shape, b.dtype.bitwidth, c.dtype.bitwidth)
         builder.call(tile, [pa, args[2], pb, args[5], pc, args[8], args[9], args[10]])
         return context.get_dummy_value()
@@ -65,7 +57,8 @@ def _tile_function(module, shape, bits, wide_bits):
         row = builder.mul(step, ldb)
         return [builder.load(vector_at(builder, pb, place(row, j), vector), align=bits // 8) for j in range(n_vectors)]
 
-    totals = accumulated(builder, pa, lda, (n_rows, n_vectors), depth, vector, columns)
+    rows = broadcasts(builder, pa, lda, n_lanes)
+    totals = accumulated(builder, (n_rows, n_vectors), depth, vector, rows, columns)
     store, add = function.append_basic_block("store"), function.append_basic_block("add")
     builder.cbranch(fresh, store, add)
     for block in (store, add):

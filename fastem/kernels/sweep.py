@@ -25,6 +25,7 @@ from fastem.kernels._jit import (
 from fastem.kernels.double_double import whiten_exactly
 from fastem.kernels.exponentials import add_exponentials
 from fastem.kernels.features import FULL, build_features, squared_norm
+from fastem.kernels.inner_products import inner_address, is_inner
 from fastem.kernels.layout import clear, fetch_rows, load_columns, tile_columns, turn
 from fastem.kernels.posteriors import (
     GIVEN,
@@ -48,7 +49,7 @@ _LANE_BLOCKS = 32  # blocks of a lane, if that leaves as many: clearing and addi
 _BLOCK_BYTES = 2**18  # a block's features, scores and responsibilities: well inside L2
 _FEATURE_BYTES = 2**19  # features held at once; more are built in chunks, twice
 # Places of addresses in what a lane calls; first come the two of `product_addresses`.
-TAKE_TAILS, TAKE_PRECISIONS, SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS, N_ADDRESSES = range(2, 9)
+INNER, TAKE_TAILS, TAKE_PRECISIONS, SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS, N_ADDRESSES = range(2, 10)
 # What `score` is to return.
 LOG_DENSITY, LABEL, POSTERIOR, SCORE = range(4)
 _SERIAL_WORK = 2_000_000  # multiply-adds below which waking the threads costs more than they give (~100 us)
@@ -118,7 +119,7 @@ def score_states(states, listed, start, stop, built, work, scores):
     First come the fast states, by theta phi or whitened if they are few; then the thin ones, whitened.
     """
     feature_map, theta, n_thin, whitener, _, _ = states
-    products, columns, _, _, _, phi, packed, _, _, _, _, _ = work
+    products, columns, _, _, _, phi, packed, _, _, _, _, _, _ = work
     n_states, n_stats = theta.shape
     n_fast = n_states - n_thin
     chunk, width = phi.shape
@@ -130,8 +131,9 @@ def score_states(states, listed, start, stop, built, work, scores):
     if end > start:
         if end - start < n_fast:
             for j in range(start, end):
+                k = listed[j]
                 for p in range(n_stats):
-                    packed[j - start, p] = theta[listed[j], p]
+                    packed[j - start, p] = theta[k, p]
         natural = packed if end - start < n_fast else theta
         for first in range(0, n_stats, chunk):
             last = min(first + chunk, n_stats)
@@ -201,18 +203,24 @@ def _add_features(feature_map, source, resp, spare, sums, column):
 @piece
 def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums):
     """sums (P, columns) += phi resp of the fast states listed, with resp (listed, B)."""
-    products, columns, _, _, _, phi, _, part, turned_resp, _, _, _ = work
+    products, columns, _, _, _, phi, _, part, turned_resp, _, _, _, inner = work
     n_stats = sums.shape[0]
     chunk, width = phi.shape
     whole = n_listed >= n_fast
     for j in range(min(n_fast, n_listed)):
         whole = whole and listed[j] == j
     n_columns = padded(n_fast if whole else n_listed, resp.itemsize)
-    turn(resp, n_listed, width, turned_resp)
+    few = is_inner(n_stats, n_listed, resp.itemsize)
+    if not few:
+        turn(resp, n_listed, width, turned_resp)
     for first in range(0, n_stats, chunk):
         last = min(first + chunk, n_stats)
         if not built:
             build_features(feature_map, columns, first, last, phi, chunk >= n_stats)
+        if few:
+            matrices = phi, last - first, resp, n_listed, width, inner
+            call_at(products[INNER], (*matrices, listed, n_fast, sums[first:last]))
+            continue
         if whole:
             call_at(products[1], (phi, 0, turned_resp, last - first, n_columns, width, sums[first:last], False))
             continue
@@ -230,7 +238,7 @@ def accumulate_block(states, listed, n_listed, scores, factor, built, work, sums
     Thin states have the last columns, and the statistics of their own whitened rows.
     """
     feature_map, theta, n_thin, whitener, _, _ = states
-    products, columns, turned, centred, y, _, _, part, _, weighted, turned_y, spare = work
+    products, columns, turned, centred, y, _, _, part, _, weighted, turned_y, spare, _ = work
     n_features, width = columns.shape
     n_fast = theta.shape[0] - n_thin
     n_fast_listed = 0
@@ -343,10 +351,10 @@ def workspace(products, X, states, width, sums):
     theta = states[1]
     n_features = X.shape[1]
     n_states, n_stats = theta.shape
-    chunk = min(n_stats, max(1, _FEATURE_BYTES // (width * theta.itemsize)))
+    chunk = -(-min(n_stats, max(1, _FEATURE_BYTES // (width * theta.itemsize))) // ROWS) * ROWS
     n_tiles = tile_columns(n_features, X.itemsize)
-    in_place = chunk == n_stats  # the columns are loaded where the features want them
-    phi = aligned_empty(max(n_stats, 1 + n_tiles) if in_place else chunk, width, theta)
+    in_place = chunk >= n_stats  # the columns are loaded where the features want them
+    phi = aligned_empty(max(chunk, 1 + n_tiles) if in_place else chunk, width, theta)
     tiles = phi[1:] if in_place else aligned_empty(n_tiles, width, theta)
     columns = tiles[:n_features]
     spare = aligned_empty(chunk if states[2] > 0 else 1, width, theta)
@@ -355,13 +363,19 @@ def workspace(products, X, states, width, sums):
     centred = aligned_empty(n_features, width, theta)
     y = aligned_empty(n_features, width, theta)
     packed = aligned_empty(n_states, n_stats, theta)
-    part = aligned_empty(max(chunk, ROWS), max(sums.shape[1], turned.shape[1]), sums)
+    part = aligned_empty(chunk, max(sums.shape[1], turned.shape[1]), sums)
     resp = aligned_empty(width, padded(n_states, theta.itemsize), theta)
     weighted = aligned_empty(n_features, width, theta)
+    inner = aligned_empty(n_states, chunk, sums)
     clear(turned)
     clear(turned_y)
     clear(resp)
-    return tiles, columns, (products, columns, turned, centred, y, phi, packed, part, resp, weighted, turned_y, spare)
+    clear(phi[n_stats:])  # rows up to a whole tile, whose products nobody reads
+    return (
+        tiles,
+        columns,
+        (products, columns, turned, centred, y, phi, packed, part, resp, weighted, turned_y, spare, inner),
+    )
 
 
 @kernel
@@ -558,11 +572,12 @@ def is_short(work):
 
 def lane_addresses(states, sums, skip=NOTHING):
     """Addresses of what a lane calls; of what these states and this pass have no use for, 0, and it is not compiled."""
-    theta = states.theta
+    theta, is_skipping = states.theta, len(skip.gaps) > 0
     return (
         *product_addresses(theta, sums),
+        inner_address(theta, sums) if is_skipping or is_inner(*theta.shape[::-1], theta.itemsize) else 0,
         *tail_addresses(states.tails, theta, sums),
-        *_whitened_addresses(states, sums, len(skip.gaps) > 0),
+        *_whitened_addresses(states, sums, is_skipping),
         exclude_address(skip, theta),
         label_address(skip, theta),
     )

@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, call_at, helper, kernel
-from fastem.kernels._vectors import accumulated, broadcast, fused, new_function, scalar_of, vector_at
+from fastem.kernels._vectors import accumulated, broadcast, broadcasts, fused, new_function, scalar_of, vector_at
 from fastem.kernels.products import ROWS
 
 _HEIGHT = 4  # rows of W in a tile of `distance`: less of the zeros above the diagonal than with more
@@ -76,7 +76,8 @@ def _distance_function(module, n_rows, bits):
         places = [vector_at(builder, px, builder.add(row, index(v * n_lanes)), vector) for v in range(_VECTORS)]
         return [builder.fsub(builder.load(place, align=align), mean) for place in places]
 
-    totals = accumulated(builder, pw, ldw, (n_rows, _VECTORS), depth, vector, centred)
+    whitener = broadcasts(builder, pw, ldw, n_lanes)
+    totals = accumulated(builder, (n_rows, _VECTORS), depth, vector, whitener, centred)
     fma = fused(module, vector)
     for v in range(_VECTORS):
         place = vector_at(builder, pout, index(v * n_lanes), vector)
