@@ -49,7 +49,7 @@ _LANE_BLOCKS = 32  # blocks of a lane, if that leaves as many: clearing and addi
 _BLOCK_BYTES = 2**18  # a block's features, scores and responsibilities: well inside L2
 _FEATURE_BYTES = 2**19  # features held at once; more are built in chunks, twice
 # Places of addresses in what a lane calls; first come the two of `product_addresses`.
-INNER, TAKE_TAILS, TAKE_PRECISIONS, SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS, N_ADDRESSES = range(2, 10)
+INNER, HARDEN, TAKE_TAILS, TAKE_PRECISIONS, SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS, N_ADDRESSES = range(2, 11)
 # What `score` is to return.
 LOG_DENSITY, LABEL, POSTERIOR, SCORE = range(4)
 _SERIAL_WORK = 2_000_000  # multiply-adds below which waking the threads costs more than they give (~100 us)
@@ -203,32 +203,25 @@ def _add_features(feature_map, source, resp, spare, sums, column):
 @piece
 def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums):
     """sums (P, columns) += phi resp of the fast states listed, with resp (listed, B)."""
-    products, columns, _, _, _, phi, _, part, turned_resp, _, _, _, inner = work
+    products, columns, _, _, _, phi, _, _, turned_resp, _, _, _, inner = work
     n_stats = sums.shape[0]
     chunk, width = phi.shape
     whole = n_listed >= n_fast
     for j in range(min(n_fast, n_listed)):
         whole = whole and listed[j] == j
-    n_columns = padded(n_fast if whole else n_listed, resp.itemsize)
-    few = is_inner(n_stats, n_listed, resp.itemsize)
-    if not few:
-        turn(resp, n_listed, width, turned_resp)
+    at_once = whole and not is_inner(n_stats, n_fast, resp.itemsize)
+    if at_once:
+        turn(resp, n_fast, width, turned_resp)
     for first in range(0, n_stats, chunk):
         last = min(first + chunk, n_stats)
         if not built:
             build_features(feature_map, columns, first, last, phi, chunk >= n_stats)
-        if few:
-            matrices = phi, last - first, resp, n_listed, width, inner
-            call_at(products[INNER], (*matrices, listed, n_fast, sums[first:last]))
-            continue
-        if whole:
-            call_at(products[1], (phi, 0, turned_resp, last - first, n_columns, width, sums[first:last], False))
-            continue
-        call_at(products[1], (phi, 0, turned_resp, last - first, n_columns, width, part, True))
-        for p in range(last - first):
-            for j in range(n_listed):
-                if listed[j] < n_fast:
-                    sums[first + p, listed[j]] += part[p, j]
+        added = sums[first:last]
+        if at_once:
+            n_columns = padded(n_fast, resp.itemsize)
+            call_at(products[1], (phi, 0, turned_resp, last - first, n_columns, width, added, False))
+        else:
+            call_at(products[INNER], (phi, last - first, resp, n_listed, width, inner, listed, n_fast, added))
 
 
 @piece
@@ -238,7 +231,7 @@ def accumulate_block(states, listed, n_listed, scores, factor, built, work, sums
     Thin states have the last columns, and the statistics of their own whitened rows.
     """
     feature_map, theta, n_thin, whitener, _, _ = states
-    products, columns, turned, centred, y, _, _, part, _, weighted, turned_y, spare, _ = work
+    products, columns, turned, centred, y, _, _, second, _, weighted, turned_y, spare, _ = work
     n_features, width = columns.shape
     n_fast = theta.shape[0] - n_thin
     n_fast_listed = 0
@@ -251,7 +244,7 @@ def accumulate_block(states, listed, n_listed, scores, factor, built, work, sums
     if n_fast_listed > 0 and not direct:
         _add_products(feature_map, listed, n_listed, n_fast, scores, built, work, sums)
     if direct or n_fast_listed < n_listed:
-        scratch = turned, centred, y, part, weighted, turned_y, spare
+        scratch = turned, centred, y, second, weighted, turned_y, spare
         rows = products[0], products[1], columns, scratch
         call_at(products[ADD_WHITENED], (states, listed, n_listed, direct, scores, rows, sums))
 
@@ -261,7 +254,7 @@ def _add_whitened(states, listed, n_listed, direct, scores, rows, sums):
     """Add the statistics of the thin states, and if direct of the others too, with responsibilities scores."""
     feature_map, theta, n_thin, whitener, _, _ = states
     product, product_of_sums, columns, scratch = rows
-    turned, centred, y, part, weighted, turned_y, spare = scratch
+    turned, centred, y, second, weighted, turned_y, spare = scratch
     n_states, n_features, width = theta.shape[0], columns.shape[0], columns.shape[1]
     n_fast = n_states - n_thin
     if direct:
@@ -278,7 +271,7 @@ def _add_whitened(states, listed, n_listed, direct, scores, rows, sums):
             if feature_map == FULL:
                 turn(y, n_features, width, turned_y)
         if feature_map == FULL:
-            add_moments(product_of_sums, source, turned_source, scores[j], weighted, part, sums, column)
+            add_moments(product_of_sums, source, turned_source, scores[j], weighted, second, sums, column)
         else:
             _add_features(feature_map, source, scores[j], spare, sums, column)
 
@@ -333,8 +326,8 @@ def soft_factor(mass, best, total, row_log, totals):
     totals[1] += n_lost
 
 
-@piece
-def _hard_block(scores, n_states, mass, best, label, totals):
+@kernel
+def _harden(scores, n_states, mass, best, label, totals):
     """scores -> 1 at the first best state of each row, 0 elsewhere; best -> mass; adds the best scores to totals."""
     first_maximum(scores, n_states, best, label)
     for b in range(best.shape[0]):
@@ -343,6 +336,11 @@ def _hard_block(scores, n_states, mass, best, label, totals):
     for k in range(n_states):
         for b in range(best.shape[0]):
             scores[k, b] = 1.0 if label[b] == k else 0.0
+
+
+def _harden_address(theta, sums):
+    rows, scores, wide = np.empty(0, theta.dtype), np.empty((0, 0), theta.dtype), np.empty(0, sums.dtype)
+    return address(_harden, (scores, 0, wide, rows, rows, wide), (theta.dtype, sums.dtype))
 
 
 @piece
@@ -363,7 +361,7 @@ def workspace(products, X, states, width, sums):
     centred = aligned_empty(n_features, width, theta)
     y = aligned_empty(n_features, width, theta)
     packed = aligned_empty(n_states, n_stats, theta)
-    part = aligned_empty(chunk, max(sums.shape[1], turned.shape[1]), sums)
+    second = aligned_empty(ROWS, turned.shape[1], sums)
     resp = aligned_empty(width, padded(n_states, theta.itemsize), theta)
     weighted = aligned_empty(n_features, width, theta)
     inner = aligned_empty(n_states, chunk, sums)
@@ -374,7 +372,7 @@ def workspace(products, X, states, width, sums):
     return (
         tiles,
         columns,
-        (products, columns, turned, centred, y, phi, packed, part, resp, weighted, turned_y, spare, inner),
+        (products, columns, turned, centred, y, phi, packed, second, resp, weighted, turned_y, spare, inner),
     )
 
 
@@ -441,7 +439,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
             if tails.shape[0] > 0:
                 call_at(products[TAKE_PRECISIONS], (scores, tails, precisions, best, states[2], sums))
         elif posterior == HARD:
-            _hard_block(scores, n_live, mass, best, label, totals)
+            call_at(products[HARDEN], (scores, n_live, mass, best, label, totals))
         else:
             for b in range(width):
                 best[b] = 1.0
@@ -550,7 +548,7 @@ def sweep_arguments(X, weight, frame, states, posterior, skip=NOTHING):
     n_lanes = _n_lanes(len(X), n_columns, n_stats, X.shape[1], theta)
     sums = np.zeros((n_lanes, n_stats + (2 if len(states.tails) else 0), n_columns))
     totals = np.zeros((n_lanes, 1, 3))
-    products = lane_addresses(states, sums[0], skip)
+    products = lane_addresses(states, sums[0], posterior, skip)
     arguments = (products, X, weight, frame, tuple(states), posterior, tuple(skip))
     assert all(
         a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, states.tails, *skip)
@@ -570,12 +568,14 @@ def is_short(work):
     return work < _SERIAL_WORK
 
 
-def lane_addresses(states, sums, skip=NOTHING):
+def lane_addresses(states, sums, posterior=SOFTMAX, skip=NOTHING):
     """Addresses of what a lane calls; of what these states and this pass have no use for, 0, and it is not compiled."""
     theta, is_skipping = states.theta, len(skip.gaps) > 0
+    n_stats, n_fast = theta.shape[1], len(theta) - states.n_thin
     return (
         *product_addresses(theta, sums),
-        inner_address(theta, sums) if is_skipping or is_inner(*theta.shape[::-1], theta.itemsize) else 0,
+        inner_address(theta, sums) if is_skipping or is_inner(n_stats, n_fast, theta.itemsize) else 0,
+        _harden_address(theta, sums) if posterior == HARD else 0,
         *tail_addresses(states.tails, theta, sums),
         *_whitened_addresses(states, sums, is_skipping),
         exclude_address(skip, theta),
