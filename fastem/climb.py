@@ -108,7 +108,7 @@ def climb(model, data, params, number, options: Options) -> Result:
                     status = Status.CONVERGED if is_settled else Status.MAX_TIME
                     break
                 if n_steps < wanted:  # the next step needs a closer look
-                    next_batch = n_iter + _AT_ONCE
+                    next_batch = n_iter + ascent.pause
                 continue
             n_iter += 1
             try:

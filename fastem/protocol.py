@@ -109,16 +109,19 @@ class Ascent(NamedTuple):
         Of the parameters that entered each step; the objectives with the log-prior.
     point : callable
         Returns the parameters after so many steps.
+    pause : int
+        Single steps to take before more are worth asking for, if there were fewer than wanted.
     """
 
     weight: float
     log_likelihoods: np.ndarray
     objectives: np.ndarray
     point: Callable[[int], Params]
+    pause: int
 
 
 class Brisk(Model, Protocol):
-    """A model that makes several steps at once, where the data are so few that calls take longer than their work."""
+    """A model that makes several steps at once, where calls take long beside their work."""
 
     def several_steps(self, params: Params, data: Any, n_steps: int) -> Ascent | None:
         """Return up to n_steps steps, with the bits of single ones: fewer, or none, before one that is not plain.

@@ -531,7 +531,7 @@ def test_noise_of_counts_is_uniform_on_whole_numbers(rng):
 @pytest.mark.parametrize("kind", ["full", "diag"])
 def test_skipping_with_noise_and_labels_changes_nothing(kind, rng, monkeypatch):
     """Separated components, enough rows that pairs are skipped: the same steps as the dense pass."""
-    from fastem.models import mixture
+    from fastem.models import skipping as schedule
 
     centers = rng.normal(size=(12, 8)) * 12
     X = np.concatenate(
@@ -550,7 +550,7 @@ def test_skipping_with_noise_and_labels_changes_nothing(kind, rng, monkeypatch):
     skipping = fastem.fit(model, X, labels=labels, start=start, max_iter=12, tol=0)
     seen = []
     with monkeypatch.context() as patched:
-        patched.setattr(mixture, "may_skip", lambda *_: seen.append(1) or False)
+        patched.setattr(schedule, "may_skip", lambda *_: seen.append(1) or False)
         dense = fastem.fit(model, X, labels=labels, start=start, max_iter=12, tol=0)
     assert len(seen) == 12
     np.testing.assert_allclose(skipping.history, dense.history, rtol=1e-12)

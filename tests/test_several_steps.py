@@ -10,6 +10,7 @@ from fastem.climb import _AT_ONCE
 from fastem.data import as_data
 from fastem.families import gaussian
 from fastem.kernels import sweep
+from fastem.models import mixture_steps, skipping
 from fastem.protocol import DegenerateError, Status
 
 
@@ -146,7 +147,7 @@ def test_after_a_closer_look_steps_go_together_again(rng, monkeypatch):
     def watched(model, params, data, n_steps):
         asked.append(n_steps)
         ascent = several(model, params, data, n_steps)
-        return ascent._replace(objectives=ascent.objectives[:3]) if len(asked) == 1 else ascent
+        return ascent._replace(objectives=ascent.objectives[:3], pause=_AT_ONCE) if len(asked) == 1 else ascent
 
     want = fastem.fit(Mixture(Gaussian(), 3), X, tol=0, max_iter=60, random_state=0)
     monkeypatch.setattr(Mixture, "several_steps", watched)
@@ -176,8 +177,41 @@ def test_what_has_no_kernel_says_so(rng):
 def test_long_passes_are_left_to_single_steps(rng, monkeypatch):
     X = simulate(rng, 300, 2)
     result = fastem.fit(Mixture(Gaussian(), 2), X, random_state=0)
-    monkeypatch.setattr(sweep, "_SERIAL_WORK", 300 * 2 * 6)
-    assert result.model.several_steps(result.params, as_data(X), 2) is None
+    work = 300 * 2 * 6
+    monkeypatch.setattr(mixture_steps, "_WORK", 3 * work)
+    assert len(result.model.several_steps(result.params, as_data(X), 7).objectives) == 3
+    monkeypatch.setattr(mixture_steps, "_WORK", 2 * work - 1)
+    assert result.model.several_steps(result.params, as_data(X), 7) is None
+
+
+@pytest.mark.parametrize("may_skip", [False, True])
+def test_steps_on_threads_have_the_bits_of_single_ones(may_skip, rng, monkeypatch):
+    """Also where every so often a step looks whether rows should be put in order, and then steps skip pairs."""
+    labels = rng.integers(0, 9, 20_000)
+    X = 15.0 * np.stack([labels // 3, labels % 3], axis=1) + rng.normal(size=(20_000, 2))
+    monkeypatch.setattr(skipping, "_SMALL_WORK", 0 if may_skip else np.inf)
+    monkeypatch.setattr(skipping, "_GATHERING", 0.0)
+    done, orders = [], []
+    several, order_by = Mixture.several_steps, skipping.order_by
+
+    def watched(model, params, data, n_steps):
+        ascent = several(model, params, data, n_steps)
+        done.append(len(ascent.objectives))
+        return ascent
+
+    def ordered(labels):
+        orders.append(sum(done))
+        return order_by(labels)
+
+    monkeypatch.setattr(Mixture, "several_steps", watched)
+    monkeypatch.setattr(skipping, "order_by", ordered)
+    monkeypatch.setattr(sweep, "_SERIAL_WORK", 0)
+    start = np.where(rng.random(20_000) < 0.95, rng.integers(0, 9, 20_000), labels)
+    model = Mixture(Gaussian(), 9, start=start)
+    one, two = both(model, X, max_iter=70, tol=0)
+    same(one, two)
+    assert 0 < sum(done) < 70 if may_skip else sum(done) == 70
+    assert len(orders) > 1 if may_skip else not orders
 
 
 @pytest.mark.parametrize("prior", [None, PRIOR])

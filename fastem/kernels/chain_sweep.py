@@ -369,13 +369,18 @@ def _chain_lane(products, X, weight, frame, states, chain, plan, first, last, su
 
 
 @kernel
-def _chain_serial(lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals):
-    for lane in range(sums.shape[0]):
+def _take_lanes(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals):
+    rows = products, X, weight, frame, states, chain, plan
+    lane = take_number(turns)
+    while lane < sums.shape[0]:
         first, last = plan[3][lane], plan[3][lane + 1]
-        call_at(
-            lane_kernel,
-            (products, X, weight, frame, states, chain, plan, first, last, sums[lane], pairs[lane], totals[lane, 0]),
-        )
+        call_at(lane_kernel, (*rows, first, last, sums[lane], pairs[lane], totals[lane, 0]))
+        lane = take_number(turns)
+
+
+@kernel
+def _chain_serial(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals):
+    _take_lanes(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals)
     add_lanes(sums)
     add_lanes(pairs)
     add_lanes(totals)
@@ -383,29 +388,8 @@ def _chain_serial(lane_kernel, products, X, weight, frame, states, chain, plan, 
 
 @parallel
 def _chain_parallel(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals):
-    n_lanes = sums.shape[0]
     for _ in numba.prange(turns.shape[0]):
-        lane = take_number(turns)
-        while lane < n_lanes:
-            first, last = plan[3][lane], plan[3][lane + 1]
-            call_at(
-                lane_kernel,
-                (
-                    products,
-                    X,
-                    weight,
-                    frame,
-                    states,
-                    chain,
-                    plan,
-                    first,
-                    last,
-                    sums[lane],
-                    pairs[lane],
-                    totals[lane, 0],
-                ),
-            )
-            lane = take_number(turns)
+        _take_lanes(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals)
     add_lanes(sums)
     add_lanes(pairs)
     add_lanes(totals)

@@ -116,18 +116,18 @@ def _path_lane(chain, plan, scores, first, last, log_prob, states, posteriors):
 
 
 @kernel
-def _chains_serial(lane_kernel, chain, plan, scores, log_prob, states, posteriors):
-    call_at(lane_kernel, (chain, plan, scores, 0, log_prob.shape[0], log_prob, states, posteriors))
+def _chains_serial(turns, lane_kernel, chain, plan, scores, log_prob, states, posteriors):
+    lane = take_number(turns)
+    while lane < plan[3].shape[0] - 1:
+        first, last = plan[3][lane], plan[3][lane + 1]
+        call_at(lane_kernel, (chain, plan, scores, first, last, log_prob, states, posteriors))
+        lane = take_number(turns)
 
 
 @parallel
 def _chains_parallel(turns, lane_kernel, chain, plan, scores, log_prob, states, posteriors):
     for _ in numba.prange(turns.shape[0]):
-        lane = take_number(turns)
-        while lane < plan[3].shape[0] - 1:
-            first, last = plan[3][lane], plan[3][lane + 1]
-            call_at(lane_kernel, (chain, plan, scores, first, last, log_prob, states, posteriors))
-            lane = take_number(turns)
+        _chains_serial(turns, lane_kernel, chain, plan, scores, log_prob, states, posteriors)
 
 
 def _run(lane_kernel, chain, scores, offsets, n_threads, states, posteriors):

@@ -570,26 +570,27 @@ def completed_rows(n_rows, n_states, n_features):
 
 
 @kernel
-def _serial(lane_kernel, products, data, groups, states, code, shape, sums, totals, out):
+def _take_lanes(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out):
     n_places, width = shape
-    for lane in range(sums.shape[0]):
+    lane = take_number(turns)
+    while lane < sums.shape[0]:
         first = first_row_of(lane, sums.shape[0], n_places, width)
         last = first_row_of(lane + 1, sums.shape[0], n_places, width)
         call_at(lane_kernel, (products, data, groups, states, code, first, last, sums[lane], totals[lane, 0], out))
+        lane = take_number(turns)
+
+
+@kernel
+def _serial(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out):
+    _take_lanes(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out)
     add_lanes(sums)
     add_lanes(totals)
 
 
 @parallel
 def _parallel(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out):
-    n_places, width = shape
     for _ in numba.prange(turns.shape[0]):
-        lane = take_number(turns)
-        while lane < sums.shape[0]:
-            first = first_row_of(lane, sums.shape[0], n_places, width)
-            last = first_row_of(lane + 1, sums.shape[0], n_places, width)
-            call_at(lane_kernel, (products, data, groups, states, code, first, last, sums[lane], totals[lane, 0], out))
-            lane = take_number(turns)
+        _take_lanes(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out)
     add_lanes(sums)
     add_lanes(totals)
 

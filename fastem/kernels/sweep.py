@@ -49,7 +49,9 @@ _LANE_BLOCKS = 32  # blocks of a lane, if that leaves as many: clearing and addi
 _BLOCK_BYTES = 2**18  # a block's features, scores and responsibilities: well inside L2
 _FEATURE_BYTES = 2**19  # features held at once; more are built in chunks, twice
 # Places of addresses in what a lane calls; first come the two of `product_addresses`.
-INNER, HARDEN, TAKE_TAILS, TAKE_PRECISIONS, SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS, N_ADDRESSES = range(2, 11)
+INNER, HARDEN, TAKE_TAILS, TAKE_PRECISIONS, SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS, N_ADDRESSES = range(
+    2, 11
+)
 # What `score` is to return.
 LOG_DENSITY, LABEL, POSTERIOR, SCORE = range(4)
 _SERIAL_WORK = 2_000_000  # multiply-adds below which waking the threads costs more than they give (~100 us)
@@ -474,34 +476,30 @@ def add_lanes(lanes):
 
 
 @kernel
-def _sweep_serial(lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
-    n_lanes, n_rows = sums.shape[0], X.shape[0]
-    theta = states[1]
-    width = block_rows(X.shape[0], X.shape[1], theta.shape[0], theta.shape[1], theta.itemsize)
-    for lane in range(n_lanes):
+def _take_lanes(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
+    n_lanes, n_rows, theta = sums.shape[0], X.shape[0], states[1]
+    width = block_rows(n_rows, X.shape[1], theta.shape[0], theta.shape[1], theta.itemsize)
+    lane = take_number(turns)
+    while lane < n_lanes:
         first, last = first_row_of(lane, n_lanes, n_rows, width), first_row_of(lane + 1, n_lanes, n_rows, width)
         call_at(
             lane_kernel,
             (products, X, weight, frame, states, posterior, skip, first, last, sums[lane], totals[lane, 0]),
         )
+        lane = take_number(turns)
+
+
+@kernel
+def _sweep_serial(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
+    _take_lanes(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals)
     add_lanes(sums)
     add_lanes(totals)
 
 
 @parallel
 def _sweep_parallel(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
-    n_lanes, n_rows = sums.shape[0], X.shape[0]
-    theta = states[1]
-    width = block_rows(X.shape[0], X.shape[1], theta.shape[0], theta.shape[1], theta.itemsize)
     for _ in numba.prange(turns.shape[0]):
-        lane = take_number(turns)
-        while lane < n_lanes:
-            first, last = first_row_of(lane, n_lanes, n_rows, width), first_row_of(lane + 1, n_lanes, n_rows, width)
-            call_at(
-                lane_kernel,
-                (products, X, weight, frame, states, posterior, skip, first, last, sums[lane], totals[lane, 0]),
-            )
-            lane = take_number(turns)
+        _take_lanes(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals)
     add_lanes(sums)
     add_lanes(totals)
 
@@ -557,15 +555,16 @@ def sweep_arguments(X, weight, frame, states, posterior, skip=NOTHING):
     return lane, *arguments, sums, totals
 
 
-def serial_entry(arguments):
-    """Address of the entry that takes `sweep_arguments` on one thread."""
+def entry(turns, arguments, in_parallel):
+    """Address of an entry of a sweep, which takes turns and `sweep_arguments`."""
     X, theta = arguments[2], arguments[5][1]
-    return address(_sweep_serial, arguments, (X.dtype, theta.dtype))
+    kernel = _sweep_parallel if in_parallel else _sweep_serial
+    return address(kernel, (turns, *arguments), (X.dtype, theta.dtype))
 
 
-def is_short(work):
-    """Whether so many multiply-adds are too few for threads."""
-    return work < _SERIAL_WORK
+def wants_threads(work, n_lanes, n_threads):
+    """Whether so many multiply-adds are worth waking threads."""
+    return n_threads > 1 and n_lanes > 1 and work >= _SERIAL_WORK
 
 
 def lane_addresses(states, sums, posterior=SOFTMAX, skip=NOTHING):
@@ -602,11 +601,11 @@ def _n_lanes(n_rows, n_columns, n_stats, n_features, theta):
 
 def run_lanes(serial, in_parallel, arguments, work, n_lanes, n_threads):
     """Choose between the two entries of a kernel; both give the same bits."""
-    if n_threads == 1 or n_lanes == 1 or is_short(work):
-        serial(*arguments)
-    else:
-        with _jit.parallel_region(n_threads):
-            in_parallel(np.zeros(n_threads, np.int64), *arguments)  # one turn a thread; the first counts lanes
+    if not wants_threads(work, n_lanes, n_threads):
+        serial(np.zeros(1, np.int64), *arguments)
+        return
+    with _jit.parallel_region(n_threads):
+        in_parallel(np.zeros(n_threads, np.int64), *arguments)  # one turn a thread; the first counts lanes
 
 
 @kernel
@@ -671,21 +670,21 @@ def _score_lane(products, X, frame, states, wanted, first_row, last_row, log_pro
 
 
 @kernel
-def _score_serial(lane_kernel, products, X, frame, states, wanted, log_prob, labels, resp):
-    call_at(lane_kernel, (products, X, frame, states, wanted, 0, X.shape[0], log_prob, labels, resp))
+def _score_serial(turns, lane_kernel, products, X, frame, states, wanted, log_prob, labels, resp):
+    n_rows, theta = X.shape[0], states[1]
+    width = block_rows(n_rows, X.shape[1], theta.shape[0] + states[4].shape[0], theta.shape[1], theta.itemsize)
+    n_lanes = min(_MAX_LANES, -(-n_rows // width))
+    lane = take_number(turns)
+    while lane < n_lanes:
+        first, last = first_row_of(lane, n_lanes, n_rows, width), first_row_of(lane + 1, n_lanes, n_rows, width)
+        call_at(lane_kernel, (products, X, frame, states, wanted, first, last, log_prob, labels, resp))
+        lane = take_number(turns)
 
 
 @parallel
 def _score_parallel(turns, lane_kernel, products, X, frame, states, wanted, log_prob, labels, resp):
-    n_rows, theta = X.shape[0], states[1]
-    width = block_rows(X.shape[0], X.shape[1], theta.shape[0] + states[4].shape[0], theta.shape[1], theta.itemsize)
-    n_lanes = min(_MAX_LANES, -(-n_rows // width))
     for _ in numba.prange(turns.shape[0]):
-        lane = take_number(turns)
-        while lane < n_lanes:
-            first, last = first_row_of(lane, n_lanes, n_rows, width), first_row_of(lane + 1, n_lanes, n_rows, width)
-            call_at(lane_kernel, (products, X, frame, states, wanted, first, last, log_prob, labels, resp))
-            lane = take_number(turns)
+        _score_serial(turns, lane_kernel, products, X, frame, states, wanted, log_prob, labels, resp)
 
 
 def score(X, frame, states, n_threads, wanted=LOG_DENSITY):

@@ -43,7 +43,7 @@ from fastem.models.mixture_moves import Moves
 from fastem.models.mixture_records import MixtureParams, MixtureStats, log_of, same_bits
 from fastem.models.mixture_steps import Steps
 from fastem.models.mixture_streams import Streams
-from fastem.models.skipping import Skipping, has_lost, may_skip
+from fastem.models.skipping import has_lost, skipping_of
 from fastem.protocol import DegenerateError
 
 _CODED_ROWS = 2**14  # that are coded at once, where they are not kept
@@ -530,10 +530,9 @@ class Mixture(Constraints, Labels, Streams, Moves, Steps):
         """One sweep, which skips what it can if the block may keep notes."""
         block = self.family.rows(block)
         n_rows = len(block.X)
-        if block.notes is None or not may_skip(self.family, layout, n_rows, states.theta.shape[1]):
+        skipping = skipping_of(block, self.family, *states.theta.shape)
+        if skipping is None:
             return self._sweep(block, states, SOFTMAX)[:2]
-        n_components, n_statistics = states.theta.shape
-        skipping = block.notes.setdefault("skipping", Skipping(n_components, n_statistics, block.X.shape[1]))
         n_blocks = -(-n_rows // block_rows(*block.X.shape, *states.theta.shape, states.theta.itemsize))
         skip = skipping.before(self.family, params.components, log_weights, layout, block.X, n_blocks)
         sums, log_likelihood, n_pairs = self._sweep(block, states, SOFTMAX, skip)

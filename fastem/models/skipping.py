@@ -24,11 +24,10 @@ _PAUSE = 4  # passes after an order was given up, four times as many each time
 
 
 class Point(NamedTuple):
-    """Parameters of a pass, and the score of each component at its mean."""
+    """Parameters of a pass."""
 
     params: Any
     log_weights: np.ndarray
-    peaks: np.ndarray
 
 
 class Skipping:
@@ -44,13 +43,26 @@ class Skipping:
         self.fewest = 1.0  # smallest part of the pairs that was computed since
         self.excess = 0.0  # passes spent above it
 
+    @property
+    def n_dense(self) -> int:
+        """Passes to come that compute every pair, before there is anything to decide."""
+        return max(0, self.next_probe - self.n_passes) if len(self.order) == 0 else 0
+
+    def passed(self, n_passes: int, params, log_weights: np.ndarray) -> None:
+        """Take note of so many passes that computed every pair, of which the last was over these parameters."""
+        if n_passes > 0:
+            self.n_passes += n_passes
+            self.last = Point(params, log_weights)
+
     def before(self, family, params, log_weights, layout, X: np.ndarray, n_blocks: int) -> Skip:
         """Return what the next pass, over these parameters, is to take."""
+        now = Point(params, log_weights)
+        last, self.last = self.last or now, now
+        if self.n_dense > 0:
+            return NOTHING
         component = layout.order
         n_components = len(component)
-        now = Point(params, log_weights, family.peaks(params, log_weights))
         cutoff = _CUTOFF + np.maximum(np.log(n_components), -log_weights)
-        last, self.last = self.last or now, now
         if last is not now and self._wants_order(family, last, now, cutoff, X):
             self.order, self.gaps = NOTHING.order, NOTHING.gaps
             bounds = np.take(np.tile(cutoff, (len(NOTHING.bounds), 1)), component, axis=1)
@@ -63,7 +75,8 @@ class Skipping:
         if self.gaps.shape != (n_blocks, n_components + 1):
             self.gaps = np.zeros((n_blocks, n_components + 1), np.float32)
             self.n_passes = 0
-        bounds = np.stack([now.peaks, last.peaks, cutoff, *family.motion(last.params, params)])
+        peaks = (family.peaks(*point) for point in (now, last))
+        bounds = np.stack([*peaks, cutoff, *family.motion(last.params, params)])
         bounds = np.take(bounds, component, axis=1)
         return NOTHING._replace(order=self.order, gaps=self.gaps, bounds=bounds, component=component)
 
@@ -107,8 +120,8 @@ def part_that_may_matter(family, last: Point, now: Point, cutoff: np.ndarray, X:
     best = after.max(axis=1, keepdims=True)
     shrink, _, shift = family.motion(last.params, now.params)
     with np.errstate(invalid="ignore"):  # components of weight 0
-        distance = np.maximum(shrink * np.sqrt(np.maximum(2.0 * (last.peaks - before), 0.0)) - shift, 0.0)
-        proven = best - now.peaks + 0.5 * distance**2 > cutoff
+        distance = np.maximum(shrink * np.sqrt(np.maximum(2.0 * (family.peaks(*last) - before), 0.0)) - shift, 0.0)
+        proven = best - family.peaks(*now) + 0.5 * distance**2 > cutoff
     return 1.0 - 0.5 * float(proven.mean() + (best - after > cutoff).mean())
 
 
@@ -127,14 +140,20 @@ def order_by(labels: np.ndarray) -> np.ndarray:
     return labels
 
 
-def may_skip(family, layout, n_rows: int, n_statistics: int) -> bool:
+def may_skip(family, n_rows: int, n_components: int, n_statistics: int) -> bool:
     """Whether a sweep of this shape has anything to gain."""
-    n_components = len(layout.order)
     return (
         family.has_distances
         and _FEW_STATES < n_components <= np.iinfo(np.uint16).max
         and n_rows * n_components * n_statistics > _SMALL_WORK
     )
+
+
+def skipping_of(block, family, n_components: int, n_statistics: int) -> Skipping | None:
+    """The notes of a block, None if it keeps none or a sweep has nothing to gain."""
+    if block.notes is None or not may_skip(family, len(block.X), n_components, n_statistics):
+        return None
+    return block.notes.setdefault("skipping", Skipping(n_components, n_statistics, block.X.shape[1]))
 
 
 def has_lost(counts: np.ndarray, weights: np.ndarray, total: float) -> bool:
