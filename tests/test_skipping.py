@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import fastem
 from fastem.data import as_data
-from fastem.kernels.pruning import WINDOW
+from fastem.kernels.pruning import CUTOFF, WINDOW, label_rows
 from fastem.models import skipping
 from fastem.models.mixture_records import MixtureParams
 
@@ -154,6 +154,27 @@ def test_equal_parameters_do_not_move(rng):
     shrink, stretch, shift = fastem.Gaussian().motion(params, params)
     np.testing.assert_allclose([shrink, stretch], 1.0, rtol=1e-6)
     assert not shift.any()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("n_states", [2, 5, 16, 64, 65, 200])
+def test_labels_name_the_best_component_then_who_is_alive_near_it(n_states, dtype, rng):
+    width, n_rows = 48, 41
+    gaps, component = rng.random((n_states, n_states)), rng.permutation(n_states)
+    n_bits = min(16 - (n_states - 1).bit_length(), n_states - 1)
+    scores = (-60 * rng.random((n_states, width))).astype(dtype)
+    best, first = scores.max(axis=0), scores.argmax(axis=0)
+    bounds, labels = np.empty((6, n_states)), np.full(n_rows, 7, np.uint16)
+    bounds[CUTOFF] = rng.uniform(20, 40, n_states)
+    marks = skipping.marks_of(gaps, component)
+    label_rows(scores, best, first.astype(dtype), bounds, marks, rng.integers(0, 9, width), labels)
+    for b in range(n_rows):
+        mine = gaps[first[b]].copy()
+        mine[first[b]] = np.inf
+        alive = [scores[k, b] - best[b] > -bounds[CUTOFF, k] for k in np.argsort(mine)[:n_bits]]
+        assert f"{labels[b]:016b}" == f"{component[first[b]]:b}".zfill(16 - n_bits) + "".join(
+            "1" if bit else "0" for bit in alive
+        )
 
 
 def test_order_puts_labels_together_within_windows(rng):

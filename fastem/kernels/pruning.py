@@ -43,8 +43,8 @@ class Skip(NamedTuple):
         Of each state of theta: score at distance 0, now and in the pass before, cut-off, shrink, stretch, shift.
     component : ndarray of shape (K,), int64
         Column of `gaps` and label of each state of theta.
-    near : ndarray of shape (K, at most 15), int64
-        The other states, from the nearest: as many as a label has bits for.
+    marks : ndarray of shape (K, K), int64
+        What a state that is alive, by column, adds to the label of a row whose best is the state of a row.
     labels : ndarray of shape (N,), uint16
         What to sort the row at each place by, see `label_rows`. Written.
     """
@@ -53,7 +53,7 @@ class Skip(NamedTuple):
     gaps: np.ndarray
     bounds: np.ndarray
     component: np.ndarray
-    near: np.ndarray
+    marks: np.ndarray
     labels: np.ndarray
 
 
@@ -79,18 +79,27 @@ def place_rows(order, first, last, rows):
 
 
 @kernel
-def label_rows(scores, first, bounds, component, near, labels):
-    """labels (n_rows,) = most probable component of each row, then a bit for each state near it: is it alive?
+def label_rows(scores, best, first, bounds, marks, alive, labels):
+    """labels (n_rows,) = sum of the marks of the states that are alive: the best one's number and its neighbours' bits.
 
-    first (B,) is the most probable state.
+    best (B,) is the score of the most probable state, first (B,); alive (B,) int64 is scratch, of bits of 64 states at
+    a time. No branches, as what is alive cannot be foretold, and nothing is gathered: both are slower by far.
     """
+    n_states = scores.shape[0]
     for b in range(labels.shape[0]):
-        best = np.int64(first[b])
-        label = component[best]
-        for i in range(near.shape[1]):
-            k = near[best, i]
-            label = 2 * label + (1 if scores[k, b] - scores[best, b] > -bounds[CUTOFF, k] else 0)
-        labels[b] = label
+        labels[b] = 0
+    for start in range(0, n_states, 64):
+        for b in range(alive.shape[0]):
+            alive[b] = 0
+        for k in range(start, min(start + 64, n_states)):
+            limit = -bounds[CUTOFF, k]
+            for b in range(alive.shape[0]):
+                alive[b] |= np.int64(scores[k, b] - best[b] > limit) << (k - start)
+        for b in range(labels.shape[0]):
+            mine, bits, label = marks[np.int64(first[b])], alive[b], 0
+            for k in range(start, min(start + 64, n_states)):
+                label += mine[k] & -((bits >> (k - start)) & 1)
+            labels[b] += label
 
 
 @kernel
@@ -193,4 +202,5 @@ def label_address(skip, theta):
     if len(skip.labels) == 0:
         return 0
     rows, scores = np.empty(0, theta.dtype), np.empty((0, 0), theta.dtype)
-    return address(label_rows, (scores, rows, skip.bounds, skip.component, skip.near, skip.labels), theta.dtype)
+    alive = np.empty(0, np.int64)
+    return address(label_rows, (scores, rows, rows, skip.bounds, skip.marks, alive, skip.labels), theta.dtype)

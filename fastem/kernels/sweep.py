@@ -382,7 +382,7 @@ def workspace(products, X, states, width, sums):
 def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, last_row, sums, totals):
     X, weight, frame, states, skip, sums, totals = borrowed((X, weight, frame, states, skip, sums, totals))
     theta, tails = states[1], states[5]
-    order, gaps, bounds, component, near, labels = skip
+    order, gaps, bounds, component, marks, labels = skip
     n_states, n_stats = theta.shape
     width = block_rows(X.shape[0], X.shape[1], n_states, n_stats, theta.itemsize)
     owned = (
@@ -430,7 +430,8 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
         n_live = n_listed[0]
         if labels.shape[0] > 0:
             first_maximum(scores, n_live, best, label)
-            call_at(products[LABEL_ROWS], (scores, label, bounds, component, near, labels[first : first + n_rows]))
+            mine = labels[first : first + n_rows]
+            call_at(products[LABEL_ROWS], (scores, best, label, bounds, marks, rows, mine))  # the rows are loaded
         if posterior == SOFTMAX:
             for b in range(width):
                 total[b] = 0.0

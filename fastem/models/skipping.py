@@ -67,9 +67,9 @@ class Skipping:
             self.order, self.gaps = NOTHING.order, NOTHING.gaps
             bounds = np.take(np.tile(cutoff, (len(NOTHING.bounds), 1)), component, axis=1)
             with one_blas_thread((n_components * X.shape[1]) ** 2):
-                near = nearest(family.expected_gaps(params, log_weights)[np.ix_(component, component)])
+                gaps = family.expected_gaps(params, log_weights)[np.ix_(component, component)]
             labels = np.empty(len(X), np.uint16)
-            return NOTHING._replace(bounds=bounds, component=component, near=near, labels=labels)
+            return NOTHING._replace(bounds=bounds, component=component, marks=marks_of(gaps, component), labels=labels)
         if len(self.order) == 0:
             return NOTHING
         if self.gaps.shape != (n_blocks, n_components + 1):
@@ -125,11 +125,17 @@ def part_that_may_matter(family, last: Point, now: Point, cutoff: np.ndarray, X:
     return 1.0 - 0.5 * float(proven.mean() + (best - after > cutoff).mean())
 
 
-def nearest(gaps: np.ndarray) -> np.ndarray:
-    """Of each state the others in the order of their gaps (K, K), as many as fit into a label beside its own number."""
-    bits = 16 - (len(gaps) - 1).bit_length()
-    order = np.argsort(gaps + np.diag(np.full(len(gaps), np.inf)), axis=1, kind="stable")
-    return np.ascontiguousarray(order[:, : min(bits, len(gaps) - 1)])
+def marks_of(gaps: np.ndarray, component: np.ndarray) -> np.ndarray:
+    """Marks (K, K) of labels that sort rows by their best component, then by which states near it are alive.
+
+    The nearest by the gaps (K, K), from the state of a row, have the highest bits, as many as a label has room for.
+    """
+    n_states = len(gaps)
+    bits = min(16 - (n_states - 1).bit_length(), n_states - 1)
+    order = np.argsort(gaps + np.diag(np.full(n_states, np.inf)), axis=1, kind="stable")[:, :bits]
+    marks = np.diag(component.astype(np.int64) << bits)
+    np.put_along_axis(marks, order, 1 << np.arange(bits)[::-1], axis=1)
+    return marks
 
 
 def order_by(labels: np.ndarray) -> np.ndarray:
