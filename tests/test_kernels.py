@@ -468,3 +468,24 @@ def test_inner_loops_are_vector_instructions_without_calls(rng):
 
     with_libm(1.5)
     assert _names_libm(_assembly(with_libm))  # so that the check above can fail
+
+
+@pytest.mark.skipif(VECTOR_BYTES < 64, reason="the compiler prefers half a vector only where it has 64 bytes")
+def test_loops_take_whole_vectors():
+    from fastem.kernels._jit import helper, widest_vectors
+
+    def halve(x):
+        for b in range(x.shape[0]):
+            x[b] *= 0.5
+
+    @helper
+    def wide(x):
+        widest_vectors()
+        for b in range(x.shape[0]):
+            x[b] *= 0.5
+
+    wide(np.ones(64))
+    assert any("vmulpd" in line and "zmm" in line for line in _assembly(wide))
+    plain = helper(halve)
+    plain(np.ones(64))  # where this one has them too, nobody need ask
+    assert any("vmulpd" in line for line in _assembly(plain))

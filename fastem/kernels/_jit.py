@@ -224,6 +224,24 @@ def _vector_bytes() -> int:
 
 VECTOR_BYTES = _vector_bytes()
 
+
+@intrinsic
+def _widest_vectors_compiled(typingctx):
+    """Let the compiler turn the loops of a kernel into the widest vectors: for Intel it prefers half of them."""
+
+    def codegen(context, builder, signature, args):
+        set.add(builder.function.attributes, f'"prefer-vector-width"="{8 * VECTOR_BYTES}"')  # llvmlite knows it not
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+def _widest_vectors_plain():
+    """Nothing: the interpreter has no vectors."""
+
+
+widest_vectors = _widest_vectors_plain if config.DISABLE_JIT else _widest_vectors_compiled
+
 # numba's workqueue layer aborts the process when two threads enter it at once, and GNU OpenMP when a forked
 # child does after its parent did. So regions are entered one at a time, except on the layers that are known
 # to allow more, and a child forked after threads were started runs the serial kernels (the same bits).

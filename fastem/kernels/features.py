@@ -3,7 +3,7 @@
 A feature map is an integer code, switched outside the inner loops.
 """
 
-from fastem.kernels._jit import kernel
+from fastem.kernels._jit import kernel, widest_vectors
 
 LINEAR = 0  # 1, x
 DIAGONAL = 1  # 1, x, x**2
@@ -29,6 +29,7 @@ def build_features(feature_map, columns, first, last, phi, in_place):
 
     in_place: phi is whole, and the columns are its rows 1..D.
     """
+    widest_vectors()
     n_features, width = columns.shape
     i, j = 0, 0
     if feature_map == FULL and first > 1 + n_features:
@@ -60,6 +61,7 @@ def build_features(feature_map, columns, first, last, phi, in_place):
 @kernel
 def squared_norm(columns, out):
     """out (B,) = squared Euclidean norm of each column of (D, B)."""
+    widest_vectors()
     n_features, width = columns.shape
     for b in range(width):
         out[b] = 0.0

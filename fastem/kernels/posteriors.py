@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastem.kernels._jit import address, kernel
+from fastem.kernels._jit import address, kernel, widest_vectors
 from fastem.kernels.exp_log import log, log1p
 from fastem.kernels.exponentials import add_exponentials
 
@@ -19,6 +19,7 @@ _LOWEST_32, _LOWEST_64 = (float(np.finfo(dtype).min) for dtype in (np.float32, n
 @kernel
 def row_maximum(scores, n_states, best):
     """best (B,) = largest of scores[:n_states], the smallest number where all are -inf."""
+    widest_vectors()
     width = scores.shape[1]
     lowest = best.dtype.type(_LOWEST_64 if best.itemsize == 8 else _LOWEST_32)
     for b in range(width):
@@ -34,6 +35,7 @@ def smallest(values, scratch):
 
     By folding: the compiler makes no vectors of a minimum over one array, as NaN would depend on the order.
     """
+    widest_vectors()
     half = values.shape[0] // 2
     for b in range(half):
         scratch[b] = min(values[b], values[b + half])
@@ -59,6 +61,7 @@ def softmax(scores, n_states, best, total):
 @kernel
 def log_normalizer(best, total, out):
     """out (B,) float64 = best + log(total), -inf where no state can have produced the row."""
+    widest_vectors()
     for b in range(out.shape[0]):
         value = best[b] + log(np.float64(total[b]))
         out[b] = value if total[b] > 0.0 else -np.inf
@@ -70,6 +73,7 @@ def first_maximum(scores, n_states, best, label):
 
     Labels are of the dtype of the scores: a loop over both is then turned into vectors.
     """
+    widest_vectors()
     width = scores.shape[1]
     for b in range(width):
         label[b] = 0.0

@@ -21,6 +21,7 @@ from fastem.kernels._jit import (
     parallel,
     piece,
     take_number,
+    widest_vectors,
 )
 from fastem.kernels.double_double import whiten_exactly
 from fastem.kernels.exponentials import add_exponentials
@@ -380,6 +381,7 @@ def workspace(products, X, states, width, sums):
 
 @kernel
 def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, last_row, sums, totals):
+    widest_vectors()
     X, weight, frame, states, skip, sums, totals = borrowed((X, weight, frame, states, skip, sums, totals))
     theta, tails = states[1], states[5]
     order, gaps, bounds, component, marks, labels = skip
@@ -462,6 +464,7 @@ def first_row_of(lane, n_lanes, n_rows, width):
 @kernel
 def add_lanes(lanes):
     """lanes[0] = sum over axis 0, pairwise in a fixed order; overwrites the others."""
+    widest_vectors()
     n_lanes, n_rows, n_columns = lanes.shape
     while n_lanes > 1:
         half = n_lanes // 2
