@@ -489,3 +489,21 @@ def test_loops_take_whole_vectors():
     plain = helper(halve)
     plain(np.ones(64))  # where this one has them too, nobody need ask
     assert any("vmulpd" in line for line in _assembly(plain))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("width", [48, 96, 384])
+def test_the_log_likelihood_of_a_block_takes_few_logarithms(dtype, width, rng):
+    best, total = rng.normal(scale=100, size=width).astype(dtype), rng.uniform(1, 60_000, width).astype(dtype)
+    mass = np.where(np.arange(width) < width - 5, 1.0, 0.0)
+    scratch = np.empty(width)
+    total[mass == 0] = np.nan  # rows beyond the last
+    want = math.fsum(float(b) + math.log(t) for b, t in zip(best[mass > 0], total[mass > 0].astype(float), strict=True))
+    for is_unit in (True, False):
+        assert sweep.sum_logs(mass, best, total, scratch, is_unit) == pytest.approx(want, rel=1e-13, abs=1e-10)
+    weights = mass * rng.uniform(0, 3, width)
+    want = math.fsum(m * (float(b) + math.log(t)) for m, b, t in zip(weights, best, total, strict=True) if m > 0)
+    assert sweep.sum_logs(weights, best, total, scratch, False) == pytest.approx(want, rel=1e-13, abs=1e-10)
+    best[3], total[3] = np.finfo(dtype).min, 0.0  # no state can have produced this row
+    for is_unit in (True, False):
+        assert sweep.sum_logs(mass, best, total, scratch, is_unit) == -np.inf

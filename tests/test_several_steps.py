@@ -206,7 +206,7 @@ def test_steps_on_threads_have_the_bits_of_single_ones(may_skip, rng, monkeypatc
     monkeypatch.setattr(Mixture, "several_steps", watched)
     monkeypatch.setattr(skipping, "order_by", ordered)
     monkeypatch.setattr(sweep, "_SERIAL_WORK", 0)
-    start = np.where(rng.random(20_000) < 0.95, rng.integers(0, 9, 20_000), labels)
+    start = np.where(rng.random(20_000) < 0.8, rng.integers(0, 9, 20_000), labels)
     model = Mixture(Gaussian(), 9, start=start)
     one, two = both(model, X, max_iter=70, tol=0)
     same(one, two)

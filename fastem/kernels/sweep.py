@@ -24,6 +24,7 @@ from fastem.kernels._jit import (
     widest_vectors,
 )
 from fastem.kernels.double_double import whiten_exactly
+from fastem.kernels.exp_log import log
 from fastem.kernels.exponentials import add_exponentials
 from fastem.kernels.features import FULL, build_features, squared_norm
 from fastem.kernels.inner_products import inner_address, is_inner
@@ -312,20 +313,44 @@ def take_weights(posterior, weight, rows, n_rows, mass, columns):
                 columns[d, b] = 0.0
 
 
-@piece
-def soft_factor(mass, best, total, row_log, totals):
-    """best -> mass over total of each row; adds log-likelihood and lost rows to totals."""
-    log_normalizer(best, total, row_log)
-    log_likelihood, n_lost = 0.0, 0.0
-    for b in range(best.shape[0]):  # loops so short that each is turned into vectors
-        value = mass[b] * row_log[b]
+@kernel
+def sum_logs(mass, best, total, row_log, is_unit):
+    """Log-likelihood of a block: the sum of mass * (best + log(total)); row_log (B,) is scratch.
+
+    is_unit: no mass is other than 0 or 1, so that one logarithm does for the product of 16 totals.
+    """
+    widest_vectors()
+    width, log_likelihood = best.shape[0], 0.0
+    if not is_unit:
+        log_normalizer(best, total, row_log)
+        for b in range(width):
+            log_likelihood += mass[b] * row_log[b] if mass[b] > 0.0 else 0.0
+        return log_likelihood
+    for b in range(width):
+        row_log[b] = total[b] if mass[b] > 0.0 and total[b] > 0.0 else 1.0
+    n_logs = width
+    while n_logs % 2 == 0 and 16 * n_logs > width:
+        n_logs //= 2
+        for b in range(n_logs):
+            row_log[b] *= row_log[b + n_logs]
+    for b in range(n_logs):
+        log_likelihood += log(row_log[b])
+    for b in range(width):
+        value = np.float64(best[b]) if total[b] > 0.0 else -np.inf
         log_likelihood += value if mass[b] > 0.0 else 0.0
-    for b in range(best.shape[0]):
+    return log_likelihood
+
+
+@piece
+def soft_factor(mass, best, total, row_log, is_unit, totals):
+    """best -> mass over total of each row; adds log-likelihood and lost rows to totals. See `sum_logs`."""
+    totals[0] += sum_logs(mass, best, total, row_log, is_unit)
+    n_lost = 0.0
+    for b in range(best.shape[0]):  # loops so short that each is turned into vectors
         n_lost += (1.0 if mass[b] > 0.0 else 0.0) * (0.0 if total[b] > 0.0 else 1.0)
     for b in range(best.shape[0]):
         inverse = 1.0 / max(total[b], total.dtype.type(1e-30))  # the best state alone adds 1, or none is possible
         best[b] = mass[b] * inverse if total[b] > 0.0 else 0.0
-    totals[0] += log_likelihood
     totals[1] += n_lost
 
 
@@ -440,7 +465,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
             for j in range(n_live):
                 fetch_rows(X, following, j * width // n_live, (j + 1) * width // n_live)
                 add_exponentials(scores, j, best, total)
-            soft_factor(mass, best, total, row_log, totals)
+            soft_factor(mass, best, total, row_log, weight.shape[0] == 0, totals)
             if tails.shape[0] > 0:
                 call_at(products[TAKE_PRECISIONS], (scores, tails, precisions, best, states[2], sums))
         elif posterior == HARD:
