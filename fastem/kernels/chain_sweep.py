@@ -41,6 +41,7 @@ from fastem.kernels.sweep import (
     score_states,
     take_weights,
     weight_unit,
+    work_like,
     workspace,
 )
 from fastem.kernels.tables import look_up_all, scatter_all, table_of
@@ -403,7 +404,7 @@ def _addresses(X, weight, frame, states, chain, sums, pairs):
     numbers, marks, reach = np.empty(0, np.int64), np.empty(0, np.uint8), np.empty((0, 0), np.uint8)
     are_codes = X.dtype == np.uint32
     no_products = (*known, *known[:4])  # of the type of all of them
-    work = (wide, wide) if are_codes else (no_products, *(like,) * 6, wide, *(like,) * 4)
+    work = (wide, wide) if are_codes else work_like(no_products, like, wide)
     tiles = wide if are_codes else like
     desk = (tiles, tiles, work, like, *(wide,) * 5, line, line, numbers, numbers, wide, line)
     trail = wide, wide, line, marks, line, reach, wide, wide

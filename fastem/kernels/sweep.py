@@ -404,6 +404,11 @@ def workspace(products, X, states, width, sums):
     )
 
 
+def work_like(products, like, wide):
+    """What a lane works with, by types: arrays of products and of sums."""
+    return products, *(like,) * 6, wide, *(like,) * 4, wide
+
+
 @kernel
 def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, last_row, sums, totals):
     widest_vectors()
