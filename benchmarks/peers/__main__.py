@@ -140,6 +140,16 @@ def _checks(arguments, results, say):
         _one(small, names, arguments.rounds, results, say, None, title, (0, 20))
         iteration = harness.compare(small, ["fastem"], arguments.rounds, None, (20, 220), say)["fastem"].median
         check("iteration of 150 x 4, K=3", f"{iteration * 1e6:.0f} us", "60 us", iteration <= 60e-6)
+    if wanted("float32"):
+        for n, d, k in ((200_000, 16, 16), (100_000, 32, 32)):
+            double, single = (
+                harness.compare(Workload("full", n, d, k, dtype=dtype), ["fastem"], arguments.rounds, None, say=say)
+                for dtype in ("float64", "float32")
+            )
+            ratio = double["fastem"].median / single["fastem"].median
+            check(f"float32 over float64, full {n} x {d}, K={k}, iterations", f"{ratio:.2f}", "1.7", ratio >= 1.7)
+            ratio = alone.dense_float32_rate(n, d, k)
+            check("the same, E-steps that skip nothing", f"{ratio:.2f}", "1.7", ratio >= 1.7)
     for n, d, k in ((200_000, 8, 16), (200_000, 16, 16), (100_000, 32, 32)):
         if wanted("threads"):
             runs = {"fastem": ("fastem", {"n_threads": 2}), "one": ("fastem", {"n_threads": 1})}

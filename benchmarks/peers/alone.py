@@ -70,6 +70,31 @@ print(mebibytes_above(lambda: fit(X)))
 """
 
 
+_DENSE = """
+import sys, time, statistics
+import numpy as np
+import fastem
+from benchmarks.peers.workloads import Workload, prepared
+n_samples, n_features, n_components = map(int, sys.argv[1:])
+def dense_pass(dtype):
+    X, start = prepared(Workload("full", n_samples, n_features, n_components, dtype=dtype))
+    precisions = np.linalg.inv(start["covariances"])
+    start = dict(weights_init=start["weights"], means_init=start["means"], precisions_init=precisions)
+    model = fastem.Mixture(fastem.Gaussian(), n_components, **start)
+    found = fastem.fit(model, X, max_iter=10, tol=0, n_race=0, random_state=0)
+    (block,) = fastem.data.as_data(X).blocks  # which keeps no notes: no pair is skipped
+    return lambda: found.model.e_step(found.params, block)
+passes = [dense_pass("float64"), dense_pass("float32")]
+times = [[], []]
+for _ in range(31):
+    for i, run in enumerate(passes):
+        begin = time.perf_counter()
+        run()
+        times[i].append(time.perf_counter() - begin)
+print(statistics.median(times[0]) / statistics.median(times[1]))
+"""
+
+
 def _number(script, *arguments, environment=None):
     command = [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)]
     done = subprocess.run(command, env=environment, cwd=harness.ROOT, stdout=subprocess.PIPE, text=True, check=True)
@@ -98,6 +123,11 @@ def first_fit_seconds(n_samples: int, cold: bool) -> float:
 def memory_above_data(n_samples: int, n_features: int, n_components: int) -> float:
     """MiB that a fit takes above its data, at its peak."""
     return _number(_MEMORY, n_samples, n_features, n_components)
+
+
+def dense_float32_rate(n_samples: int, n_features: int, n_components: int) -> float:
+    """Time of an E-step over every pair in float64, over that in float32, in turns near the optimum."""
+    return _number(_DENSE, n_samples, n_features, n_components)
 
 
 def machine() -> dict[str, str]:
