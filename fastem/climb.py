@@ -85,7 +85,7 @@ def climb(model, data, params, number, options: Options) -> Result:
     plain: list[float] = []  # objectives per unit of weight since the last leap, all joined by plain steps
     trail = [params]  # the same points, then the one to come
     fallback = None  # the plain step, while a leap is tried
-    n_leaps, next_check, next_batch = 0, 0, 0
+    n_leaps, next_check, next_batch, pace = 0, 0, 0, math.inf
     accelerator = options.accelerate()
     status = Status.MAX_ITER
     n_iter, log_likelihood = 0, -math.inf
@@ -94,11 +94,16 @@ def climb(model, data, params, number, options: Options) -> Result:
     try:
         while n_iter < options.max_iter:
             if several is not None and n_iter >= next_batch:
+                begin = time.monotonic()
                 wanted = min(_AT_ONCE, options.max_iter - n_iter)
+                if options.deadline < math.inf:  # no more than there is time for, as the steps before tell
+                    wanted = min(wanted, max(1, int((options.deadline - begin) / pace)))
                 ascent = several(params, data, wanted)
                 if ascent is None:
                     several = None
                     continue
+                if len(ascent.objectives) > 0:
+                    pace = max((time.monotonic() - begin) / len(ascent.objectives), 1e-9)
                 n_steps, is_settled = _follow(ascent, plain, options)
                 if n_steps > 0:
                     params, log_likelihood = ascent.point(n_steps), float(ascent.log_likelihoods[n_steps - 1])
@@ -107,8 +112,8 @@ def climb(model, data, params, number, options: Options) -> Result:
                 if is_settled or (n_steps > 0 and time.monotonic() > options.deadline):
                     status = Status.CONVERGED if is_settled else Status.MAX_TIME
                     break
-                if n_steps < wanted:  # the next step needs a closer look
-                    next_batch = n_iter + ascent.pause
+                if n_steps < wanted:
+                    next_batch = n_iter + max(ascent.pause, n_steps == 0)
                 continue
             n_iter += 1
             try:

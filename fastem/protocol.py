@@ -110,7 +110,7 @@ class Ascent(NamedTuple):
     point : callable
         Returns the parameters after so many steps.
     pause : int
-        Single steps to take before more are worth asking for, if there were fewer than wanted.
+        Single steps to take before more are worth asking for, if there were fewer than wanted; at least one if none.
     """
 
     weight: float

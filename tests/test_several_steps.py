@@ -9,9 +9,10 @@ from fastem import Gaussian, Mixture, NormalInverseWishart
 from fastem.climb import _AT_ONCE
 from fastem.data import as_data
 from fastem.families import gaussian
-from fastem.kernels import sweep
+from fastem.kernels import steps, sweep
+from fastem.kernels._jit import use_threads
 from fastem.models import mixture_steps, skipping
-from fastem.protocol import DegenerateError, Status
+from fastem.protocol import Ascent, DegenerateError, Status
 
 
 def same(one, two):
@@ -177,41 +178,40 @@ def test_what_has_no_kernel_says_so(rng):
 def test_long_passes_are_left_to_single_steps(rng, monkeypatch):
     X = simulate(rng, 300, 2)
     result = fastem.fit(Mixture(Gaussian(), 2), X, random_state=0)
-    work = 300 * 2 * 6
+    work = 300 * (2 * (6 + mixture_steps._OF_PAIR) + mixture_steps._OF_ROW)
     monkeypatch.setattr(mixture_steps, "_WORK", 3 * work)
     assert len(result.model.several_steps(result.params, as_data(X), 7).objectives) == 3
     monkeypatch.setattr(mixture_steps, "_WORK", 2 * work - 1)
     assert result.model.several_steps(result.params, as_data(X), 7) is None
 
 
+@pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("may_skip", [False, True])
-def test_steps_on_threads_have_the_bits_of_single_ones(may_skip, rng, monkeypatch):
+def test_steps_on_threads_have_the_bits_of_single_ones(may_skip, n_threads, rng, monkeypatch):
     """Also where every so often a step looks whether rows should be put in order, and then steps skip pairs."""
     labels = rng.integers(0, 9, 20_000)
     X = 15.0 * np.stack([labels // 3, labels % 3], axis=1) + rng.normal(size=(20_000, 2))
     monkeypatch.setattr(skipping, "_SMALL_WORK", 0 if may_skip else np.inf)
     monkeypatch.setattr(skipping, "_GATHERING", 0.0)
-    done, orders = [], []
-    several, order_by = Mixture.several_steps, skipping.order_by
+    done, orders, n_turns = [], [], []
+    several, order_by, entry = Mixture.several_steps, skipping.order_by, steps.entry
 
     def watched(model, params, data, n_steps):
         ascent = several(model, params, data, n_steps)
         done.append(len(ascent.objectives))
         return ascent
 
-    def ordered(labels):
-        orders.append(sum(done))
-        return order_by(labels)
-
     monkeypatch.setattr(Mixture, "several_steps", watched)
-    monkeypatch.setattr(skipping, "order_by", ordered)
+    monkeypatch.setattr(skipping, "order_by", lambda labels: orders.append(1) or order_by(labels))
+    monkeypatch.setattr(steps, "entry", lambda turns, sweep: n_turns.append(len(turns)) or entry(turns, sweep))
     monkeypatch.setattr(sweep, "_SERIAL_WORK", 0)
     start = np.where(rng.random(20_000) < 0.8, rng.integers(0, 9, 20_000), labels)
-    model = Mixture(Gaussian(), 9, start=start)
+    model = Mixture(Gaussian(), 9, start=start, n_threads=n_threads)
     one, two = both(model, X, max_iter=70, tol=0)
     same(one, two)
     assert 0 < sum(done) < 70 if may_skip else sum(done) == 70
-    assert len(orders) > 1 if may_skip else not orders
+    assert len(orders) == 2 if may_skip else not orders  # one in each fit
+    assert set(n_turns) == {use_threads(n_threads)}
 
 
 @pytest.mark.parametrize("prior", [None, PRIOR])
@@ -231,4 +231,20 @@ def test_max_time_ends_a_climb(rng):
     X = rng.normal(size=(200, 2))
     result = fastem.fit(Mixture(Gaussian(), 4), X, tol=0, max_iter=10**7, max_time=0.2, random_state=0)
     assert result.status is Status.MAX_TIME
-    assert result.n_iter % _AT_ONCE == 0
+    assert result.n_iter > _AT_ONCE
+
+
+def test_no_more_steps_go_together_than_there_is_time_for(rng):
+    X = rng.normal(size=(20_000, 2))
+    options = {"tol": 0, "max_iter": 1000, "random_state": 0, "n_race": 0}
+    result = fastem.fit(Mixture(Gaussian(), 3), X, max_time=1e-9, **options)
+    assert result.status is Status.MAX_TIME
+    assert result.n_iter == 1
+
+
+def test_a_model_that_can_take_no_steps_ends_all_the_same(rng, monkeypatch):
+    X = simulate(rng, 300, 2)
+    want = fastem.fit(Mixture(Gaussian(), 3), X, tol=0, max_iter=9, random_state=0)
+    nothing = Ascent(1.0, np.empty(0), np.empty(0), None, 0)
+    monkeypatch.setattr(Mixture, "several_steps", lambda *_: nothing)
+    same(fastem.fit(Mixture(Gaussian(), 3), X, tol=0, max_iter=9, random_state=0), want)

@@ -110,7 +110,7 @@ def responsibilities(code, scores, weight, rows, n_rows, mass, best, total, row_
         return
     row_maximum(scores, n_states, best)
     softmax(scores, n_states, best, total)
-    soft_factor(mass, best, total, row_log, weight.shape[0] == 0, totals)
+    soft_factor(mass, best, total, row_log, totals)
 
 
 @kernel

@@ -15,8 +15,8 @@ _SMALLEST = -700.0  # exp(-700) ~ 1e-304: below, the result is 0 and never a sub
 _F32 = np.float32
 _LN2_HIGH_32, _LN2_LOW_32, _LOG2E_32 = _F32(0.693359375), _F32(-2.12194440e-4), _F32(1.4426950408889634)
 _MAGIC_32 = _F32(12582912.0)
-# exp(-60) ~ 1e-26: with less, products with features would be subnormal, which processors compute 100 times slower.
-_SMALLEST_32 = _F32(-60.0)
+# exp(-70) ~ 4e-31: with less, products with features would be subnormal, which processors compute 100 times slower.
+_SMALLEST_32 = _F32(-70.0)
 _ONE_32, _HALF_32, _ZERO_32 = _F32(1.0), _F32(0.5), _F32(0.0)
 _C3, _C4, _C5, _C6 = (
     _F32(c) for c in (0.16666415333747864, 0.04166635125875473, 0.008375132456421852, 0.0013941116631031036)

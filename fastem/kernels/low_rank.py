@@ -103,7 +103,7 @@ def _low_rank_lane(products, X, weight, frame, states, posterior, skip, first_ro
                 row[b] = peak[k] - 0.5 * row[b]
         row_maximum(scores, n_states, best)
         softmax(scores, n_states, best, total)
-        soft_factor(mass, best, total, row_log, weight.shape[0] == 0, totals)
+        soft_factor(mass, best, total, row_log, totals)
         for k in range(n_states):
             mine, row, start = y[k * n_factors : (k + 1) * n_factors], scores[k], k * n_sums
             count = 0.0

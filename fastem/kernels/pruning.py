@@ -83,7 +83,7 @@ def label_rows(scores, best, first, bounds, marks, alive, labels):
     """labels (n_rows,) = sum of the marks of the states that are alive: the best one's number and its neighbours' bits.
 
     best (B,) is the score of the most probable state, first (B,); alive (B,) int64 is scratch, of bits of 64 states at
-    a time. No branches, as what is alive cannot be foretold, and nothing is gathered: both are slower by far.
+    a time. No branches, as what is alive cannot be foretold, and no single number is gathered: both are slower by far.
     """
     n_states = scores.shape[0]
     for b in range(labels.shape[0]):

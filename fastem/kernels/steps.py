@@ -4,12 +4,10 @@ Mixtures of normal components with full covariances. The parts are those that si
 called by address, so that the bits are the same.
 """
 
-import contextlib
 from typing import NamedTuple
 
 import numpy as np
 
-from fastem.kernels import _jit
 from fastem.kernels._jit import address, call_at, kernel
 from fastem.kernels.components import (
     add_log_prior_of_weights,
@@ -25,7 +23,7 @@ from fastem.kernels.components import (
 from fastem.kernels.features import FULL, n_statistics
 from fastem.kernels.layout import clear
 from fastem.kernels.posteriors import SOFTMAX
-from fastem.kernels.sweep import States, entry, sweep_arguments, wants_threads
+from fastem.kernels.sweep import States, entry, region, sweep_arguments, turns_for
 
 
 class Rules(NamedTuple):
@@ -137,15 +135,14 @@ def steps_full(X, weight, frame, rules, weights, params, n_steps, n_threads):
         np.empty(1, np.int64),
     )
     n_done = np.empty(1, np.int64)
-    in_parallel = wants_threads(len(X) * theta.size, len(sweep[-1]), n_threads)
-    turns = np.zeros(n_threads if in_parallel else 1, np.int64)
-    calls = _calls(entry(turns, sweep, in_parallel))
+    turns = turns_for(len(X) * theta.size, len(sweep[-1]), n_threads)
+    calls = _calls(entry(turns, sweep))
     sweep = turns, *sweep
     thin, smallest, dependent, least, (center, mean_rows, own_rows, scatter), reg_covar, extra_rows = rules
     numbers = thin, dependent, least, mean_rows, own_rows, reg_covar, extra_rows
     assert all(type(number) is float for number in numbers)  # calls by address see no types
     assert all(a.dtype == np.float64 and a.flags.c_contiguous for a in (*places, smallest, center, scatter))
-    with _jit.parallel_region(n_threads) if in_parallel else contextlib.nullcontext():
+    with region(turns):
         _steps_full(calls, sweep, tuple(places), tuple(rules), scratch, tuple(steps), n_done)
     n = int(n_done[0])
     return Steps(steps.log_likelihoods[:n], steps.objectives[:n], *(point[: n + 1] for point in points))

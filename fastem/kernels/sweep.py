@@ -4,6 +4,7 @@ Rows are split into a number of lanes that depends on the shape only. A lane wri
 accumulators, and lanes are added pairwise in index order, so the bits do not depend on the number of threads.
 """
 
+import contextlib
 from typing import NamedTuple
 
 import numba
@@ -314,14 +315,16 @@ def take_weights(posterior, weight, rows, n_rows, mass, columns):
 
 
 @kernel
-def sum_logs(mass, best, total, row_log, is_unit):
+def sum_logs(mass, best, total, row_log):
     """Log-likelihood of a block: the sum of mass * (best + log(total)); row_log (B,) is scratch.
 
-    is_unit: no mass is other than 0 or 1, so that one logarithm does for the product of 16 totals.
+    Where no mass is other than 0 or 1, one logarithm does for the product of 16 totals.
     """
     widest_vectors()
-    width, log_likelihood = best.shape[0], 0.0
-    if not is_unit:
+    width, log_likelihood, n_others = best.shape[0], 0.0, 0.0
+    for b in range(width):
+        n_others += 0.0 if mass[b] == 0.0 or mass[b] == 1.0 else 1.0
+    if n_others > 0.0:
         log_normalizer(best, total, row_log)
         for b in range(width):
             log_likelihood += mass[b] * row_log[b] if mass[b] > 0.0 else 0.0
@@ -342,9 +345,9 @@ def sum_logs(mass, best, total, row_log, is_unit):
 
 
 @piece
-def soft_factor(mass, best, total, row_log, is_unit, totals):
-    """best -> mass over total of each row; adds log-likelihood and lost rows to totals. See `sum_logs`."""
-    totals[0] += sum_logs(mass, best, total, row_log, is_unit)
+def soft_factor(mass, best, total, row_log, totals):
+    """best -> mass over total of each row; adds log-likelihood and lost rows to totals."""
+    totals[0] += sum_logs(mass, best, total, row_log)
     n_lost = 0.0
     for b in range(best.shape[0]):  # loops so short that each is turned into vectors
         n_lost += (1.0 if mass[b] > 0.0 else 0.0) * (0.0 if total[b] > 0.0 else 1.0)
@@ -470,7 +473,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
             for j in range(n_live):
                 fetch_rows(X, following, j * width // n_live, (j + 1) * width // n_live)
                 add_exponentials(scores, j, best, total)
-            soft_factor(mass, best, total, row_log, weight.shape[0] == 0, totals)
+            soft_factor(mass, best, total, row_log, totals)
             if tails.shape[0] > 0:
                 call_at(products[TAKE_PRECISIONS], (scores, tails, precisions, best, states[2], sums))
         elif posterior == HARD:
@@ -589,16 +592,21 @@ def sweep_arguments(X, weight, frame, states, posterior, skip=NOTHING):
     return lane, *arguments, sums, totals
 
 
-def entry(turns, arguments, in_parallel):
-    """Address of an entry of a sweep, which takes turns and `sweep_arguments`."""
+def entry(turns, arguments):
+    """Address of the entry of a sweep that takes these turns, then `sweep_arguments`."""
     X, theta = arguments[2], arguments[5][1]
-    kernel = _sweep_parallel if in_parallel else _sweep_serial
+    kernel = _sweep_parallel if len(turns) > 1 else _sweep_serial
     return address(kernel, (turns, *arguments), (X.dtype, theta.dtype))
 
 
-def wants_threads(work, n_lanes, n_threads):
-    """Whether so many multiply-adds are worth waking threads."""
-    return n_threads > 1 and n_lanes > 1 and work >= _SERIAL_WORK
+def turns_for(work, n_lanes, n_threads):
+    """Turns for an entry, one a thread, of which the first counts lanes: a single one if work is too short to share."""
+    return np.zeros(n_threads if n_lanes > 1 and work >= _SERIAL_WORK else 1, np.int64)
+
+
+def region(turns):
+    """What to enter around an entry with these turns."""
+    return _jit.parallel_region(len(turns)) if len(turns) > 1 else contextlib.nullcontext()
 
 
 def lane_addresses(states, sums, posterior=SOFTMAX, skip=NOTHING):
@@ -607,7 +615,7 @@ def lane_addresses(states, sums, posterior=SOFTMAX, skip=NOTHING):
     n_stats, n_fast = theta.shape[1], len(theta) - states.n_thin
     return (
         *product_addresses(theta, sums),
-        inner_address(theta, sums) if is_skipping or is_inner(n_stats, n_fast, theta.itemsize) else 0,
+        inner_address(theta, sums) if n_fast and (is_skipping or is_inner(n_stats, n_fast, theta.itemsize)) else 0,
         _harden_address(theta, sums) if posterior == HARD else 0,
         *tail_addresses(states.tails, theta, sums),
         *_whitened_addresses(states, sums, is_skipping),
@@ -635,11 +643,9 @@ def _n_lanes(n_rows, n_columns, n_stats, n_features, theta):
 
 def run_lanes(serial, in_parallel, arguments, work, n_lanes, n_threads):
     """Choose between the two entries of a kernel; both give the same bits."""
-    if not wants_threads(work, n_lanes, n_threads):
-        serial(np.zeros(1, np.int64), *arguments)
-        return
-    with _jit.parallel_region(n_threads):
-        in_parallel(np.zeros(n_threads, np.int64), *arguments)  # one turn a thread; the first counts lanes
+    turns = turns_for(work, n_lanes, n_threads)
+    with region(turns):
+        (in_parallel if len(turns) > 1 else serial)(turns, *arguments)
 
 
 @kernel

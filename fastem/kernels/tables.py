@@ -239,7 +239,7 @@ def _table_lane(products, codes, weight, frame, states, posterior, skip, first_r
         turn(by_row, width, n_states, scores)
         row_maximum(scores, n_states, best)
         softmax(scores, n_states, best, total)
-        soft_factor(mass, best, total, row_log, weight.shape[0] == 0, totals)
+        soft_factor(mass, best, total, row_log, totals)
         for k in range(n_states):
             count = 0.0
             for b in range(width):

@@ -16,9 +16,10 @@ from fastem.models.mixture_records import MixtureParams, log_of
 from fastem.models.skipping import skipping_of
 from fastem.protocol import Ascent
 
-_WORK = 2**30  # multiply-adds of all steps together: some 50 ms, in which nobody can interrupt them
+_WORK = 2**30  # in multiply-adds, of all steps together: some 50 ms, in which nobody can interrupt them
+_OF_PAIR, _OF_ROW = 25, 40  # what a pair of a row and a component, and a row, cost beside products; measured
 _FEWEST = 2  # steps that are worth a call
-_PAUSE = 16  # single steps after one that was not plain
+_PAUSE = 16  # single steps after one that was not plain, or that skipped pairs
 
 
 class Steps:
@@ -33,7 +34,7 @@ class Steps:
     n_components: int
 
     def several_steps(self, params: MixtureParams, data: Data, n_steps: int) -> Ascent | None:
-        """Up to n_steps steps in one kernel, with the bits of single ones; None where there is no such kernel."""
+        """Up to n_steps steps in one kernel, with the bits of single ones; None without one, or if passes are long."""
         from fastem.models.mixture import Mixture  # which has these methods
 
         is_plain = type(self) is Mixture and self.frozen is None and self.weight_cost == 0.0
@@ -41,7 +42,7 @@ class Steps:
             return None
         rules = self.family.rules(self.n_components, self.bound, self.weight_concentration - 1.0)
         (block,), frame, n_stats = data.blocks, self.bound, int(n_statistics(FULL, data.n_features))
-        most = _WORK // (len(block.X) * self.n_components * n_stats)
+        most = _WORK // (len(block.X) * (self.n_components * (n_stats + _OF_PAIR) + _OF_ROW))
         if rules is None or most < _FEWEST:
             return None
         skipping = skipping_of(block, self.family, self.n_components, n_stats)

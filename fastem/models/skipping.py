@@ -57,13 +57,13 @@ class Skipping:
     def before(self, family, params, log_weights, layout, X: np.ndarray, n_blocks: int) -> Skip:
         """Return what the next pass, over these parameters, is to take."""
         now = Point(params, log_weights)
-        last, self.last = self.last or now, now
-        if self.n_dense > 0:
+        last, self.last = self.last, now
+        if self.n_dense > 0:  # as it is before there was a last one
             return NOTHING
         component = layout.order
         n_components = len(component)
         cutoff = _CUTOFF + np.maximum(np.log(n_components), -log_weights)
-        if last is not now and self._wants_order(family, last, now, cutoff, X):
+        if self._wants_order(family, last, now, cutoff, X):
             self.order, self.gaps = NOTHING.order, NOTHING.gaps
             bounds = np.take(np.tile(cutoff, (len(NOTHING.bounds), 1)), component, axis=1)
             with one_blas_thread((n_components * X.shape[1]) ** 2):
