@@ -236,7 +236,8 @@ def test_rows_are_loaded_as_columns(tile, dtype, out_dtype, rng, monkeypatch):
         monkeypatch.setattr(layout, "_load_tile", _load_tile_plain)
     for n_features in (1, 2, 5, 8, 16, 19):
         X = rng.normal(size=(60, n_features)).astype(dtype)
-        frame = np.stack([rng.normal(size=n_features), np.exp2(rng.integers(-3, 3, n_features))])
+        center = rng.normal(size=n_features).astype(dtype)
+        frame = np.stack([center.astype(np.float64), np.exp2(rng.integers(-3, 3, n_features))])
         in_order = np.minimum(np.arange(width) + 30, 59)
         for rows, n_rows in [(in_order, 30), (rng.integers(0, 60, width), width), (np.full(width, 59), 1)]:
             tiles = np.full((tile_columns(n_features, X.itemsize), width), np.nan, out_dtype)

@@ -30,11 +30,16 @@ class Frame(NamedTuple):
 
     @classmethod
     def around(cls, summary: Summary, deviation: np.ndarray, dtype: np.dtype) -> "Frame":
-        """Frame about the mean of the rows, in units of about some deviations (D,)."""
-        scale = np.exp2(-np.round(np.log2(np.where(deviation > _TINY, deviation, 1.0))))
+        """Frame about the mean of the rows, in units of about some deviations (D,).
+
+        Centre and scale are numbers of the rows' dtype, and scales powers of two, so that rows are rounded once.
+        """
+        center = summary.mean.astype(dtype).astype(np.float64)
+        exponents = np.round(np.log2(np.where(deviation > _TINY, deviation, 1.0)))
+        scale = np.exp2(-np.clip(exponents, -126, 126) if dtype == np.float32 else -exponents)
         granule = _EPS[np.dtype(dtype)] * summary.magnitude
-        reach, rows = summary.reach * scale, np.stack([summary.mean, scale])
-        return cls(summary.mean, scale, reach, np.sqrt(summary.variance) * scale, granule, rows, dtype)
+        reach, rows = summary.reach * scale, np.stack([center, scale])
+        return cls(center, scale, reach, np.sqrt(summary.variance) * scale, granule, rows, dtype)
 
 
 class Layout(NamedTuple):

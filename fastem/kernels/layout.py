@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel
-from fastem.kernels._vectors import broadcast, first_lanes, masked_load, scalar_of, shuffled, vector_at
+from fastem.kernels._vectors import broadcast, first_lanes, fused, masked_load, scalar_of, shuffled, vector_at
 
 _LINE = 64  # bytes of a cache line
 
@@ -121,8 +121,9 @@ _prefetch = helper(_prefetch_plain) if PLAIN else _prefetch_vector
 
 @intrinsic(prefer_literal=True)
 def _load_tile_vector(typingctx, X, rows, b, d, frame, out, parts):
-    """out[d + j, b + i] = (X[rows[b + i], d + j] - frame[0, d + j]) * frame[1, d + j] for a tile, in float64.
+    """out[d + j, b + i] = (X[rows[b + i], d + j] - frame[0, d + j]) * frame[1, d + j] for a tile.
 
+    It is rounded once: float32 from float32 wants centres that are float32 too, and powers of two for scales.
     It has as many rows as a vector has numbers, and that number over `parts` columns. Those beyond the columns of X are
     garbage, and no memory beyond X is read.
     """
@@ -153,10 +154,15 @@ def _load_tile_vector(typingctx, X, rows, b, d, frame, out, parts):
             known = builder.select(builder.icmp_signed("<", place, last), place, last)
             center = builder.load(builder.gep(frame.data, [known]))
             scale = builder.load(builder.gep(frame.data, [builder.add(known, n_columns)]))
-            values = column if source == wide.element else builder.fpext(column, wide)
-            values = builder.fmul(builder.fsub(values, broadcast(builder, center, n)), broadcast(builder, scale, n))
-            if target != wide.element:
-                values = builder.fptrunc(values, ir.VectorType(target, n))
+            if source == target == ir.FloatType():
+                shift = builder.fneg(builder.fmul(center, scale))
+                shift, scale = (broadcast(builder, builder.fptrunc(value, source), n) for value in (shift, scale))
+                values = builder.call(fused(builder.module, column.type), [column, scale, shift])
+            else:
+                values = column if source == wide.element else builder.fpext(column, wide)
+                values = builder.fmul(builder.fsub(values, broadcast(builder, center, n)), broadcast(builder, scale, n))
+                if target != wide.element:
+                    values = builder.fptrunc(values, ir.VectorType(target, n))
             pointer = vector_at(builder, out.data, builder.add(builder.mul(place, width), b), values.type)
             builder.store(values, pointer, align=signature.args[5].dtype.bitwidth // 8)
         return context.get_dummy_value()
