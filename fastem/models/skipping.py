@@ -57,8 +57,8 @@ class Skipping:
     def before(self, family, params, log_weights, layout, X: np.ndarray, n_blocks: int) -> Skip:
         """Return what the next pass, over these parameters, is to take."""
         now = Point(params, log_weights)
-        last, self.last = self.last, now
-        if self.n_dense > 0:  # as it is before there was a last one
+        last, self.last = self.last or now, now
+        if self.n_dense > 0:
             return NOTHING
         component = layout.order
         n_components = len(component)
