@@ -181,7 +181,7 @@ def test_the_whitened_path_agrees_with_the_features(kind, dtype, rng, monkeypatc
     layout = thin.model.family.layout(thin.params.components, thin.model.frame)
     assert len(layout.whitener) == 3
     assert layout.whitener.dtype == dtype
-    assert_allclose(thin.history, plain.history, rtol=1e-12 if dtype == np.float64 else 1e-5)
+    assert_allclose(thin.history, plain.history, rtol=1e-12 if dtype == np.float64 else 3e-5)
     degrees = (result.params.components.degrees_of_freedom for result in (thin, plain))
     assert_allclose(*degrees, rtol=1e-9 if dtype == np.float64 else 1e-2)
 
