@@ -52,9 +52,8 @@ _LANE_BLOCKS = 32  # blocks of a lane, if that leaves as many: clearing and addi
 _BLOCK_BYTES = 2**18  # a block's features, scores and responsibilities: well inside L2
 _FEATURE_BYTES = 2**19  # features held at once; more are built in chunks, twice
 # Places of addresses in what a lane calls; first come the two of `product_addresses`.
-INNER, HARDEN, TAKE_TAILS, TAKE_PRECISIONS, SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS, N_ADDRESSES = range(
-    2, 11
-)
+INNER, HARDEN, TAKE_TAILS, TAKE_PRECISIONS = range(2, 6)
+SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS, N_ADDRESSES = range(6, 11)
 # What `score` is to return.
 LOG_DENSITY, LABEL, POSTERIOR, SCORE = range(4)
 _SERIAL_WORK = 2_000_000  # multiply-adds below which waking the threads costs more than they give (~100 us)
@@ -400,11 +399,8 @@ def workspace(products, X, states, width, sums):
     clear(turned_y)
     clear(resp)
     clear(phi[n_stats:])  # rows up to a whole tile, whose products nobody reads
-    return (
-        tiles,
-        columns,
-        (products, columns, turned, centred, y, phi, packed, second, resp, weighted, turned_y, spare, inner),
-    )
+    work = products, columns, turned, centred, y, phi, packed, second, resp, weighted, turned_y, spare, inner
+    return tiles, columns, work
 
 
 def work_like(products, like, wide):
@@ -466,7 +462,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
         if labels.shape[0] > 0:
             first_maximum(scores, n_live, best, label)
             mine = labels[first : first + n_rows]
-            call_at(products[LABEL_ROWS], (scores, best, label, bounds, marks, rows, mine))  # the rows are loaded
+            call_at(products[LABEL_ROWS], (scores, best, label, bounds, marks, rows, mine))  # rows is scratch by now
         if posterior == SOFTMAX:
             for b in range(width):
                 total[b] = 0.0

@@ -50,9 +50,8 @@ class Skipping:
 
     def passed(self, n_passes: int, params, log_weights: np.ndarray) -> None:
         """Take note of so many passes that computed every pair, of which the last was over these parameters."""
-        if n_passes > 0:
-            self.n_passes += n_passes
-            self.last = Point(params, log_weights)
+        self.n_passes += n_passes
+        self.last = Point(params, log_weights)
 
     def before(self, family, params, log_weights, layout, X: np.ndarray, n_blocks: int) -> Skip:
         """Return what the next pass, over these parameters, is to take."""
