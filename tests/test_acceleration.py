@@ -83,7 +83,7 @@ def test_a_leap_downhill_is_taken_back(rng):
         def rejected(self):
             Wild.refused += 1
 
-    X = simulate(rng, 600, 2, 2)
+    X = simulate(rng, 600, 2, 2, separation=1.0)  # so close that 21 steps do not end
     options = {"random_state": 1, "max_iter": 21, "tol": 0.0}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(fastem.acceleration.ACCELERATIONS, "squarem", Wild)

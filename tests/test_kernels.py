@@ -14,7 +14,7 @@ from fastem.kernels import layout, sweep, whiten
 from fastem.kernels._jit import VECTOR_BYTES
 from fastem.kernels.double_double import two_product, two_sum, whiten_exactly, whitener_of
 from fastem.kernels.exp_log import _exp_32, _exp_64, log
-from fastem.kernels.exponentials import add_exponentials
+from fastem.kernels.exponentials import _few_states, few_address, softmax, softmax_panel
 from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, build_features, n_statistics
 from fastem.kernels.inner_products import _inner_tile_plain, add_inner_products, is_inner
 from fastem.kernels.layout import _load_tile_plain, _turn_tile_plain, load_columns, tile_columns, turn
@@ -56,21 +56,59 @@ def test_exp_is_within_an_ulp(function, dtype, low, rng):
 
 @pytest.mark.parametrize(("dtype", "low"), [(np.float64, -700.0), (np.float32, -70.0)])
 @pytest.mark.parametrize("width", [1, 15, 16, 32, 203])
-def test_exponentials_of_a_block(dtype, low, width, rng):
-    """Within two roundings, and what the argument times 16 / ln 2 is rounded by; 0 below the smallest."""
+@pytest.mark.parametrize("weighted", [False, True])
+def test_softmax_of_a_block(dtype, low, width, weighted, rng):
+    """Within some roundings, and what the argument times 16 / ln 2 is rounded by; 0 below the smallest."""
     eps = np.finfo(dtype).eps
-    best = rng.normal(size=width).astype(dtype)
-    x = np.where(rng.random((3, width)) < 0.2, 0.0, rng.uniform(low, 0, (3, width))).astype(dtype)
-    x[0, ::7], x[2, ::5] = -np.inf, 1.01 * low
-    scores, total = np.ascontiguousarray(best + x), np.full(width, 0.25, dtype)
-    x = (scores - best).astype(np.longdouble)
-    got = scores.copy()
-    for k in range(3):
-        add_exponentials(got, k, best, total)
-    want = np.where(x >= low, np.exp(x), 0.0)
-    assert_array_equal(got[want == 0], 0.0)
-    assert (np.abs(got - want) <= eps * (2.0 + np.abs(np.maximum(x, low))) * want).all()
-    np.testing.assert_allclose(total, 0.25 + got.sum(axis=0), rtol=4 * eps)
+    scores = np.where(rng.random((5, width)) < 0.2, 0.0, rng.uniform(low, 0, (5, width))).astype(dtype)
+    scores[0, ::7], scores[2, ::5], scores[3] = -np.inf, 1.01 * low, 0.0
+    scores[:4] += rng.normal(size=width).astype(dtype)
+    scores[:4, width // 2] = -np.inf  # no state can have produced this row
+    first, last = width // 3, width - width // 5
+    inside = np.zeros(width, bool)
+    inside[first:last] = True
+    mass = rng.uniform(0, 3, width) if weighted else np.ones(width)
+    got, best, total = scores.copy(), np.full(width, np.nan, dtype), np.full(width, np.nan, dtype)
+    softmax_panel(got, 4, mass, first, last, best, total)
+    top = np.maximum(scores[:4].max(axis=0), np.finfo(dtype).min)
+    x = (scores[:4] - top).astype(np.longdouble)
+    e = np.where(x >= low, np.exp(x), 0.0)
+    sums = e.sum(axis=0)
+    want = e / np.where(sums > 0, sums, 1.0) * mass
+    assert_array_equal(got[:4, inside][want[:, inside] == 0], 0.0)
+    assert (np.abs(got[:4] - want) <= eps * (9.0 + np.abs(np.maximum(x, low))) * want)[:, inside].all()
+    assert_array_equal(best[inside], top[inside])
+    np.testing.assert_allclose(total[inside], sums[inside].astype(dtype), rtol=8 * eps)
+    assert_array_equal(got[:, ~inside], scores[:, ~inside])
+    assert_array_equal(got[4], scores[4])
+    assert np.isnan(best[~inside]).all()
+    assert np.isnan(total[~inside]).all()
+    whole, outputs = scores.copy(), (best.copy(), total.copy())
+    softmax(whole, 4, mass, *outputs)
+    assert_array_equal(whole[:, inside], got[:, inside])
+    assert_array_equal(outputs[0], top)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(np.float64, 1e-13), (np.float32, 1e-5)])
+@pytest.mark.parametrize("n_states", range(1, 9))
+def test_scores_of_few_states_need_no_memory(dtype, close, n_states, rng):
+    for n_stats in (1, 6, 17):
+        width, first, last = 96, 16, 80
+        theta = rng.normal(size=(n_states, n_stats)).astype(dtype)
+        theta[-1, 0] = -np.inf  # a component without weight
+        phi = rng.normal(size=(n_stats, width)).astype(dtype)
+        phi[0] = 1.0
+        mass, scores = rng.uniform(0, 3, width), np.zeros((n_states, width), dtype)
+        product(theta, 0, phi, n_states, first, last, n_stats, scores, True)
+        want, best, total = scores.copy(), np.zeros(width, dtype), np.zeros(width, dtype)
+        softmax_panel(want, n_states, mass, first, last, best, total)
+        got, outputs = np.zeros_like(want), (np.zeros(width, dtype), np.zeros(width, dtype))
+        _few_states(n_states)(theta, phi, mass, first, last, got, *outputs)
+        np.testing.assert_allclose(got, want, rtol=close, atol=close)
+        np.testing.assert_allclose(outputs, (best, total), rtol=close, atol=close)
+        assert_array_equal(got[:, :first], 0.0)
+        assert_array_equal(got[:, last:], 0.0)
+    assert few_address(np.zeros((9, 3), dtype)) == 0
 
 
 @pytest.mark.parametrize(("function", "dtype"), [(_exp_64, np.float64), (_exp_32, np.float32)])
@@ -154,7 +192,9 @@ def test_product_matches_the_oracle_and_touches_nothing_else(dtype, wide, fresh,
             c[:m, :n] = np.nan
             want[:m, :n] = 0.0
         want[:m, :n] += a[:, 2 : 2 + depth].astype(np.float64) @ b[:, :n]
-        product(a, 2, b, m, n, depth, c, fresh)
+        first = half * int(rng.integers(halves))
+        product(a, 2, b, m, 0, first, depth, c, fresh)
+        product(a, 2, b, m, first, n, depth, c, fresh)
         np.testing.assert_allclose(
             c[:m, :n],
             want[:m, :n],
@@ -169,7 +209,7 @@ def test_product_matches_the_oracle_and_touches_nothing_else(dtype, wide, fresh,
 @pytest.mark.parametrize("wide", [False, True], ids=["same", "float64-sums"])
 def test_inner_products_match_the_oracle_and_touch_nothing_else(dtype, wide, rng):
     lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
-    for m, n, vectors in itertools.product((1, 3, 7, 8, 13, 24), (1, 2, 3, 4, 5, 8), (1, 2, 6)):
+    for m, n, vectors in itertools.product((1, 3, 6, 7, 8, 13, 24), (1, 2, 3, 4, 5, 8), (1, 2, 6)):
         high, depth = -(-m // ROWS) * ROWS, vectors * lanes
         a = rng.normal(size=(high, depth + 3)).astype(dtype)
         b = rng.normal(size=(n + 1, depth + 1)).astype(dtype)
@@ -191,7 +231,7 @@ def test_inner_products_match_the_oracle_and_touch_nothing_else(dtype, wide, rng
 
 def test_the_plain_inner_tile_is_a_product(rng):
     a, b, c = rng.normal(size=(ROWS + 1, 7)), rng.normal(size=(3, 7)), np.zeros((3, ROWS + 2))
-    _inner_tile_plain(a, 8, 7, b, 8, 7, c, c.shape[1] + 1, c.shape[1], 6, 2)
+    _inner_tile_plain(a, 8, 7, b, 8, 7, c, c.shape[1] + 1, c.shape[1], 6, ROWS, 2)
     np.testing.assert_allclose(c[1:, 1:-1], b[1:, 1:] @ a[1:, 1:].T)
 
 
@@ -335,6 +375,8 @@ def test_sweep_matches_the_oracle(name, posterior, dtype, rng):
         (97, 4, 3, 3, True),
         (777, 6, 13, 5, True),
         (400, 9, 33, 1, False),
+        (1000, 2, 8, 0, False),
+        (700, 5, 9, 0, False),
     ]:
         x = rng.normal(size=(n_rows, n_features)).astype(dtype).astype(np.float64)
         theta = rng.normal(size=(n_states, n_statistics(MAPS[name], n_features))) * 0.3
@@ -437,6 +479,27 @@ def test_weights_of_any_size_in_float32(unit, rng):
     assert scaled[1] / unit == pytest.approx(plain[1], rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("n_states", range(1, 11))
+def test_weights_of_one_have_the_bits_of_none(n_states, dtype, rng):
+    """Also where blocks are not full, or few states stay in registers."""
+    for n_rows, n_features in ((1000, 2), (40, 3), (500, 9)):
+        x = rng.normal(size=(n_rows, n_features)).astype(dtype)
+        theta = rng.normal(size=(n_states, n_statistics(FULL, n_features))).astype(dtype) * dtype(0.1)
+        theta[:, 1 + n_features :] = -np.abs(theta[:, 1 + n_features :])
+        arguments = (
+            np.stack([np.zeros(n_features), np.ones(n_features)]),
+            by_features(FULL, theta, n_features),
+            SOFTMAX,
+            1,
+        )
+        none, ones = (sweep.statistics(x, w, *arguments) for w in (np.empty((0, 1)), np.ones((n_rows, 1))))
+        for one, two in zip(none, ones, strict=True):
+            assert_array_equal(one, two)
+        parts = [sweep.statistics(x[rows], np.empty((0, 1)), *arguments)[1] for rows in (slice(0, 33), slice(33, None))]
+        np.testing.assert_allclose(sum(parts), none[1], rtol=1e-12 if dtype == np.float64 else 1e-5)
+
+
 def test_statistics_of_many_states_are_products_and_those_of_few_are_not():
     """Both ways are among the shapes above, whatever the width of a vector."""
     for itemsize in (8, 4):
@@ -478,8 +541,8 @@ def test_inner_loops_are_vector_instructions_without_calls(rng):
     """exp of the posterior becomes vector code: the constants of its polynomial are loaded as whole vectors."""
     from fastem.kernels._jit import helper
 
-    fresh = helper(getattr(add_exponentials, "py_func", add_exponentials))  # code from a cache cannot be inspected
-    fresh(rng.normal(size=(2, 16)), 1, np.full(16, 9.0), np.zeros(16))
+    fresh = helper(getattr(softmax, "py_func", softmax))  # code from a cache cannot be inspected
+    fresh(rng.normal(size=(2, 16)), 2, np.ones(16), np.zeros(16), np.zeros(16))
     lines = _assembly(fresh)
     assert not _names_libm(lines)
     if VECTOR_BYTES >= 32:
@@ -528,9 +591,22 @@ def test_the_log_likelihood_of_a_block_takes_few_logarithms(dtype, width, rng):
     total[mass == 0] = np.nan  # rows beyond the last
     want = math.fsum(float(b) + math.log(t) for b, t in zip(best[mass > 0], total[mass > 0].astype(float), strict=True))
     assert sweep.sum_logs(mass, best, total, scratch) == pytest.approx(want, rel=1e-13, abs=1e-10)
+    ones = np.where(mass == 0, 1.0, total).astype(dtype)
+    want_of_all = math.fsum(float(b) + math.log(t) for b, t in zip(best, ones.astype(float), strict=True))
+    assert sweep.sum_logs(np.ones(width), best, ones, scratch) == pytest.approx(want_of_all, rel=1e-13, abs=1e-10)
     weights = mass * rng.uniform(0, 3, width)
     want = math.fsum(m * (float(b) + math.log(t)) for m, b, t in zip(weights, best, total, strict=True) if m > 0)
     assert sweep.sum_logs(weights, best, total, scratch) == pytest.approx(want, rel=1e-13, abs=1e-10)
     best[3], total[3] = np.finfo(dtype).min, 0.0  # no state can have produced this row
     assert sweep.sum_logs(mass, best, total, scratch) == -np.inf
     assert sweep.sum_logs(2.0 * mass, best, total, scratch) == -np.inf
+    ones[3] = 0.0
+    assert sweep.sum_logs(np.ones(width), best, ones, scratch) == -np.inf
+
+
+def test_panels_are_whole_vectors_and_divide_a_block():
+    for itemsize, n_features, n_rows in itertools.product((4, 8), (1, 2, 3, 8, 16, 100), (1, 200, 100_000)):
+        width = sweep.block_rows(n_rows, n_features, 4, 10, itemsize)
+        rows = sweep.panel_rows(width, n_features * itemsize, itemsize)
+        assert width % rows == 0
+        assert rows % (24 if itemsize == 8 else 48) == 0

@@ -202,7 +202,7 @@ def test_steps_on_threads_have_the_bits_of_single_ones(may_skip, n_threads, rng,
         return ascent
 
     monkeypatch.setattr(Mixture, "several_steps", watched)
-    monkeypatch.setattr(skipping, "order_by", lambda labels: orders.append(1) or order_by(labels))
+    monkeypatch.setattr(skipping, "order_by", lambda *arguments: orders.append(1) or order_by(*arguments))
     monkeypatch.setattr(steps, "entry", lambda turns, sweep: n_turns.append(len(turns)) or entry(turns, sweep))
     monkeypatch.setattr(sweep, "_SERIAL_WORK", 0)
     start = np.where(rng.random(20_000) < 0.8, rng.integers(0, 9, 20_000), labels)

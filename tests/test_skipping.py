@@ -167,7 +167,12 @@ def test_labels_name_the_best_component_then_who_is_alive_near_it(n_states, dtyp
     bounds, labels = np.empty((6, n_states)), np.full(n_rows, 7, np.uint16)
     bounds[CUTOFF] = rng.uniform(20, 40, n_states)
     marks = skipping.marks_of(gaps, component)
-    label_rows(scores, best, first.astype(dtype), bounds, marks, rng.integers(0, 9, width), labels)
+    alive = scores - best > -bounds[CUTOFF, :, None]
+    listed = rng.permutation(np.flatnonzero(alive.any(axis=1)))  # the others may have been excluded
+    places = np.full(n_states, -1)
+    places[listed] = np.arange(len(listed))
+    arguments = scores[listed], listed, len(listed), best, places[first].astype(dtype)
+    label_rows(*arguments, bounds, marks, rng.integers(0, 9, width), labels)
     for b in range(n_rows):
         mine = gaps[first[b]].copy()
         mine[first[b]] = np.inf
@@ -184,6 +189,41 @@ def test_order_puts_labels_together_within_windows(rng):
         window = order[first : first + WINDOW]
         assert np.array_equal(np.sort(window), np.arange(len(window)))
         assert (np.diff(labels[first : first + WINDOW][window].astype(int)) >= 0).all()
+    window_of, others = np.arange(len(order)) // WINDOW * WINDOW, rng.integers(0, 5, len(order)).astype(np.uint16)
+    again = skipping.order_by(others[order + window_of], order.astype(np.uint16)).astype(int)
+    for first in (0, WINDOW):
+        window = again[first : first + WINDOW]
+        assert np.array_equal(np.sort(window), np.arange(len(window)))
+        assert (np.diff(others[first : first + WINDOW][window].astype(int)) >= 0).all()
+        assert not np.array_equal(window, order[first : first + WINDOW])
+
+
+def test_rows_are_labelled_anew_while_pairs_are_skipped(rng, monkeypatch):
+    """The labels are those of a pass over every pair, each at the place of its row."""
+    wanted, calls, order_by = iter([True, False, False, True]), [], skipping.order_by
+    monkeypatch.setattr(skipping.Skipping, "_wants_order", lambda *_: next(wanted, False))
+    monkeypatch.setattr(
+        skipping, "order_by", lambda labels, order: calls.append((labels.copy(), order)) or order_by(labels, order)
+    )
+    data = as_data(simulate(rng, 20_000, 3, 8, separation=4.0)).with_notes()
+    model = fastem.Mixture(fastem.Gaussian(), 8).prepare(data)
+    params = model.initialize(data, np.random.default_rng(0))
+    for _ in range(4):
+        params, _, _ = climbed(model, data, params, 1)
+    state = data.blocks[0].notes["skipping"]
+    model.e_step(params, data.blocks[0])
+    assert len(calls) == 2
+    found, order = calls[1]
+    assert len(order) == 20_000
+    fresh, wanted = data.with_notes(), iter([True])
+    model.e_step(params, fresh.blocks[0])
+    model.e_step(params, fresh.blocks[0])
+    by_row, none = calls[2]
+    assert len(none) == 0
+    assert (found == by_row[order]).mean() > 0.999  # scores near the cut-off are rounded in their own way
+    assert np.array_equal(np.sort(state.order), np.arange(20_000))
+    again = climbed(model, data, params, 2)[1]
+    np.testing.assert_allclose(again, climbed(model, as_data(data.blocks[0].X), params, 2)[1], rtol=1e-10)
 
 
 def test_a_climb_leaves_no_trace_in_its_data(rng):

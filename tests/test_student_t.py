@@ -197,7 +197,8 @@ def test_thin_and_wide_components_in_one_fit(rng):
     assert len(layout.whitener) == 1
     alone = fastem.fit(Mixture(StudentT(degrees_of_freedom=4.0)), thin, max_iter=200, tol=1e-13)
     found = result.params.components.covariances[0]
-    assert_allclose(found, alone.params.components.covariances[0], rtol=1e-6)
+    wanted = alone.params.components.covariances[0]
+    assert_allclose(found, wanted, rtol=0, atol=1e-6 * wanted.max())  # columns hardly correlate
     assert_allclose(result.params.components.means[0] - 1024.0, alone.params.components.means[0], atol=1e-12)
 
 

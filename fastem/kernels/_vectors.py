@@ -5,6 +5,9 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.np.arrayobj import make_array
 
+_CHAINS = 8  # sums that two multiply-adds a cycle keep waiting for none, at a latency of four cycles
+_STRIDE = 4
+
 
 def scalar_of(bits):
     """LLVM's type of a real number."""
@@ -69,29 +72,79 @@ def fused(module, vector):
 def accumulated(builder, shape, depth, vector, rows, columns):
     """Vectors [i][j] = sum over step < depth of rows(step, i) columns(step)[j], in registers; depth is at least 1.
 
-    shape is how many of either there are.
+    shape is how many of either there are. Where sums are so few that each multiply-add would wait for the one before,
+    every second or fourth step has sums of its own.
     """
     n_rows, n_columns = shape
+    index, fma = ir.IntType(64), fused(builder.module, vector)
+
+    def add(step, sums):
+        vectors, totals = columns(step), []
+        for i in range(n_rows):
+            row = rows(step, i)
+            totals += [builder.call(fma, [row, vectors[j], sums[n_columns * i + j]]) for j in range(n_columns)]
+        return totals
+
+    n_sums, stride = n_rows * n_columns, 1
+    while stride < _STRIDE and 2 * stride * n_sums <= _CHAINS:
+        stride *= 2
+    zeros = [ir.Constant(vector, None)] * n_sums
+    if stride == 1:
+        totals = _looped(builder, depth, zeros, add)
+    else:
+        n_turns = builder.udiv(depth, index(stride))
+        n_done = builder.mul(n_turns, index(stride))
+
+        def add_all(turn, sums):
+            first = builder.mul(turn, index(stride))
+            parts = [sums[n_sums * s : n_sums * (s + 1)] for s in range(stride)]
+            return [total for s, part in enumerate(parts) for total in add(builder.add(first, index(s)), part)]
+
+        totals = carried(builder, n_turns, zeros * stride, add_all)
+        while len(totals) > n_sums:
+            half = len(totals) // 2
+            totals = [builder.fadd(*pair) for pair in zip(totals[:half], totals[half:], strict=True)]
+        n_left = builder.sub(depth, n_done)
+        totals = carried(builder, n_left, totals, lambda step, sums: add(builder.add(n_done, step), sums))
+    return [totals[n_columns * i : n_columns * (i + 1)] for i in range(n_rows)]
+
+
+def _looped(builder, n_steps, values, body):
+    """`carried` for at least one step."""
     before, index = builder.block, ir.IntType(64)
     loop, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
     builder.branch(loop)
     builder.position_at_end(loop)
     step = builder.phi(index)
-    sums = [[builder.phi(vector) for _ in range(n_columns)] for _ in range(n_rows)]
-    vectors, fma, totals = columns(step), fused(builder.module, vector), []
-    for i in range(n_rows):
-        row = rows(step, i)
-        totals.append([builder.call(fma, [row, vectors[j], sums[i][j]]) for j in range(n_columns)])
+    carriers = [builder.phi(value.type) for value in values]
+    new_values = body(step, carriers)
     following = builder.add(step, index(1))
-    builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
-    step.add_incoming(index(0), before)
-    step.add_incoming(following, loop)
-    for old_row, new_row in zip(sums, totals):
-        for old, new in zip(old_row, new_row):
-            old.add_incoming(ir.Constant(vector, None), before)
-            old.add_incoming(new, loop)
+    builder.cbranch(builder.icmp_signed("<", following, n_steps), loop, after)
+    for carrier, old, new in zip([step, *carriers], [index(0), *values], [following, *new_values], strict=True):
+        carrier.add_incoming(old, before)
+        carrier.add_incoming(new, loop)
     builder.position_at_end(after)
-    return totals
+    return new_values
+
+
+def carried(builder, n_steps, values, body):
+    """What values, vectors in registers, become by body(step, values) for each step below n_steps."""
+    before, index = builder.block, ir.IntType(64)
+    head, inside, after = (builder.append_basic_block(name) for name in ("head", "inside", "after"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    step = builder.phi(index)
+    carriers = [builder.phi(value.type) for value in values]
+    builder.cbranch(builder.icmp_signed("<", step, n_steps), inside, after)
+    builder.position_at_end(inside)
+    new_values = body(step, carriers)
+    following = builder.add(step, index(1))
+    for carrier, old, new in zip([step, *carriers], [index(0), *values], [following, *new_values], strict=True):
+        carrier.add_incoming(old, before)
+        carrier.add_incoming(new, builder.block)
+    builder.branch(head)
+    builder.position_at_end(after)
+    return carriers
 
 
 def broadcasts(builder, matrix, leading, n):

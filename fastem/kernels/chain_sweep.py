@@ -24,7 +24,7 @@ from fastem.kernels.forward_backward import (
     traced,
 )
 from fastem.kernels.layout import clear, load_columns, turn
-from fastem.kernels.posteriors import SOFTMAX, row_maximum
+from fastem.kernels.posteriors import GIVEN, SOFTMAX, row_maximum
 from fastem.kernels.products import product_addresses
 from fastem.kernels.pruning import NO_ORDER, place_rows
 from fastem.kernels.sweep import (
@@ -137,7 +137,7 @@ def _add_pairs(product, alpha, y, begins, weight, turned_alpha, pairs):
     for k in range(pairs.shape[0]):
         for b in range(n_rows):
             turned_alpha[k, b] *= 0.0 if begins[b] else weight[b]
-    call_at(product, (turned_alpha, 0, y, pairs.shape[0], y.shape[1], n_rows, pairs, False))
+    call_at(product, (turned_alpha, 0, y, pairs.shape[0], 0, y.shape[1], n_rows, pairs, False))
 
 
 @kernel
@@ -183,10 +183,13 @@ def _add_rows(rows_of, desk, first, last, sums):
     """Add the statistics of the rows on the desk, whose responsibilities are its scores."""
     products, _, _, _, states = rows_of
     _, _, work, scores, _, _, _, _, _, mass, _, _, listed, precisions, note = desk
+    for j in range(scores.shape[0]):
+        for b in range(mass.shape[0]):
+            scores[j, b] *= mass[b]
     if precisions.shape[0] > 0:
-        call_at(products[TAKE_PRECISIONS], (scores, states[5], precisions, mass, states[2], sums))
+        call_at(products[TAKE_PRECISIONS], (scores, states[5], precisions, states[2], sums))
     expected = sums[: states[1].shape[1]]
-    accumulate_block(states, listed, scores.shape[0], scores, mass, note[_BUILT] > 0.0, work, expected)
+    accumulate_block(states, listed, scores.shape[0], scores, note[_BUILT] > 0.0, work, expected)
 
 
 @kernel
@@ -399,7 +402,7 @@ def _chain_parallel(turns, lane_kernel, products, X, weight, frame, states, chai
 def _addresses(X, weight, frame, states, chain, sums, pairs):
     """Addresses of all that a lane calls, each compiled once: inlined, they took three times as long."""
     theta = states[1]
-    known = *lane_addresses(States(*states), sums), product_addresses(pairs, pairs)[0]
+    known = *lane_addresses(States(*states), sums, GIVEN), product_addresses(pairs, pairs)[0]
     like, wide, line = np.empty((0, 0), theta.dtype), np.empty((0, 0)), np.empty(0)
     numbers, marks, reach = np.empty(0, np.int64), np.empty(0, np.uint8), np.empty((0, 0), np.uint8)
     are_codes = X.dtype == np.uint32

@@ -23,18 +23,19 @@ import numpy as np
 from fastem.kernels._jit import address, aligned_empty, call_at, kernel, parallel, take_number
 from fastem.kernels.batches import LANES, regress, scratch_of, subtract_products
 from fastem.kernels.double_double import whiten_exactly, whitener_of
+from fastem.kernels.exponentials import softmax
 from fastem.kernels.features import FULL, n_statistics, squared_norm
 from fastem.kernels.layout import clear, fetch_rows, load_columns, tile_columns, turn
 from fastem.kernels.patterns import NO_GROUPS, Groups, factor, invert, split_columns
-from fastem.kernels.posteriors import GIVEN, first_maximum, log_normalizer, row_maximum, softmax
+from fastem.kernels.posteriors import GIVEN, first_maximum, log_normalizer, row_maximum
 from fastem.kernels.products import ROWS, product_addresses
 from fastem.kernels.sweep import (
     add_lanes,
     add_moments,
+    count_rows,
     first_row_of,
     padded,
     run_lanes,
-    soft_factor,
     take_weights,
 )
 from fastem.kernels.whiten import distance
@@ -77,21 +78,17 @@ def finish_rows(code, scores, best, total, rows, n_rows, out):
     """Write what the scores (K, B) say of each row to out (N, 1 or K); overwrites them."""
     n_states, width = scores.shape
     if code == LABELS:
+        row_maximum(scores, n_states, best)
         first_maximum(scores, n_states, best, total)
         for b in range(n_rows):
             out[rows[b], 0] = total[b]
         return
-    softmax(scores, n_states, best, total)
+    softmax(scores, n_states, np.ones(width), best, total)
     if code == DENSITIES:
         log_normalizer(best, total, best)
         for b in range(n_rows):
             out[rows[b], 0] = best[b]
         return
-    for b in range(width):
-        total[b] = 1.0 / total[b] if total[b] > 0.0 else 0.0
-    for k in range(n_states):
-        for b in range(width):
-            scores[k, b] *= total[b]
     if code == POSTERIORS:
         for b in range(n_rows):
             for k in range(n_states):
@@ -100,17 +97,15 @@ def finish_rows(code, scores, best, total, rows, n_rows, out):
 
 @kernel
 def responsibilities(code, scores, weight, rows, n_rows, mass, best, total, row_log, totals):
-    """scores (K, B) -> what best (B,) times them makes the responsibilities, times the weights of the rows."""
+    """scores (K, B) -> responsibilities, times the weights of the rows."""
     n_states, width = scores.shape
     if code == GIVEN:
         for b in range(width):
-            best[b] = 1.0
             for k in range(n_states):
                 scores[k, b] = weight[rows[b], k] if b < n_rows else 0.0
         return
-    row_maximum(scores, n_states, best)
-    softmax(scores, n_states, best, total)
-    soft_factor(mass, best, total, row_log, totals)
+    softmax(scores, n_states, mass, best, total)
+    count_rows(mass, best, total, row_log, totals)
 
 
 @kernel
@@ -360,7 +355,6 @@ def _completing_lane(products, data, groups, states, code, first_place, last_pla
                 for b in range(firsts[run], ends[run] if n_seen[run] < n_features else 0):
                     scores[k, b] += logs[run, k]
         if code >= ROWWISE:
-            row_maximum(scores, n_states, best)
             finish_rows(code, scores, best, total, rows, n_rows, out)
             for run in range(n_runs):
                 if n_seen[run] < n_features:
@@ -372,8 +366,6 @@ def _completing_lane(products, data, groups, states, code, first_place, last_pla
             continue
         responsibilities(code, scores, weight, rows, n_rows, mass, best, total, row_log, totals)
         for k in range(n_states):
-            for b in range(width):
-                scores[k, b] *= best[b]
             row = completed[k * n_features : (k + 1) * n_features]
             turn(row, n_features, width, turned)
             add_moments(products[1], row, turned, scores[k], weighted, second, sums, k)
@@ -462,7 +454,6 @@ def _density_lane(products, data, groups, states, code, first_place, last_place,
                     distance(packed[:n_seen], root, scores[k])
                 for b in range(width):
                     scores[k, b] = constants[k] - 0.5 * scores[k, b]
-            row_maximum(scores, n_states, best)
             finish_rows(code, scores, best, total, rows, n_rows, out)
         place = stop
         g += 1
@@ -515,7 +506,6 @@ def _diagonal_lane(products, data, groups, states, code, first_row, last_row, su
                     for b in range(width):
                         gap = (columns[d, b] - mean) * root
                         scores[k, b] += seen[d, b] * (constant - 0.5 * gap * gap)
-            row_maximum(scores, n_states, best)
         if code >= ROWWISE:
             finish_rows(code, scores, best, total, rows, n_rows, out)
             if code >= MEAN:
@@ -525,7 +515,6 @@ def _diagonal_lane(products, data, groups, states, code, first_row, last_row, su
         for k in range(n_states):
             weighed = 0.0
             for b in range(width):
-                scores[k, b] *= best[b]
                 weighed += scores[k, b]
             sums[0, k] += weighed
             for d in range(n_features):

@@ -25,7 +25,7 @@ from fastem.kernels.exp_log import log
 from fastem.kernels.features import FULL, n_statistics
 from fastem.kernels.layout import clear, load_columns, tile_columns, turn
 from fastem.kernels.patterns import NO_GROUPS
-from fastem.kernels.posteriors import GIVEN, row_maximum
+from fastem.kernels.posteriors import GIVEN
 from fastem.kernels.products import ROWS
 from fastem.kernels.sweep import add_moments, padded, take_weights
 
@@ -171,14 +171,12 @@ def _noisy_lane(products, data, groups, states, code, first_row, last_row, sums,
             _whiten(columns, means, k, lower, inverse, y)
             _score(y, inverse, peak[k] + constant, total, scores[k])
         if code >= ROWWISE:
-            row_maximum(scores, n_states, best)
             finish_rows(code, scores, best, total, rows, n_rows, out)
             continue
         responsibilities(code, scores, weight, rows, n_rows, mass, best, total, row_log, totals)
         for k in range(n_states):
             largest = 0.0
             for b in range(width):
-                scores[k, b] *= best[b]
                 largest = max(largest, scores[k, b] if code == GIVEN else scores[k, b] / max(mass[b], 1e-300))
             if largest < _NEGLIGIBLE:
                 continue
@@ -240,14 +238,12 @@ def _noisy_diagonal_lane(products, data, groups, states, code, first_row, last_r
                     gaps[d, b] = (columns[d, b] - mean) * inverse[d, b]
             _score(gaps, inverse, peak[k] + constant, total, scores[k])
         if code >= ROWWISE:
-            row_maximum(scores, n_states, best)
             finish_rows(code, scores, best, total, rows, n_rows, out)
             continue
         responsibilities(code, scores, weight, rows, n_rows, mass, best, total, row_log, totals)
         for k in range(n_states):
             weighed = 0.0
             for b in range(width):
-                scores[k, b] *= best[b]
                 weighed += scores[k, b]
             sums[0, k] += weighed
             for d in range(n_features):

@@ -1,9 +1,11 @@
-"""exp(score - best) of a block's row of scores, stored in its place and added to a total: most of what a softmax is.
+"""From scores to posterior, a few rows of a block at a time: largest score, exp(score - best), their sum, shares of it.
 
-With AVX-512 by a table in registers: x = (n + f) ln 2 / 16 with n an integer and |f| <= 1/2, so that exp(x) is
-2^(n >> 4) times entry n & 15 of the table times a short polynomial in f (Tang 1989, ACM TOMS 15, 144-157). Elsewhere
-the loop over `exp_log.exp`, whose polynomial is twice as long.
+With AVX-512 in explicit vectors, whose maxima and totals stay in registers, with a table for exp: x = (n + f) ln 2 / 16
+with n an integer and |f| <= 1/2, so that exp(x) is 2^(n >> 4) times entry n & 15 of the table times a short polynomial
+in f (Tang 1989, ACM TOMS 15, 144-157). Elsewhere in loops over `exp_log.exp`, whose polynomial is twice as long.
 """
+
+import functools
 
 import numpy as np
 from llvmlite import ir
@@ -12,12 +14,24 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel
-from fastem.kernels._vectors import first_lanes, fused, masked_load, masked_store, scalar_of, vector_at
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel
+from fastem.kernels._vectors import (
+    broadcast,
+    carried,
+    first_lanes,
+    fused,
+    masked_load,
+    masked_store,
+    new_function,
+    scalar_of,
+    vector_at,
+)
 from fastem.kernels.exp_log import exp
 
 _SIXTEENTHS = 23.083120654223414  # 16 / ln 2
-_UNROLLED = 2  # vectors at once: the polynomial is a chain
+_UNROLLED = 2  # vectors at once: the polynomial is a chain, and of more groups fewer overlap
+LOWEST_32, LOWEST_64 = (float(np.finfo(dtype).min) for dtype in (np.float32, np.float64))
+_FEW = 8  # states, at most, whose scores stay in registers
 
 
 class _Kind:
@@ -62,74 +76,229 @@ _SINGLE = _Kind(
 
 
 @intrinsic
-def _add_vectors(typingctx, scores, k, best, total):
-    """The same by vectors, of which the last is masked."""
-    if not scores.layout == best.layout == total.layout == "C":
-        raise TypingError(f"exponentials need C-ordered arrays, got {scores}, {best}, {total}")
-    signature = types.void(scores, k, best, total)
+def _softmax_vectors(typingctx, scores, n_states, mass, first, last, best, total):
+    """`softmax_panel` by vectors, of which the last is masked."""
+    signature = types.void(scores, n_states, mass, first, last, best, total)
 
     def codegen(context, builder, signature, args):
-        arrays = [make_array(signature.args[i])(context, builder, args[i]) for i in (0, 2, 3)]
-        index = ir.IntType(64)
-        width = cgutils.unpack_tuple(builder, arrays[1].shape)[0]
-        columns = cgutils.unpack_tuple(builder, arrays[0].shape)[1]
-        pointers = [builder.gep(arrays[0].data, [builder.mul(args[1], columns)]), arrays[1].data, arrays[2].data]
-        bits = scores.dtype.bitwidth
-        step, vector = index(_UNROLLED * 512 // bits), index(512 // bits)
-        end = builder.mul(builder.sdiv(width, step), step)
-        with cgutils.for_range_slice(builder, index(0), end, step, intp=index) as (start, _):
-            _add_at(builder, pointers, start, bits)
-        with cgutils.for_range_slice(builder, end, width, vector, intp=index) as (start, _):
-            _add_at(builder, pointers, start, bits, builder.sub(width, start))
+        (scores, mass, best, total), leading = _arrays(context, builder, signature, args, (0, 2, 5, 6))
+        function = _softmax_function(builder.module, signature.args[0].dtype.bitwidth)
+        builder.call(function, [scores, leading[0], args[1], mass, best, total, *args[3:5]])
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-def _add_at(builder, pointers, start, bits, n_left=None):
-    """Emit one step of the loop over columns; of one vector, if only so many columns are left."""
+def _arrays(context, builder, signature, args, places):
+    """Data of arrays among the arguments, and the lengths of the rows of those that have two dimensions."""
+    if any(signature.args[i].layout != "C" for i in places):
+        raise TypingError(f"a softmax needs C-ordered arrays, got {[signature.args[i] for i in places]}")
+    arrays = [make_array(signature.args[i])(context, builder, args[i]) for i in places]
+    matrices = [array for i, array in zip(places, arrays, strict=True) if signature.args[i].ndim == 2]
+    return [array.data for array in arrays], [builder.extract_value(array.shape, 1) for array in matrices]
+
+
+def _softmax_function(module, bits):
+    """The LLVM function of columns first to last of scores that lie in memory."""
+    scalar, index = scalar_of(bits), ir.IntType(64)
+    pointer, n_lanes = scalar.as_pointer(), 512 // bits
+    arguments = [pointer, index, index, ir.DoubleType().as_pointer(), pointer, pointer, index, index]
+    function, is_new = new_function(module, f"fastem_softmax_f{bits}", arguments)
+    if not is_new:
+        return function
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    scores, leading, n_states, mass, best, total, first, last = function.args
+    step, vector = index(_UNROLLED * n_lanes), index(n_lanes)
+    end = builder.add(first, builder.mul(builder.sdiv(builder.sub(last, first), step), step))
+    with cgutils.for_range_slice(builder, first, end, step, intp=index) as (start, _):
+        _softmax_at(builder, (scores, leading, n_states), _Rows(builder, bits, start, _UNROLLED), mass, best, total)
+    with cgutils.for_range_slice(builder, end, last, vector, intp=index) as (start, _):
+        rows = _Rows(builder, bits, start, 1, builder.sub(last, start))
+        _softmax_at(builder, (scores, leading, n_states), rows, mass, best, total)
+    builder.ret_void()
+    return function
+
+
+class _Rows:
+    """Some vectors of rows of a block; of one, if only so many rows are left."""
+
+    def __init__(self, builder, bits, start, n_vectors, n_left=None):
+        self.builder, self.bits = builder, bits
+        self.vector = ir.VectorType(scalar_of(bits), 512 // bits)
+        self.mask = None if n_left is None else first_lanes(builder, n_left, self.vector.count)
+        self.places = [builder.add(start, ir.IntType(64)(i * self.vector.count)) for i in range(n_vectors)]
+
+    def load(self, pointer):
+        """Vectors of an array that has a number for each row."""
+        of = ir.VectorType(pointer.type.pointee, self.vector.count)
+        places = [vector_at(self.builder, pointer, place, of) for place in self.places]
+        if self.mask is not None:
+            return [masked_load(self.builder, place, self.mask) for place in places]
+        return [self.builder.load(place, align=8 if of != self.vector else self.bits // 8) for place in places]
+
+    def store(self, values, pointer):
+        for value, place in zip(values, self.places, strict=True):
+            at = vector_at(self.builder, pointer, place, self.vector)
+            if self.mask is None:
+                self.builder.store(value, at, align=self.bits // 8)
+            else:
+                masked_store(self.builder, value, at, self.mask)
+
+    def every(self, value):
+        return [_every(self.vector, value) for _ in self.places]
+
+    def larger(self, values, others):
+        """The larger of each two numbers, the second if the first is NaN."""
+        pairs = zip(values, others, strict=True)
+        return [self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b) for a, b in pairs]
+
+    def exponentials(self, scores, tops):
+        differences = [self.builder.fsub(*pair) for pair in zip(scores, tops, strict=True)]
+        return [_exponential(self.builder, self.bits, x) for x in differences]
+
+    def factors(self, sums, mass):
+        """mass over sums; 0 where these are 0, as no state can have produced the row."""
+        builder, factors = self.builder, []
+        for value, share in zip(sums, mass, strict=True):
+            share = share if share.type == self.vector else builder.fptrunc(share, self.vector)
+            is_possible = builder.fcmp_ordered(">", value, _every(self.vector, 0.0))  # then the best state alone adds 1
+            divisor = builder.select(is_possible, value, _every(self.vector, 1.0))
+            factors.append(builder.select(is_possible, builder.fdiv(share, divisor), _every(self.vector, 0.0)))
+        return factors
+
+
+def _added(builder, values, others):
+    return [builder.fadd(*pair) for pair in zip(values, others, strict=True)]
+
+
+def _multiplied(builder, values, others):
+    return [builder.fmul(*pair) for pair in zip(values, others, strict=True)]
+
+
+def _softmax_at(builder, of_scores, rows, mass, best, total):
+    """Emit the softmax of some rows, state after state."""
+    scores, leading, n_states = of_scores
+
+    def row_of(k):
+        return builder.gep(scores, [builder.mul(k, leading)])
+
+    def add_exponentials(k, values):
+        exponentials = rows.exponentials(rows.load(row_of(k)), tops)
+        rows.store(exponentials, row_of(k))
+        return _added(builder, values, exponentials)
+
+    def share(k, factors):
+        rows.store(_multiplied(builder, rows.load(row_of(k)), factors), row_of(k))
+        return factors
+
+    lowest = rows.every(LOWEST_32 if rows.bits == 32 else LOWEST_64)
+    tops = carried(builder, n_states, lowest, lambda k, values: rows.larger(rows.load(row_of(k)), values))
+    sums = carried(builder, n_states, rows.every(0.0), add_exponentials)
+    rows.store(tops, best)
+    rows.store(sums, total)
+    carried(builder, n_states, rows.factors(sums, rows.load(mass)), share)
+
+
+@intrinsic(prefer_literal=True)
+def _few_vectors(typingctx, theta, phi, height, mass, first, last, scores, best, total):
+    """Scores theta phi of as many states as height, and their softmax, in registers."""
+    signature = types.void(theta, phi, height, mass, first, last, scores, best, total)
+    n_states = height.literal_value
+
+    def codegen(context, builder, signature, args):
+        arrays, leading = _arrays(context, builder, signature, args, (0, 1, 3, 6, 7, 8))
+        theta, phi, mass, *outputs = arrays
+        function = _few_function(builder.module, signature.args[0].dtype.bitwidth, n_states)
+        builder.call(function, [theta, leading[0], phi, leading[1], mass, *outputs, *args[4:6]])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _few_function(module, bits, n_states):
+    """The LLVM function of columns first to last, whole vectors, of states by their features."""
+    scalar, index = scalar_of(bits), ir.IntType(64)
+    pointer, n_lanes = scalar.as_pointer(), 512 // bits
+    wide = ir.DoubleType().as_pointer()
+    arguments = [pointer, index, pointer, index, wide, pointer, pointer, pointer, index, index]
+    function, is_new = new_function(module, f"fastem_few_{n_states}_f{bits}", arguments)
+    if not is_new:
+        return function
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    theta, n_stats, phi, width, mass, scores, best, total, first, last = function.args
+    step, vector = index(2 * n_lanes), index(n_lanes)
+    end = builder.add(first, builder.mul(builder.sdiv(builder.sub(last, first), step), step))
+    for begin, stop, by, n_vectors in ((first, end, step, 2), (end, last, vector, 1)):
+        with cgutils.for_range_slice(builder, begin, stop, by, intp=index) as (start, _):
+            rows = _Rows(builder, bits, start, n_vectors)
+            _few_at(builder, (theta, n_stats, n_states), (phi, width), rows, mass, scores, best, total)
+    builder.ret_void()
+    return function
+
+
+def _few_at(builder, of_states, of_features, rows, mass, scores, best, total):
+    """Emit scores and softmax of some rows; the first feature is 1."""
+    theta, n_stats, n_states = of_states
+    phi, width = of_features
+    index, fma = ir.IntType(64), fused(builder.module, rows.vector)
+    n_vectors = len(rows.places)
+
+    def natural(k, p):
+        place = builder.gep(theta, [builder.add(builder.mul(index(k), n_stats), p)])
+        return broadcast(builder, builder.load(place), rows.vector.count)
+
+    def add_feature(step, values):
+        p = builder.add(step, index(1))
+        features, sums = rows.load(builder.gep(phi, [builder.mul(p, width)])), []
+        for k in range(n_states):
+            factor = natural(k, p)
+            mine = values[n_vectors * k : n_vectors * (k + 1)]
+            sums += [builder.call(fma, [factor, *pair]) for pair in zip(features, mine, strict=True)]
+        return sums
+
+    constants = [natural(k, index(0)) for k in range(n_states) for _ in range(n_vectors)]
+    values = carried(builder, builder.sub(n_stats, index(1)), constants, add_feature)
+    of_states = [values[n_vectors * k : n_vectors * (k + 1)] for k in range(n_states)]
+    tops = rows.every(LOWEST_32 if rows.bits == 32 else LOWEST_64)
+    for scores_of_state in of_states:
+        tops = rows.larger(scores_of_state, tops)
+    exponentials = [rows.exponentials(scores_of_state, tops) for scores_of_state in of_states]
+    sums = exponentials[0]
+    for other in exponentials[1:]:
+        sums = _added(builder, sums, other)
+    rows.store(tops, best)
+    rows.store(sums, total)
+    factors = rows.factors(sums, rows.load(mass))
+    for k, values in enumerate(exponentials):
+        rows.store(_multiplied(builder, values, factors), builder.gep(scores, [builder.mul(index(k), width)]))
+
+
+def _every(vector, value):
+    """A vector of one number."""
+    return ir.Constant(vector, [ir.Constant(vector.element, value)] * vector.count)
+
+
+def _exponential(builder, bits, x):
+    """Emit exp of a vector of numbers that are not above 0; below the smallest it is 0."""
     kind = _DOUBLE if bits == 64 else _SINGLE
-    vector = ir.VectorType(scalar_of(bits), 512 // bits)
-    whole = ir.VectorType(ir.IntType(bits), 512 // bits)
-    fma, choose = fused(builder.module, vector), _chooser(builder, kind, vector, whole)
-
-    def every(value, of=vector):
-        return ir.Constant(of, [ir.Constant(of.element, value)] * of.count)
-
-    def load(pointer, place):
-        if n_left is None:
-            return builder.load(vector_at(builder, pointer, place, vector), align=bits // 8)
-        return masked_load(builder, vector_at(builder, pointer, place, vector), mask)
-
-    def store(number, pointer, place):
-        if n_left is None:
-            builder.store(number, vector_at(builder, pointer, place, vector), align=bits // 8)
-        else:
-            masked_store(builder, number, vector_at(builder, pointer, place, vector), mask)
-
-    mask = None if n_left is None else first_lanes(builder, n_left, vector.count)
-    n_vectors = _UNROLLED if n_left is None else 1
-    places = [builder.add(start, ir.IntType(64)(i * vector.count)) for i in range(n_vectors)]
-    differences = [builder.fsub(load(pointers[0], place), load(pointers[1], place)) for place in places]
-    for place, x in zip(places, differences):
-        is_inside = builder.fcmp_ordered(">=", x, every(kind.smallest))
-        x = builder.select(is_inside, x, every(kind.smallest))
-        factor = every(float(np.float32(_SIXTEENTHS)) if bits == 32 else _SIXTEENTHS)
-        shifted = builder.call(fma, [x, factor, every(kind.magic)])
-        f = builder.call(fma, [x, factor, builder.fsub(every(kind.magic), shifted)])
-        p = every(kind.coefficients[0])
-        for coefficient in kind.coefficients[1:]:
-            p = builder.call(fma, [p, f, every(coefficient)])
-        n = builder.bitcast(shifted, whole)
-        power = builder.add(choose(n), builder.shl(n, every(kind.shift, whole)))
-        value = builder.fmul(builder.bitcast(power, vector), p)
-        value = builder.select(is_inside, value, every(0.0))
-        store(value, pointers[0], place)
-        store(builder.fadd(load(pointers[2], place), value), pointers[2], place)
+    vector, whole = x.type, ir.VectorType(ir.IntType(bits), x.type.count)
+    fma, magic = fused(builder.module, vector), _every(vector, kind.magic)
+    factor = _every(vector, float(np.float32(_SIXTEENTHS)) if bits == 32 else _SIXTEENTHS)
+    is_inside = builder.fcmp_ordered(">=", x, _every(vector, kind.smallest))
+    shifted = builder.call(fma, [x, factor, magic])
+    f = builder.call(fma, [x, factor, builder.fsub(magic, shifted)])
+    p = _every(vector, kind.coefficients[0])
+    for coefficient in kind.coefficients[1:]:
+        p = builder.call(fma, [p, f, _every(vector, coefficient)])
+    n = builder.bitcast(shifted, whole)
+    power = builder.add(_entries(builder, kind, n, vector), builder.shl(n, _every(whole, kind.shift)))
+    value = builder.fmul(builder.bitcast(power, vector), p)
+    return builder.select(is_inside, value, _every(vector, 0.0))
 
 
-def _chooser(builder, kind, vector, whole):
-    """n -> entries n & 15 of the table, as integers: one instruction, from one register or from two."""
+def _entries(builder, kind, n, vector):
+    """Entries n & 15 of the table, as integers: one instruction, from one register or from two."""
+    whole = n.type
     registers = [
         builder.bitcast(ir.Constant(whole, [ir.Constant(whole.element, entry) for entry in part]), vector)
         for part in (kind.table[: whole.count], kind.table[whole.count :])
@@ -140,24 +309,84 @@ def _chooser(builder, kind, vector, whole):
     else:
         name, arguments = "llvm.x86.avx512.vpermi2var.pd.512", [vector, whole, vector]
     instruction = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, arguments), name)
-
-    def choose(n):
-        return builder.bitcast(builder.call(instruction, [registers[0], n, *registers[1:]]), whole)
-
-    return choose
+    return builder.bitcast(builder.call(instruction, [registers[0], n, *registers[1:]]), whole)
 
 
-def _add_loop(scores, k, best, total):
-    for b in range(best.shape[0]):
-        e = exp(scores[k, b] - best[b])
-        scores[k, b] = e
-        total[b] += e
+def _softmax_plain(scores, n_states, mass, first, last, best, total):
+    """The same in loops."""
+    zero, lowest = total.dtype.type(0.0), best.dtype.type(LOWEST_64 if best.itemsize == 8 else LOWEST_32)
+    for b in range(first, last):
+        best[b] = lowest
+        total[b] = zero
+    for k in range(n_states):
+        for b in range(first, last):
+            best[b] = max(best[b], scores[k, b])
+    for k in range(n_states):
+        for b in range(first, last):
+            e = exp(scores[k, b] - best[b])
+            scores[k, b] = e
+            total[b] += e
+    factor = np.zeros_like(total)
+    for b in range(first, last):
+        factor[b] = mass[b] / total[b] if total[b] > zero else zero
+    for k in range(n_states):
+        for b in range(first, last):
+            scores[k, b] *= factor[b]
 
 
-_add = helper(_add_loop) if PLAIN or VECTOR_BYTES < 64 else _add_vectors
+_softmax = helper(_softmax_plain) if PLAIN or VECTOR_BYTES < 64 else _softmax_vectors
 
 
 @kernel
-def add_exponentials(scores, k, best, total):
-    """scores[k] -> exp(scores[k] - best), added to total (B,); best is the `row_maximum` of all states."""
-    _add(scores, k, best, total)
+def softmax(scores, n_states, mass, best, total):
+    """scores[:n_states] (K, B) -> posterior of the states, times mass (B,).
+
+    best becomes the largest score, the smallest number where all are -inf, and total the sum of exp(score - best): 0
+    where no state can have produced the row, which has no posterior.
+    """
+    _softmax(scores, n_states, mass, 0, scores.shape[1], best, total)
+
+
+@kernel
+def softmax_panel(scores, n_states, mass, first, last, best, total):
+    """The same for columns first to last."""
+    _softmax(scores, n_states, mass, first, last, best, total)
+
+
+def _few_plain(theta, phi, height, mass, first, last, scores, best, total):
+    """The same in loops."""
+    for k in range(height):
+        for b in range(first, last):
+            scores[k, b] = theta[k, 0]
+        for p in range(1, theta.shape[1]):
+            for b in range(first, last):
+                scores[k, b] += theta[k, p] * phi[p, b]
+    _softmax(scores, height, mass, first, last, best, total)
+
+
+_few = helper(_few_plain) if PLAIN or VECTOR_BYTES < 64 else _few_vectors
+
+
+@functools.cache
+def _few_states(height):
+    """Kernel for so many states: compiled for the numbers in use alone."""
+
+    def few_states(theta, phi, mass, first, last, scores, best, total):
+        _few(theta, phi, height, mass, first, last, scores, best, total)
+
+    few_states.__name__ += f"_{height}"  # what a cache and the linker tell it from the others by
+    few_states.__qualname__ = few_states.__name__
+    return kernel(few_states)
+
+
+def few_address(theta):
+    """Address of a kernel (theta, phi, mass, first, last, scores, best, total), 0 if the states are too many for it.
+
+    It puts the `softmax` of the scores theta phi into scores, which never see memory before. The first feature is 1;
+    first and last are multiples of 8, of 16 in float32.
+    """
+    n_states = len(theta)
+    if not 1 < n_states <= _FEW or VECTOR_BYTES < 64:
+        return 0
+    rows, mass = np.empty(0, theta.dtype), np.empty(0)
+    return address(_few_states(n_states), (theta, theta, mass, 0, 0, theta, rows, rows), theta.dtype)

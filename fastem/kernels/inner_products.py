@@ -15,33 +15,35 @@ from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel
 from fastem.kernels._vectors import accumulated, new_function, places_in, scalar_of, shuffled, vector_at
 from fastem.kernels.products import ROWS
 
+_LOW = 6  # height of a tile with room for a row of B more, where so few rows of A are left and registers are 32
 _FEW_ROWS = 2 * ROWS  # of A: more of `product` would be lost to tiles that are not high enough
 
 
 @intrinsic(prefer_literal=True)
-def _inner_tile_vector(typingctx, a, ia, lda, b, ib, ldb, c, ic, ldc, depth, height):
-    """C[j, :ROWS] = sums over depth of A[:ROWS] B[j] for j < height, from flat offsets ia, ib, ic.
+def _inner_tile_vector(typingctx, a, ia, lda, b, ib, ldb, c, ic, ldc, depth, height, n_others):
+    """C[j, :height] = sums over depth of A[:height] B[j] for j < n_others, from flat offsets ia, ib, ic.
 
-    depth is a multiple of a vector of A's dtype, which is B's.
+    depth is a multiple of a vector of A's dtype, which is B's. As much of C is written as if height were ROWS.
     """
-    signature = types.void(a, ia, lda, b, ib, ldb, c, ic, ldc, depth, height)
-    n_rows = height.literal_value
+    signature = types.void(a, ia, lda, b, ib, ldb, c, ic, ldc, depth, height, n_others)
+    shape = height.literal_value, n_others.literal_value
 
     def codegen(context, builder, signature, args):
         pa, pb, pc = places_in(context, builder, signature.args, args)
-        tile = _inner_function(builder.module, n_rows, b.dtype.bitwidth, c.dtype.bitwidth)
+        tile = _inner_function(builder.module, shape, b.dtype.bitwidth, c.dtype.bitwidth)
         builder.call(tile, [pa, args[2], pb, args[5], pc, args[8], args[9]])
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-def _inner_function(module, n_rows, bits, wide_bits):
+def _inner_function(module, shape, bits, wide_bits):
     """The LLVM function of such a tile: vectors of products, added across at the end."""
+    height, n_others = shape
     scalar, wide_scalar, index = scalar_of(bits), scalar_of(wide_bits), ir.IntType(64)
     source, n_lanes = scalar.as_pointer(), VECTOR_BYTES // (bits // 8)
     arguments = [source, index, source, index, wide_scalar.as_pointer(), index, index]
-    function, is_new = new_function(module, f"fastem_inner_{n_rows}_f{bits}_f{wide_bits}", arguments)
+    function, is_new = new_function(module, f"fastem_inner_{height}x{n_others}_f{bits}_f{wide_bits}", arguments)
     if not is_new:
         return function
     pa, lda, pb, ldb, pc, ldc, depth = function.args
@@ -53,13 +55,14 @@ def _inner_function(module, n_rows, bits, wide_bits):
         return builder.load(vector_at(builder, matrix, place, vector), align=bits // 8)
 
     def rows_of_b(step):
-        return [at(pb, ldb, step, j) for j in range(n_rows)]
+        return [at(pb, ldb, step, j) for j in range(n_others)]
 
     n_steps = builder.udiv(depth, index(n_lanes))
-    totals = accumulated(builder, (ROWS, n_rows), n_steps, vector, functools.partial(at, pa, lda), rows_of_b)
-    for j in range(n_rows):
+    totals = accumulated(builder, shape, n_steps, vector, functools.partial(at, pa, lda), rows_of_b)
+    for j in range(n_others):
         place = builder.mul(ldc, index(j))
-        for part in _added_across(builder, [row[j] for row in totals]):
+        of_rows = [row[j] for row in totals]
+        for part in _added_across(builder, of_rows + of_rows[: ROWS - height]):
             wide = ir.VectorType(wide_scalar, part.type.count)
             total = part if wide == part.type else builder.fpext(part, wide)
             builder.store(total, vector_at(builder, pc, place, wide), align=wide_bits // 8)
@@ -83,11 +86,11 @@ def _added_across(builder, vectors):
     return vectors
 
 
-def _inner_tile_plain(a, ia, lda, b, ib, ldb, c, ic, ldc, depth, height):
+def _inner_tile_plain(a, ia, lda, b, ib, ldb, c, ic, ldc, depth, height, n_others):
     """The same tile as loops."""
     a, b, c = a.reshape(-1), b.reshape(-1), c.reshape(-1)
-    for i in range(ROWS):
-        for j in range(height):
+    for i in range(height):
+        for j in range(n_others):
             total = b[ib] * 0
             for step in range(depth):
                 total += a[ia + i * lda + step] * b[ib + j * ldb + step]
@@ -114,13 +117,16 @@ def add_inner_products(a, m, b, n, depth, c, places, n_places, sums):
     lda, ldb, ldc = a.shape[1], b.shape[1], c.shape[1]
     for i in range(0, m, ROWS):
         j = 0
+        while VECTOR_BYTES == 64 and m - i <= _LOW and j + 4 <= n:
+            _inner_tile(a, i * lda, lda, b, j * ldb, ldb, c, j * ldc + i, ldc, depth, _LOW, 4)
+            j += 4
         while j + 3 <= n:
-            _inner_tile(a, i * lda, lda, b, j * ldb, ldb, c, j * ldc + i, ldc, depth, 3)
+            _inner_tile(a, i * lda, lda, b, j * ldb, ldb, c, j * ldc + i, ldc, depth, ROWS, 3)
             j += 3
         if j + 2 == n:
-            _inner_tile(a, i * lda, lda, b, j * ldb, ldb, c, j * ldc + i, ldc, depth, 2)
+            _inner_tile(a, i * lda, lda, b, j * ldb, ldb, c, j * ldc + i, ldc, depth, ROWS, 2)
         elif j + 1 == n:
-            _inner_tile(a, i * lda, lda, b, j * ldb, ldb, c, j * ldc + i, ldc, depth, 1)
+            _inner_tile(a, i * lda, lda, b, j * ldb, ldb, c, j * ldc + i, ldc, depth, ROWS, 1)
     for j in range(n):
         place = places[j]
         if place < n_places:

@@ -220,6 +220,8 @@ def fetch_rows(X, rows, first, last):
         return
     n_features, line = X.shape[1], _LINE // X.itemsize
     if rows[last - 1] - rows[first] == last - 1 - first:
+        if 2 * n_features < line:  # so few that the processor foresees them
+            return
         for offset in range(rows[first] * n_features, (rows[last - 1] + 1) * n_features, line):
             _prefetch(X, offset)
         return

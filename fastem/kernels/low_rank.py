@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fastem.kernels._jit import address, aligned_empty, call_at, kernel, piece
+from fastem.kernels.exponentials import softmax
 from fastem.kernels.layout import clear, load_columns, tile_columns, turn
-from fastem.kernels.posteriors import SOFTMAX, row_maximum, softmax
+from fastem.kernels.posteriors import SOFTMAX
 from fastem.kernels.products import product_addresses
 from fastem.kernels.pruning import NOTHING
 from fastem.kernels.sweep import (
@@ -23,9 +24,9 @@ from fastem.kernels.sweep import (
     _sweep_parallel,
     _sweep_serial,
     block_rows,
+    count_rows,
     padded,
     run_lanes,
-    soft_factor,
     take_weights,
 )
 
@@ -95,20 +96,18 @@ def _low_rank_lane(products, X, weight, frame, states, posterior, skip, first_ro
         for k in range(n_states):
             row, mine = scores[k], y[k * n_factors : (k + 1) * n_factors]
             _center(columns, theta, k, z, row)
-            call_at(products[0], (projections[k], 0, z, n_factors, width, n_features, mine, True))
+            call_at(products[0], (projections[k], 0, z, n_factors, 0, width, n_features, mine, True))
             for j in range(n_factors):
                 for b in range(width):
                     row[b] -= mine[j, b] * mine[j, b]
             for b in range(width):
                 row[b] = peak[k] - 0.5 * row[b]
-        row_maximum(scores, n_states, best)
-        softmax(scores, n_states, best, total)
-        soft_factor(mass, best, total, row_log, totals)
+        softmax(scores, n_states, mass, best, total)
+        count_rows(mass, best, total, row_log, totals)
         for k in range(n_states):
             mine, row, start = y[k * n_factors : (k + 1) * n_factors], scores[k], k * n_sums
             count = 0.0
             for b in range(width):
-                row[b] *= best[b]
                 weighted[n_factors, b] = row[b]
                 count += row[b]
             for d in range(n_features):
@@ -124,7 +123,7 @@ def _low_rank_lane(products, X, weight, frame, states, posterior, skip, first_ro
                     weighted[j, b] = mine[j, b] * row[b]
             turn(weighted, n_factors + 1, width, turned)
             out = sums[start : start + n_features + n_factors]
-            call_at(products[1], (z, 0, turned, n_features + n_factors, n_padded, width, out, False))
+            call_at(products[1], (z, 0, turned, n_features + n_factors, 0, n_padded, width, out, False))
             sums[start + n_features + n_factors, 0] += count
 
 

@@ -1,10 +1,10 @@
-"""From scores (K, B) of a block to responsibilities (B, K), times the weights of the rows, and the log-likelihood."""
+"""What is asked of the scores (K, B) of a block beside their softmax: the best, log-likelihoods, heavy tails."""
 
 import numpy as np
 
 from fastem.kernels._jit import address, kernel, widest_vectors
 from fastem.kernels.exp_log import log, log1p
-from fastem.kernels.exponentials import add_exponentials
+from fastem.kernels.exponentials import LOWEST_32, LOWEST_64
 
 SOFTMAX = 0  # posterior of a mixture
 HARD = 1  # all weight to the best state: k-means
@@ -13,15 +13,13 @@ GIVEN = 2  # responsibilities come with the data
 # Tails of states whose score is no squared distance: none, so that scores are what they are. See `take_tails`.
 NO_TAILS = np.empty((0, 4))
 
-_LOWEST_32, _LOWEST_64 = (float(np.finfo(dtype).min) for dtype in (np.float32, np.float64))
-
 
 @kernel
 def row_maximum(scores, n_states, best):
     """best (B,) = largest of scores[:n_states], the smallest number where all are -inf."""
     widest_vectors()
     width = scores.shape[1]
-    lowest = best.dtype.type(_LOWEST_64 if best.itemsize == 8 else _LOWEST_32)
+    lowest = best.dtype.type(LOWEST_64 if best.itemsize == 8 else LOWEST_32)
     for b in range(width):
         best[b] = max(scores[0, b], lowest)
     for k in range(1, n_states):
@@ -47,15 +45,6 @@ def smallest(values, scratch):
     for b in range(1, half):
         value = min(value, scratch[b])
     return np.float64(value)
-
-
-@kernel
-def softmax(scores, n_states, best, total):
-    """scores[:n_states] -> exp(scores - best), total (B,) = their sum."""
-    for b in range(best.shape[0]):
-        total[b] = 0.0
-    for k in range(n_states):
-        add_exponentials(scores, k, best, total)
 
 
 @kernel
@@ -103,20 +92,21 @@ def take_tails(scores, tails, precisions):
 
 
 @kernel
-def take_precisions(scores, tails, precisions, factor, n_thin, sums):
-    """scores (K, B) -> scores times the precisions of `take_tails`; adds to the last two rows of sums, as columns are.
+def take_precisions(resp, tails, precisions, n_thin, sums):
+    """resp (K, B) -> resp times the precisions of `take_tails`; adds to the last two rows of sums, as columns are.
 
-    These are r = scores * factor, and r times the expected log-precision.
+    These are resp, and resp times the expected log-precision.
     """
-    n_states, width = tails.shape[0], scores.shape[1]
+    n_states, width = tails.shape[0], resp.shape[1]
     first, last = n_states - n_thin, sums.shape[0] - 1
     for k in range(n_states):
         total, logs, peak = 0.0, 0.0, tails[k, 3]
         for b in range(width):
-            resp = np.float64(scores[k, b]) * factor[b]
-            total += resp
-            logs += resp * (peak - precisions[n_states + k, b])
-            scores[k, b] *= precisions[k, b]
+            share = np.float64(resp[k, b])
+            total += share
+            logs += share * (peak - precisions[n_states + k, b])
+        for b in range(width):
+            resp[k, b] *= precisions[k, b]
         column = k if k < first else sums.shape[1] - n_states + k
         sums[last - 1, column] += total
         sums[last, column] += logs
@@ -126,8 +116,8 @@ def tail_addresses(tails, like, sums):
     """Addresses of both for scores of the dtype of `like`; nothing is compiled where there are no tails."""
     if len(tails) == 0:
         return 0, 0
-    scores, factor, types = np.empty((0, 0), like.dtype), np.empty(0, like.dtype), (like.dtype, sums.dtype)
+    scores, types = np.empty((0, 0), like.dtype), (like.dtype, sums.dtype)
     return (
         address(take_tails, (scores, tails, sums), types),
-        address(take_precisions, (scores, tails, sums, factor, 0, sums), types),
+        address(take_precisions, (scores, tails, sums, 0, sums), types),
     )

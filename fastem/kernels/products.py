@@ -117,13 +117,13 @@ _three_vectors, _two_vectors, _one_vector, _half_vector = _panel(3, 1), _panel(2
 
 
 @kernel
-def product(a, skip, b, m, n, depth, c, fresh):
-    """C[:m, :n] += A[:m, skip : skip + depth] B[:depth, :n], or = if fresh.
+def product(a, skip, b, m, first, n, depth, c, fresh):
+    """C[:m, first:n] += A[:m, skip : skip + depth] B[:depth, first:n], or = if fresh.
 
-    All are C-ordered, n is a multiple of half a vector of B's dtype.
+    All are C-ordered, n - first is a multiple of half a vector of B's dtype.
     """
     lanes = VECTOR_BYTES // b.itemsize
-    column = 0
+    column = first
     while n - column >= 3 * lanes and n - column != 4 * lanes:
         _three_vectors(a, skip, b, c, column, m, depth, fresh)
         column += 3 * lanes
@@ -139,4 +139,4 @@ def product(a, skip, b, m, n, depth, c, fresh):
 
 def product_addresses(like, sums):
     """Addresses of `product` for matrices of the dtype of `like`, and for those added up in the dtype of `sums`."""
-    return tuple(address(product, (like, 0, like, 0, 0, 0, c, True), (like.dtype, c.dtype)) for c in (like, sums))
+    return tuple(address(product, (like, 0, like, 0, 0, 0, 0, c, True), (like.dtype, c.dtype)) for c in (like, sums))

@@ -46,7 +46,7 @@ class Skip(NamedTuple):
     marks : ndarray of shape (K, K), int64
         What a state that is alive, by column, adds to the label of a row whose best is the state of a row.
     labels : ndarray of shape (N,), uint16
-        What to sort the row at each place by, see `label_rows`. Written.
+        What to sort the rows by, see `label_rows`, each at its place. Written.
     """
 
     order: np.ndarray
@@ -79,24 +79,28 @@ def place_rows(order, first, last, rows):
 
 
 @kernel
-def label_rows(scores, best, first, bounds, marks, alive, labels):
+def label_rows(scores, listed, n_listed, best, first, bounds, marks, alive, labels):
     """labels (n_rows,) = sum of the marks of the states that are alive: the best one's number and its neighbours' bits.
 
-    best (B,) is the score of the most probable state, first (B,); alive (B,) int64 is scratch, of bits of 64 states at
-    a time. No branches, as what is alive cannot be foretold, and no single number is gathered: both are slower by far.
+    best (B,) is the score of the most probable of the states that are listed, the first (B,) of them; the others are
+    dead. alive (B,) int64 is scratch, of bits of 64 states at a time. No branches, as what is alive cannot be foretold,
+    and no single number is gathered: both are slower by far.
     """
-    n_states = scores.shape[0]
+    n_states = marks.shape[0]
     for b in range(labels.shape[0]):
         labels[b] = 0
     for start in range(0, n_states, 64):
         for b in range(alive.shape[0]):
             alive[b] = 0
-        for k in range(start, min(start + 64, n_states)):
+        for j in range(n_listed):
+            k = listed[j]
+            if k // 64 * 64 != start:
+                continue
             limit = -bounds[CUTOFF, k]
             for b in range(alive.shape[0]):
-                alive[b] |= np.int64(scores[k, b] - best[b] > limit) << (k - start)
+                alive[b] |= np.int64(scores[j, b] - best[b] > limit) << (k - start)
         for b in range(labels.shape[0]):
-            mine, bits, label = marks[np.int64(first[b])], alive[b], 0
+            mine, bits, label = marks[listed[np.int64(first[b])]], alive[b], 0
             for k in range(start, min(start + 64, n_states)):
                 label += mine[k] & -((bits >> (k - start)) & 1)
             labels[b] += label
@@ -202,5 +206,6 @@ def label_address(skip, theta):
     if len(skip.labels) == 0:
         return 0
     rows, scores = np.empty(0, theta.dtype), np.empty((0, 0), theta.dtype)
-    alive = np.empty(0, np.int64)
-    return address(label_rows, (scores, rows, rows, skip.bounds, skip.marks, alive, skip.labels), theta.dtype)
+    numbers = np.empty(0, np.int64)
+    arguments = scores, numbers, 0, rows, rows, skip.bounds, skip.marks, numbers, skip.labels
+    return address(label_rows, arguments, theta.dtype)

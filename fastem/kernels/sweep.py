@@ -17,6 +17,7 @@ from fastem.kernels._jit import (
     aligned_empty,
     borrowed,
     call_at,
+    exact,
     keep,
     kernel,
     parallel,
@@ -26,7 +27,7 @@ from fastem.kernels._jit import (
 )
 from fastem.kernels.double_double import whiten_exactly
 from fastem.kernels.exp_log import log
-from fastem.kernels.exponentials import add_exponentials
+from fastem.kernels.exponentials import few_address, softmax, softmax_panel
 from fastem.kernels.features import FULL, build_features, squared_norm
 from fastem.kernels.inner_products import inner_address, is_inner
 from fastem.kernels.layout import clear, fetch_rows, load_columns, tile_columns, turn
@@ -38,7 +39,6 @@ from fastem.kernels.posteriors import (
     first_maximum,
     log_normalizer,
     row_maximum,
-    softmax,
     tail_addresses,
 )
 from fastem.kernels.products import ROWS, product_addresses
@@ -50,10 +50,12 @@ _MIN_LANES = 8
 _LANE_BYTES = 2**24  # all lanes together, if that leaves at least _MIN_LANES
 _LANE_BLOCKS = 32  # blocks of a lane, if that leaves as many: clearing and adding a lane costs some blocks' work
 _BLOCK_BYTES = 2**18  # a block's features, scores and responsibilities: well inside L2
+_PANEL_BYTES = 3 * 2**10  # rows of which scores become responsibilities at a time
+_NARROW = 64  # bytes of a row below which its features always cost less than whitening
 _FEATURE_BYTES = 2**19  # features held at once; more are built in chunks, twice
 # Places of addresses in what a lane calls; first come the two of `product_addresses`.
-INNER, HARDEN, TAKE_TAILS, TAKE_PRECISIONS = range(2, 6)
-SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS, N_ADDRESSES = range(6, 11)
+INNER, SHARE, SHARE_FEW, COUNT, HARDEN, TAKE_TAILS, TAKE_PRECISIONS = range(2, 9)
+SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS, N_ADDRESSES = range(9, 14)
 # What `score` is to return.
 LOG_DENSITY, LABEL, POSTERIOR, SCORE = range(4)
 _SERIAL_WORK = 2_000_000  # multiply-adds below which waking the threads costs more than they give (~100 us)
@@ -74,6 +76,15 @@ def block_rows(n_rows, n_features, n_states, n_stats, itemsize):
     while rows > 96 and rows * row_bytes > _BLOCK_BYTES:
         rows //= 2
     return min(rows, max(48, -(-n_rows // 48) * 48))
+
+
+@piece
+def panel_rows(width, row_bytes, itemsize):
+    """Rows of a panel of a block, of which it is a multiple: of few bytes, but whole vectors of 24 or 48."""
+    rows = 24 if itemsize == 8 else 48
+    while 2 * rows * row_bytes <= _PANEL_BYTES and width % (2 * rows) == 0:
+        rows *= 2
+    return rows
 
 
 class States(NamedTuple):
@@ -113,7 +124,9 @@ def by_features(feature_map, theta, n_features):
 def _goes_direct(n_listed, n_features, feature_map, whitener, n_thin):
     """Whether so few fast states of a block are cheaper by whitening than by features built for them."""
     few = 2 + n_features // 12  # measured: as fast at 2 of 8 columns, 3 of 16, 4 of 32, 8 of 64
-    return feature_map == FULL and whitener.shape[0] > n_thin and n_listed <= few
+    if n_features * whitener.itemsize < _NARROW:
+        few = 0
+    return feature_map == FULL and whitener.shape[0] > n_thin and 0 < n_listed <= few
 
 
 @piece
@@ -143,7 +156,8 @@ def score_states(states, listed, start, stop, built, work, scores):
             last = min(first + chunk, n_stats)
             if not built:
                 build_features(feature_map, columns, first, last, phi, chunk >= n_stats)
-            call_at(products[0], (natural, first, phi, end - start, width, last - first, scores[start:], first == 0))
+            into = scores[start:]
+            call_at(products[0], (natural, first, phi, end - start, 0, width, last - first, into, first == 0))
         built = chunk >= n_stats
     if end < stop:
         call_at(products[SCORE_WHITENED], (states, listed, end, stop, columns, scores))
@@ -180,7 +194,7 @@ def add_moments(product, source, turned, resp, weighted, second, sums, column):
     for i in range(0, n_features, ROWS):
         n_rows = min(ROWS, n_features - i)
         n_columns = padded(i + n_rows, source.itemsize)
-        call_at(product, (weighted[i:], 0, turned, n_rows, n_columns, width, second, True))
+        call_at(product, (weighted[i:], 0, turned, n_rows, 0, n_columns, width, second, True))
         p = 1 + n_features + i * (i + 1) // 2
         for d in range(n_rows):
             for j in range(i + d + 1):
@@ -223,39 +237,36 @@ def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums
         added = sums[first:last]
         if at_once:
             n_columns = padded(n_fast, resp.itemsize)
-            call_at(products[1], (phi, 0, turned_resp, last - first, n_columns, width, added, False))
+            call_at(products[1], (phi, 0, turned_resp, last - first, 0, n_columns, width, added, False))
         else:
             call_at(products[INNER], (phi, last - first, resp, n_listed, width, inner, listed, n_fast, added))
 
 
 @piece
-def accumulate_block(states, listed, n_listed, scores, factor, built, work, sums):
-    """Add a block's statistics to sums (P, columns), with responsibilities scores * factor; overwrites scores.
+def accumulate_block(states, listed, n_listed, resp, built, work, sums):
+    """Add a block's statistics to sums (P, columns), with the responsibilities of the states that are listed.
 
     Thin states have the last columns, and the statistics of their own whitened rows.
     """
     feature_map, theta, n_thin, whitener, _, _ = states
     products, columns, turned, centred, y, _, _, second, _, weighted, turned_y, spare, _ = work
-    n_features, width = columns.shape
-    n_fast = theta.shape[0] - n_thin
+    n_features, n_fast = columns.shape[0], theta.shape[0] - n_thin
     n_fast_listed = 0
     for j in range(n_listed):
-        for b in range(width):
-            scores[j, b] *= factor[b]
         if listed[j] < n_fast:
             n_fast_listed += 1
     direct = _goes_direct(n_fast_listed, n_features, feature_map, whitener, n_thin)
     if n_fast_listed > 0 and not direct:
-        _add_products(feature_map, listed, n_listed, n_fast, scores, built, work, sums)
+        _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums)
     if direct or n_fast_listed < n_listed:
         scratch = turned, centred, y, second, weighted, turned_y, spare
         rows = products[0], products[1], columns, scratch
-        call_at(products[ADD_WHITENED], (states, listed, n_listed, direct, scores, rows, sums))
+        call_at(products[ADD_WHITENED], (states, listed, n_listed, direct, resp, rows, sums))
 
 
 @kernel
-def _add_whitened(states, listed, n_listed, direct, scores, rows, sums):
-    """Add the statistics of the thin states, and if direct of the others too, with responsibilities scores."""
+def _add_whitened(states, listed, n_listed, direct, resp, rows, sums):
+    """Add the statistics of the thin states, and if direct of the others too."""
     feature_map, theta, n_thin, whitener, _, _ = states
     product, product_of_sums, columns, scratch = rows
     turned, centred, y, second, weighted, turned_y, spare = scratch
@@ -275,9 +286,9 @@ def _add_whitened(states, listed, n_listed, direct, scores, rows, sums):
             if feature_map == FULL:
                 turn(y, n_features, width, turned_y)
         if feature_map == FULL:
-            add_moments(product_of_sums, source, turned_source, scores[j], weighted, second, sums, column)
+            add_moments(product_of_sums, source, turned_source, resp[j], weighted, second, sums, column)
         else:
-            _add_features(feature_map, source, scores[j], spare, sums, column)
+            _add_features(feature_map, source, resp[j], spare, sums, column)
 
 
 def _whitened_addresses(states, sums, is_skipping):
@@ -313,64 +324,86 @@ def take_weights(posterior, weight, rows, n_rows, mass, columns):
                 columns[d, b] = 0.0
 
 
-@kernel
-def sum_logs(mass, best, total, row_log):
-    """Log-likelihood of a block: the sum of mass * (best + log(total)); row_log (B,) is scratch.
-
-    Where no mass is other than 0 or 1, one logarithm does for the product of 16 totals.
-    """
+@exact
+def _multiply_totals(mass, total, products):
+    """products[:B // 16] = those of 16 of total (B,) that count, in order, as the loop stores: see docs/design.md."""
     widest_vectors()
-    width, log_likelihood, n_others = best.shape[0], 0.0, 0.0
-    for b in range(width):
-        n_others += 0.0 if mass[b] == 0.0 or mass[b] == 1.0 else 1.0
-    if n_others > 0.0:
-        log_normalizer(best, total, row_log)
-        for b in range(width):
-            log_likelihood += mass[b] * row_log[b] if mass[b] > 0.0 else 0.0
-        return log_likelihood
-    for b in range(width):
-        row_log[b] = total[b] if mass[b] > 0.0 and total[b] > 0.0 else 1.0
-    n_logs = width
-    while n_logs % 2 == 0 and 16 * n_logs > width:
-        n_logs //= 2
-        for b in range(n_logs):
-            row_log[b] *= row_log[b + n_logs]
-    for b in range(n_logs):
-        log_likelihood += log(row_log[b])
-    for b in range(width):
-        value = np.float64(best[b]) if total[b] > 0.0 else -np.inf
-        log_likelihood += value if mass[b] > 0.0 else 0.0
-    return log_likelihood
+    n_products = total.shape[0] // 16
+    for b in range(n_products):
+        value = 1.0
+        for i in range(16):
+            place = b + i * n_products
+            value *= np.float64(total[place]) if mass[place] > 0.0 and total[place] > 0.0 else 1.0
+        products[b] = value
 
 
 @piece
-def soft_factor(mass, best, total, row_log, totals):
-    """best -> mass over total of each row; adds log-likelihood and lost rows to totals."""
-    totals[0] += sum_logs(mass, best, total, row_log)
-    n_lost = 0.0
-    for b in range(best.shape[0]):  # loops so short that each is turned into vectors
-        n_lost += (1.0 if mass[b] > 0.0 else 0.0) * (0.0 if total[b] > 0.0 else 1.0)
-    for b in range(best.shape[0]):
-        inverse = 1.0 / max(total[b], total.dtype.type(1e-30))  # the best state alone adds 1, or none is possible
-        best[b] = mass[b] * inverse if total[b] > 0.0 else 0.0
-    totals[1] += n_lost
+def sum_logs(mass, best, total, row_log):
+    """Log-likelihood of a block: the sum of mass * (best + log(total)); row_log (B,) is scratch.
+
+    Where all masses are 0 or 1 one logarithm does for the product of 16 totals. B is a multiple of 16.
+    """
+    width, log_likelihood, n_others, n_lost = best.shape[0], 0.0, 0.0, 0.0
+    for b in range(width):
+        n_others += 0.0 if mass[b] == 0.0 or mass[b] == 1.0 else 1.0
+    for b in range(width):
+        n_lost += 0.0 if total[b] > 0.0 or mass[b] == 0.0 else 1.0
+    n_logs = width
+    if n_others > 0.0:
+        for b in range(width):
+            row_log[b] = total[b] if mass[b] > 0.0 and total[b] > 0.0 else 1.0
+    else:
+        _multiply_totals(mass, total, row_log)
+        n_logs = width // 16
+    for b in range(n_logs):
+        row_log[b] = log(row_log[b])
+    for b in range(width):
+        log_likelihood += mass[b] * best[b] if mass[b] > 0.0 else 0.0
+    if n_others > 0.0:
+        for b in range(width):
+            log_likelihood += mass[b] * row_log[b] if mass[b] > 0.0 else 0.0
+    else:
+        for b in range(n_logs):
+            log_likelihood += row_log[b]
+    return log_likelihood if n_lost == 0.0 else -np.inf
+
+
+@kernel
+def count_rows(mass, best, total, row_log, totals):
+    """Add the log-likelihood of a block to totals, and how many of its rows no state can have produced."""
+    widest_vectors()
+    log_likelihood = sum_logs(mass, best, total, row_log)
+    totals[0] += log_likelihood
+    if log_likelihood == -np.inf:
+        for b in range(best.shape[0]):
+            totals[1] += 1.0 if mass[b] > 0.0 and not total[b] > 0.0 else 0.0
+
+
+def _posterior_addresses(theta, sums, posterior, may_be_few):
+    """Addresses of `softmax_panel`, of its kernel for few states and of `count_rows`; of `_harden`."""
+    rows, scores, wide = np.empty(0, theta.dtype), np.empty((0, 0), theta.dtype), np.empty(0, sums.dtype)
+    types = theta.dtype, sums.dtype
+    if posterior == HARD:
+        return 0, 0, 0, address(_harden, (scores, 0, wide, rows, rows, wide), types)
+    if posterior != SOFTMAX:
+        return 0, 0, 0, 0
+    return (
+        address(softmax_panel, (scores, 0, wide, 0, 0, rows, rows), types),
+        few_address(theta) if may_be_few else 0,
+        address(count_rows, (wide, rows, rows, wide, wide), types),
+        0,
+    )
 
 
 @kernel
 def _harden(scores, n_states, mass, best, label, totals):
-    """scores -> 1 at the first best state of each row, 0 elsewhere; best -> mass; adds the best scores to totals."""
+    """scores -> mass at the first best state of each row, 0 elsewhere; adds the best scores to totals."""
     first_maximum(scores, n_states, best, label)
     for b in range(best.shape[0]):
         totals[0] += mass[b] * best[b] if mass[b] > 0.0 else 0.0
-        best[b] = mass[b]
     for k in range(n_states):
         for b in range(best.shape[0]):
-            scores[k, b] = 1.0 if label[b] == k else 0.0
-
-
-def _harden_address(theta, sums):
-    rows, scores, wide = np.empty(0, theta.dtype), np.empty((0, 0), theta.dtype), np.empty(0, sums.dtype)
-    return address(_harden, (scores, 0, wide, rows, rows, wide), (theta.dtype, sums.dtype))
+            scores[k, b] = mass[b] if label[b] == k else 0.0
 
 
 @piece
@@ -432,18 +465,32 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
     listed, chosen, n_listed = of_states[0], of_states[1], of_states[2]
     expected = sums[:n_stats]
     pruned = gaps.shape[0] > 0 and posterior != GIVEN
+    phi = work[5]
+    panel = panel_rows(width, X.shape[1] * X.itemsize, theta.itemsize)
+    by_panels = (
+        posterior == SOFTMAX
+        and not pruned
+        and labels.shape[0] + tails.shape[0] + states[2] == 0
+        and phi.shape[0] >= n_stats
+        and not _goes_direct(n_states, X.shape[1], states[0], states[3], states[2])
+    )  # scores are then computed just before they are used
+    in_registers = by_panels and products[SHARE_FEW] != 0
+    for b in range(width):
+        mass[b] = 1.0
     place_rows(order, first_row, last_row, following)
     for first in range(first_row, last_row, width):
         block, n_rows = first // width, min(width, last_row - first)
         rows, following = following, rows
         place_rows(order, min(first + width, last_row - 1), last_row, following)
         load_columns(X, frame, rows, n_rows, tiles)
-        take_weights(posterior, weight, rows, n_rows, mass, columns)
+        alike = posterior == SOFTMAX and weight.shape[0] == 0 and n_rows == width
+        if not alike:
+            take_weights(posterior, weight, rows, n_rows, mass, columns)
         built = False
         n_listed[0] = n_states
         for k in range(n_states):
             listed[k] = k
-        if posterior != GIVEN:
+        if posterior != GIVEN and not by_panels:
             n_scored = 0
             for stage in range(2 if pruned else 1):  # states without a gap, then those that their gap cannot exclude
                 if pruned:
@@ -462,24 +509,34 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
         if labels.shape[0] > 0:
             first_maximum(scores, n_live, best, label)
             mine = labels[first : first + n_rows]
-            call_at(products[LABEL_ROWS], (scores, best, label, bounds, marks, rows, mine))  # rows is scratch by now
+            scratch = rows  # by now
+            call_at(products[LABEL_ROWS], (scores, listed, n_live, best, label, bounds, marks, scratch, mine))
         if posterior == SOFTMAX:
-            for b in range(width):
-                total[b] = 0.0
-            for j in range(n_live):
-                fetch_rows(X, following, j * width // n_live, (j + 1) * width // n_live)
-                add_exponentials(scores, j, best, total)
-            soft_factor(mass, best, total, row_log, totals)
+            if by_panels:
+                built = phi.shape[0] >= n_stats  # and 0 is n_live - n_states: literals would compile this once more
+                build_features(states[0], columns, n_live - n_states, n_stats, phi, built)
+            parts = 3 if by_panels and not in_registers else 2
+            part = panel // parts  # fetched before and after each step: few lines can be on their way at once
+            for b in range(0, width, panel):
+                fetch_rows(X, following, b, b + part)
+                if by_panels and not in_registers:
+                    call_at(products[0], (theta, 0, phi, n_states, b, b + panel, n_stats, scores, True))
+                    fetch_rows(X, following, b + part, b + 2 * part)
+                if in_registers:
+                    call_at(products[SHARE_FEW], (theta, phi, mass, b, b + panel, scores, best, total))
+                else:
+                    call_at(products[SHARE], (scores, n_live, mass, b, b + panel, best, total))
+                fetch_rows(X, following, b + (parts - 1) * part, b + panel)
+            call_at(products[COUNT], (mass, best, total, row_log, totals))
             if tails.shape[0] > 0:
-                call_at(products[TAKE_PRECISIONS], (scores, tails, precisions, best, states[2], sums))
+                call_at(products[TAKE_PRECISIONS], (scores, tails, precisions, states[2], sums))
         elif posterior == HARD:
             call_at(products[HARDEN], (scores, n_live, mass, best, label, totals))
         else:
             for b in range(width):
-                best[b] = 1.0
                 for k in range(n_states):
                     scores[k, b] = weight[rows[b], k] if b < n_rows else 0.0
-        accumulate_block(states, listed, n_live, scores, best, built, work, expected)
+        accumulate_block(states, listed, n_live, scores, built, work, expected)
     keep(owned)
 
 
@@ -605,14 +662,16 @@ def region(turns):
     return _jit.parallel_region(len(turns)) if len(turns) > 1 else contextlib.nullcontext()
 
 
-def lane_addresses(states, sums, posterior=SOFTMAX, skip=NOTHING):
+def lane_addresses(states, sums, posterior, skip=NOTHING):
     """Addresses of what a lane calls; of what these states and this pass have no use for, 0, and it is not compiled."""
     theta, is_skipping = states.theta, len(skip.gaps) > 0
-    n_stats, n_fast = theta.shape[1], len(theta) - states.n_thin
+    n_stats, n_fast, n_thin = theta.shape[1], len(theta) - states.n_thin, states.n_thin
+    is_direct = _goes_direct(len(theta), states.whitener.shape[2], states.feature_map, states.whitener, n_thin)
+    may_be_few = not (is_skipping or is_direct or n_thin or len(states.tails))
     return (
         *product_addresses(theta, sums),
         inner_address(theta, sums) if n_fast and (is_skipping or is_inner(n_stats, n_fast, theta.itemsize)) else 0,
-        _harden_address(theta, sums) if posterior == HARD else 0,
+        *_posterior_addresses(theta, sums, posterior, may_be_few),
         *tail_addresses(states.tails, theta, sums),
         *_whitened_addresses(states, sums, is_skipping),
         exclude_address(skip, theta),
@@ -657,7 +716,7 @@ def _score_lane(products, X, frame, states, wanted, first_row, last_row, log_pro
     y = aligned_empty(n_features, width, theta)
     scores = aligned_empty(n_states, width, theta)
     precisions = aligned_empty(2 * tails.shape[0], width, tails)
-    best, total = np.empty(width), np.empty(width)
+    best, total, mass = np.empty(width), np.empty(width), np.ones(width)
     rows, following = np.empty(width, np.int64), np.empty(width, np.int64)
     place_rows(NO_ORDER, first_row, last_row, following)
     for first in range(first_row, last_row, width):
@@ -667,7 +726,7 @@ def _score_lane(products, X, frame, states, wanted, first_row, last_row, log_pro
         load_columns(X, frame, rows, n_rows, tiles)
         if n_fast > 0:
             build_features(feature_map, columns, 0, n_stats, phi, True)
-            call_at(products[0], (theta, 0, phi, n_fast, width, n_stats, scores, True))
+            call_at(products[0], (theta, 0, phi, n_fast, 0, width, n_stats, scores, True))
         for k in range(n_states):
             fetch_rows(X, following, k * width // n_states, (k + 1) * width // n_states)
             if k < n_fast:
@@ -685,23 +744,18 @@ def _score_lane(products, X, frame, states, wanted, first_row, last_row, log_pro
         if wanted == SCORE:
             turn(scores, n_states, n_rows, resp[first : first + n_rows])
             continue
-        row_maximum(scores, n_states, best)
         if wanted == LABEL:
+            row_maximum(scores, n_states, best)
             first_maximum(scores, n_states, best, total)
             for b in range(n_rows):
                 labels[first + b] = np.int64(total[b])
             continue
-        softmax(scores, n_states, best, total)
+        softmax(scores, n_states, mass, best, total)
         if wanted == LOG_DENSITY:
             log_normalizer(best, total, best)
             for b in range(n_rows):
                 log_prob[first + b] = best[b]
             continue
-        for b in range(width):
-            total[b] = 1.0 / total[b] if total[b] > 0.0 else 0.0
-        for k in range(n_states):
-            for b in range(width):
-                scores[k, b] *= total[b]
         turn(scores, n_states, n_rows, resp[first : first + n_rows])
 
 

@@ -14,8 +14,9 @@ from numba.np.arrayobj import make_array
 
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, aligned_empty, helper, kernel, piece
 from fastem.kernels._vectors import new_function, vector_at
+from fastem.kernels.exponentials import softmax
 from fastem.kernels.layout import clear, turn
-from fastem.kernels.posteriors import SOFTMAX, first_maximum, log_normalizer, row_maximum, softmax
+from fastem.kernels.posteriors import SOFTMAX, first_maximum, log_normalizer, row_maximum
 from fastem.kernels.pruning import NOTHING
 from fastem.kernels.sweep import (
     LABEL,
@@ -29,9 +30,9 @@ from fastem.kernels.sweep import (
     _sweep_parallel,
     _sweep_serial,
     block_rows,
+    count_rows,
     padded,
     run_lanes,
-    soft_factor,
     take_weights,
 )
 
@@ -237,13 +238,11 @@ def _table_lane(products, codes, weight, frame, states, posterior, skip, first_r
         take_weights(posterior, weight, rows, n_rows, mass, no_columns)
         look_up_all(codes, first, n_rows, table, by_row)
         turn(by_row, width, n_states, scores)
-        row_maximum(scores, n_states, best)
-        softmax(scores, n_states, best, total)
-        soft_factor(mass, best, total, row_log, totals)
+        softmax(scores, n_states, mass, best, total)
+        count_rows(mass, best, total, row_log, totals)
         for k in range(n_states):
             count = 0.0
             for b in range(width):
-                scores[k, b] *= best[b]
                 count += scores[k, b]
             sums[0, k] += count
         turn(scores, n_states, width, by_row)
@@ -289,6 +288,7 @@ def _table_score_lane(products, codes, frame, states, wanted, first_row, last_ro
     scores = aligned_empty(n_states, width, theta)
     best = np.empty(width)
     total = np.empty(width)
+    mass = np.ones(width)
     for first in range(first_row, last_row, width):
         n_rows = min(width, last_row - first)
         look_up_all(codes, first, n_rows, table, by_row)
@@ -298,21 +298,18 @@ def _table_score_lane(products, codes, frame, states, wanted, first_row, last_ro
                     resp[first + b, k] = by_row[b, k]
             continue
         turn(by_row, width, n_states, scores)
-        row_maximum(scores, n_states, best)
         if wanted == LABEL:
+            row_maximum(scores, n_states, best)
             first_maximum(scores, n_states, best, total)
             for b in range(n_rows):
                 labels[first + b] = np.int64(total[b])
             continue
-        softmax(scores, n_states, best, total)
+        softmax(scores, n_states, mass, best, total)
         if wanted == LOG_DENSITY:
             log_normalizer(best, total, best)
             for b in range(n_rows):
                 log_prob[first + b] = best[b]
             continue
-        for k in range(n_states):
-            for b in range(width):
-                scores[k, b] /= total[b]
         turn(scores, n_states, n_rows, resp[first : first + n_rows])
 
 

@@ -33,7 +33,7 @@ def whiten(product, columns, whitener, centred, y):
             centred[d, b] = columns[d, b] - mean[d]
     for i in range(0, n_features, ROWS):  # of a triangle, only what is not zero
         n_rows = min(ROWS, n_features - i)
-        call_at(product, (whitener[i:], 0, centred, n_rows, width, i + n_rows, y[i:], True))
+        call_at(product, (whitener[i:], 0, centred, n_rows, 0, width, i + n_rows, y[i:], True))
 
 
 @intrinsic(prefer_literal=True)

@@ -19,7 +19,7 @@ _WORTHWHILE = 0.4  # part of the pairs of a row and a component beyond which no 
 _USELESS = 0.6  # part of the pairs of a block and a component beyond which an order is given up
 _BLOCKING = 1.5  # the latter part over the former, about
 _GATHERING = 0.75  # rows that are gathered cost so many multiply-adds more for each product of two columns
-_PRICE = 1.5  # passes that a new order costs: two without skipping
+_PRICE = 1.5  # passes that a new order costs: one without skipping, and to look, label and sort
 _PAUSE = 4  # passes after an order was given up, four times as many each time
 
 
@@ -62,28 +62,29 @@ class Skipping:
         component = layout.order
         n_components = len(component)
         cutoff = _CUTOFF + np.maximum(np.log(n_components), -log_weights)
+        marks, labels = NOTHING.marks, NOTHING.labels
         if self._wants_order(family, last, now, cutoff, X):
-            self.order, self.gaps = NOTHING.order, NOTHING.gaps
-            bounds = np.take(np.tile(cutoff, (len(NOTHING.bounds), 1)), component, axis=1)
             with one_blas_thread((n_components * X.shape[1]) ** 2):
                 gaps = family.expected_gaps(params, log_weights)[np.ix_(component, component)]
-            labels = np.empty(len(X), np.uint16)
-            return NOTHING._replace(bounds=bounds, component=component, marks=marks_of(gaps, component), labels=labels)
+            marks, labels = marks_of(gaps, component), np.empty(len(X), np.uint16)
         if len(self.order) == 0:
-            return NOTHING
+            if len(labels) == 0:
+                return NOTHING
+            bounds = np.take(np.tile(cutoff, (len(NOTHING.bounds), 1)), component, axis=1)
+            return NOTHING._replace(bounds=bounds, component=component, marks=marks, labels=labels)
         if self.gaps.shape != (n_blocks, n_components + 1):
             self.gaps = np.zeros((n_blocks, n_components + 1), np.float32)
             self.n_passes = 0
         peaks = (family.peaks(*point) for point in (now, last))
         bounds = np.stack([*peaks, cutoff, *family.motion(last.params, params)])
         bounds = np.take(bounds, component, axis=1)
-        return NOTHING._replace(order=self.order, gaps=self.gaps, bounds=bounds, component=component)
+        return Skip(self.order, self.gaps, bounds, component, marks, labels)
 
     def after(self, skip: Skip, n_pairs: float) -> None:
         """Take note of a pass: sort by its labels, or count what it computed."""
         self.n_passes += 1
         if len(skip.labels):
-            self.order = order_by(skip.labels)
+            self.order, self.gaps = order_by(skip.labels, self.order), NOTHING.gaps
             self.n_passes, self.next_probe, self.fewest, self.excess = 0, _PAUSE, 1.0, 0.0
         elif len(skip.order) and self.n_passes > 1:  # the first pass in a new order computes every pair
             part = n_pairs / (len(skip.gaps) * len(skip.component))
@@ -137,11 +138,15 @@ def marks_of(gaps: np.ndarray, component: np.ndarray) -> np.ndarray:
     return marks
 
 
-def order_by(labels: np.ndarray) -> np.ndarray:
-    """Offsets (N,), within windows of 2**16 places, that put rows in the order of their labels; overwrites these."""
+def order_by(labels: np.ndarray, order: np.ndarray = NOTHING.order) -> np.ndarray:
+    """Offsets (N,), within windows of 2**16 places, that put rows in the order of their labels; overwrites these.
+
+    With an order, labels are of the rows at its places.
+    """
     for first in range(0, len(labels), WINDOW):
         window = labels[first : first + WINDOW]
-        window[:] = np.argsort(window, kind="stable")
+        places = np.argsort(window, kind="stable")
+        window[:] = order[first : first + WINDOW][places] if len(order) else places
     return labels
 
 
