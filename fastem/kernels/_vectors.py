@@ -90,7 +90,7 @@ def accumulated(builder, shape, depth, vector, rows, columns):
         stride *= 2
     zeros = [ir.Constant(vector, None)] * n_sums
     if stride == 1:
-        totals = _looped(builder, depth, zeros, add)
+        totals = carried(builder, depth, zeros, add)
     else:
         n_turns = builder.udiv(depth, index(stride))
         n_done = builder.mul(n_turns, index(stride))
@@ -107,24 +107,6 @@ def accumulated(builder, shape, depth, vector, rows, columns):
         n_left = builder.sub(depth, n_done)
         totals = carried(builder, n_left, totals, lambda step, sums: add(builder.add(n_done, step), sums))
     return [totals[n_columns * i : n_columns * (i + 1)] for i in range(n_rows)]
-
-
-def _looped(builder, n_steps, values, body):
-    """`carried` for at least one step."""
-    before, index = builder.block, ir.IntType(64)
-    loop, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    step = builder.phi(index)
-    carriers = [builder.phi(value.type) for value in values]
-    new_values = body(step, carriers)
-    following = builder.add(step, index(1))
-    builder.cbranch(builder.icmp_signed("<", following, n_steps), loop, after)
-    for carrier, old, new in zip([step, *carriers], [index(0), *values], [following, *new_values], strict=True):
-        carrier.add_incoming(old, before)
-        carrier.add_incoming(new, loop)
-    builder.position_at_end(after)
-    return new_values
 
 
 def carried(builder, n_steps, values, body):

@@ -100,23 +100,33 @@ def _arrays(context, builder, signature, args, places):
 
 def _softmax_function(module, bits):
     """The LLVM function of columns first to last of scores that lie in memory."""
-    scalar, index = scalar_of(bits), ir.IntType(64)
-    pointer, n_lanes = scalar.as_pointer(), 512 // bits
+    pointer, index = scalar_of(bits).as_pointer(), ir.IntType(64)
     arguments = [pointer, index, index, ir.DoubleType().as_pointer(), pointer, pointer, index, index]
     function, is_new = new_function(module, f"fastem_softmax_f{bits}", arguments)
     if not is_new:
         return function
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     scores, leading, n_states, mass, best, total, first, last = function.args
+    _by_vectors(
+        builder,
+        bits,
+        first,
+        last,
+        lambda rows: _softmax_at(builder, (scores, leading, n_states), rows, mass, best, total),
+    )
+    builder.ret_void()
+    return function
+
+
+def _by_vectors(builder, bits, first, last, emit):
+    """Loop over rows first to last, some vectors at a time, then one by one, of which the last is masked."""
+    index, n_lanes = ir.IntType(64), 512 // bits
     step, vector = index(_UNROLLED * n_lanes), index(n_lanes)
     end = builder.add(first, builder.mul(builder.sdiv(builder.sub(last, first), step), step))
     with cgutils.for_range_slice(builder, first, end, step, intp=index) as (start, _):
-        _softmax_at(builder, (scores, leading, n_states), _Rows(builder, bits, start, _UNROLLED), mass, best, total)
+        emit(_Rows(builder, bits, start, _UNROLLED))
     with cgutils.for_range_slice(builder, end, last, vector, intp=index) as (start, _):
-        rows = _Rows(builder, bits, start, 1, builder.sub(last, start))
-        _softmax_at(builder, (scores, leading, n_states), rows, mass, best, total)
-    builder.ret_void()
-    return function
+        emit(_Rows(builder, bits, start, 1, builder.sub(last, start)))
 
 
 class _Rows:
@@ -146,6 +156,9 @@ class _Rows:
 
     def every(self, value):
         return [_every(self.vector, value) for _ in self.places]
+
+    def lowest(self):
+        return self.every(LOWEST_32 if self.bits == 32 else LOWEST_64)
 
     def larger(self, values, others):
         """The larger of each two numbers, the second if the first is NaN."""
@@ -191,8 +204,7 @@ def _softmax_at(builder, of_scores, rows, mass, best, total):
         rows.store(_multiplied(builder, rows.load(row_of(k)), factors), row_of(k))
         return factors
 
-    lowest = rows.every(LOWEST_32 if rows.bits == 32 else LOWEST_64)
-    tops = carried(builder, n_states, lowest, lambda k, values: rows.larger(rows.load(row_of(k)), values))
+    tops = carried(builder, n_states, rows.lowest(), lambda k, values: rows.larger(rows.load(row_of(k)), values))
     sums = carried(builder, n_states, rows.every(0.0), add_exponentials)
     rows.store(tops, best)
     rows.store(sums, total)
@@ -216,9 +228,8 @@ def _few_vectors(typingctx, theta, phi, height, mass, first, last, scores, best,
 
 
 def _few_function(module, bits, n_states):
-    """The LLVM function of columns first to last, whole vectors, of states by their features."""
-    scalar, index = scalar_of(bits), ir.IntType(64)
-    pointer, n_lanes = scalar.as_pointer(), 512 // bits
+    """The LLVM function of columns first to last of states by their features."""
+    pointer, index = scalar_of(bits).as_pointer(), ir.IntType(64)
     wide = ir.DoubleType().as_pointer()
     arguments = [pointer, index, pointer, index, wide, pointer, pointer, pointer, index, index]
     function, is_new = new_function(module, f"fastem_few_{n_states}_f{bits}", arguments)
@@ -226,12 +237,14 @@ def _few_function(module, bits, n_states):
         return function
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     theta, n_stats, phi, width, mass, scores, best, total, first, last = function.args
-    step, vector = index(2 * n_lanes), index(n_lanes)
-    end = builder.add(first, builder.mul(builder.sdiv(builder.sub(last, first), step), step))
-    for begin, stop, by, n_vectors in ((first, end, step, 2), (end, last, vector, 1)):
-        with cgutils.for_range_slice(builder, begin, stop, by, intp=index) as (start, _):
-            rows = _Rows(builder, bits, start, n_vectors)
-            _few_at(builder, (theta, n_stats, n_states), (phi, width), rows, mass, scores, best, total)
+    of_states, of_features = (theta, n_stats, n_states), (phi, width)
+    _by_vectors(
+        builder,
+        bits,
+        first,
+        last,
+        lambda rows: _few_at(builder, of_states, of_features, rows, mass, scores, best, total),
+    )
     builder.ret_void()
     return function
 
@@ -259,7 +272,7 @@ def _few_at(builder, of_states, of_features, rows, mass, scores, best, total):
     constants = [natural(k, index(0)) for k in range(n_states) for _ in range(n_vectors)]
     values = carried(builder, builder.sub(n_stats, index(1)), constants, add_feature)
     of_states = [values[n_vectors * k : n_vectors * (k + 1)] for k in range(n_states)]
-    tops = rows.every(LOWEST_32 if rows.bits == 32 else LOWEST_64)
+    tops = rows.lowest()
     for scores_of_state in of_states:
         tops = rows.larger(scores_of_state, tops)
     exponentials = [rows.exponentials(scores_of_state, tops) for scores_of_state in of_states]
@@ -382,8 +395,7 @@ def _few_states(height):
 def few_address(theta):
     """Address of a kernel (theta, phi, mass, first, last, scores, best, total), 0 if the states are too many for it.
 
-    It puts the `softmax` of the scores theta phi into scores, which never see memory before. The first feature is 1;
-    first and last are multiples of 8, of 16 in float32.
+    It puts the `softmax` of the scores theta phi into scores, which never see memory before. The first feature is 1.
     """
     n_states = len(theta)
     if not 1 < n_states <= _FEW or VECTOR_BYTES < 64:

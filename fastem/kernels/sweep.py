@@ -124,9 +124,8 @@ def by_features(feature_map, theta, n_features):
 def _goes_direct(n_listed, n_features, feature_map, whitener, n_thin):
     """Whether so few fast states of a block are cheaper by whitening than by features built for them."""
     few = 2 + n_features // 12  # measured: as fast at 2 of 8 columns, 3 of 16, 4 of 32, 8 of 64
-    if n_features * whitener.itemsize < _NARROW:
-        few = 0
-    return feature_map == FULL and whitener.shape[0] > n_thin and 0 < n_listed <= few
+    is_narrow = n_features * whitener.itemsize < _NARROW
+    return feature_map == FULL and not is_narrow and whitener.shape[0] > n_thin and 0 < n_listed <= few
 
 
 @piece
@@ -475,6 +474,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
         and not _goes_direct(n_states, X.shape[1], states[0], states[3], states[2])
     )  # scores are then computed just before they are used
     in_registers = by_panels and products[SHARE_FEW] != 0
+    by_products = by_panels and not in_registers
     for b in range(width):
         mass[b] = 1.0
     place_rows(order, first_row, last_row, following)
@@ -513,13 +513,13 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
             call_at(products[LABEL_ROWS], (scores, listed, n_live, best, label, bounds, marks, scratch, mine))
         if posterior == SOFTMAX:
             if by_panels:
-                built = phi.shape[0] >= n_stats  # and 0 is n_live - n_states: literals would compile this once more
+                built = by_panels  # and 0 is n_live - n_states: literals would compile this once more
                 build_features(states[0], columns, n_live - n_states, n_stats, phi, built)
-            parts = 3 if by_panels and not in_registers else 2
+            parts = 3 if by_products else 2
             part = panel // parts  # fetched before and after each step: few lines can be on their way at once
             for b in range(0, width, panel):
                 fetch_rows(X, following, b, b + part)
-                if by_panels and not in_registers:
+                if by_products:
                     call_at(products[0], (theta, 0, phi, n_states, b, b + panel, n_stats, scores, True))
                     fetch_rows(X, following, b + part, b + 2 * part)
                 if in_registers:
