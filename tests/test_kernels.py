@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from fastem.kernels import layout, sweep, whiten
-from fastem.kernels._jit import VECTOR_BYTES
+from fastem.kernels._jit import VECTOR_BYTES, helper, widest_vectors
 from fastem.kernels.double_double import two_product, two_sum, whiten_exactly, whitener_of
 from fastem.kernels.exp_log import _exp_32, _exp_64, log
 from fastem.kernels.exponentials import _few_states, few_address, softmax, softmax_panel
 from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, build_features, n_statistics
 from fastem.kernels.inner_products import _inner_tile_plain, add_inner_products, is_inner
 from fastem.kernels.layout import _load_tile_plain, _turn_tile_plain, load_columns, tile_columns, turn
+from fastem.kernels.log_likelihood import _note, _note_plain, sum_logs
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
 from fastem.kernels.products import ROWS, _tile_plain, product
 from fastem.kernels.sweep import States, by_features
@@ -215,24 +216,25 @@ def test_inner_products_match_the_oracle_and_touch_nothing_else(dtype, wide, rng
         b = rng.normal(size=(n + 1, depth + 1)).astype(dtype)
         a[m:], b[n:] = np.nan, np.nan
         places = rng.permutation(n + 2)
-        sums = rng.normal(size=(m + 1, n + 4)).astype(np.float64 if wide else dtype)
+        sums = rng.normal(size=(n + 2, high + 3)).astype(np.float64 if wide else dtype)
         want = sums.copy()
-        products = a[:m, :depth].astype(np.float64) @ b[:n, :depth].astype(np.float64).T
-        for j in range(n):
-            if places[j] < n:  # the others are not wanted
-                want[:m, places[j]] += products[:, j]
-        add_inner_products(a, m, b, n, depth, np.full((n, high + 2), np.nan, sums.dtype), places, n, sums)
+        want[places[:n], 2 : 2 + m] += b[:n, :depth].astype(np.float64) @ a[:m, :depth].astype(np.float64).T
+        add_inner_products(a, m, b, n, depth, sums, 2, places)
         close = {"rtol": 2e-4, "atol": 1e-4} if dtype == np.float32 else {"rtol": 1e-12, "atol": 1e-12}
+        sums[:, 2 + m : 2 + high] = want[:, 2 + m : 2 + high]  # up to a whole tile there is room
         np.testing.assert_allclose(sums, want, **close)
-        unwanted = np.setdiff1d(np.arange(n + 4), places[:n][places[:n] < n])
-        assert np.array_equal(sums[m:], want[m:])
-        assert np.array_equal(sums[:, unwanted], want[:, unwanted])
+        assert np.array_equal(sums[places[n:]], want[places[n:]])
+        assert np.array_equal(sums[:, :2], want[:, :2])
+        assert np.array_equal(sums[:, 2 + high :], want[:, 2 + high :])
 
 
 def test_the_plain_inner_tile_is_a_product(rng):
-    a, b, c = rng.normal(size=(ROWS + 1, 7)), rng.normal(size=(3, 7)), np.zeros((3, ROWS + 2))
-    _inner_tile_plain(a, 8, 7, b, 8, 7, c, c.shape[1] + 1, c.shape[1], 6, ROWS, 2)
-    np.testing.assert_allclose(c[1:, 1:-1], b[1:, 1:] @ a[1:, 1:].T)
+    a, b, c = rng.normal(size=(ROWS + 1, 7)), rng.normal(size=(3, 7)), np.ones((3, ROWS + 2))
+    places = np.array([5, 0, 2])
+    _inner_tile_plain(a, 8, 7, b, 8, 7, c, 1, c.shape[1], places, 1, 6, ROWS, 2)
+    np.testing.assert_allclose(c[[0, 2], 1:-1], 1.0 + b[1:, 1:] @ a[1:, 1:].T)
+    assert np.all(c[1] == 1.0)
+    assert np.all(c[:, [0, -1]] == 1.0)
 
 
 @pytest.mark.parametrize("fresh", [False, True])
@@ -505,8 +507,10 @@ def test_statistics_of_many_states_are_products_and_those_of_few_are_not():
     for itemsize in (8, 4):
         assert is_inner(15, 3, itemsize)
         assert is_inner(820, 1, itemsize)
-        for n_stats, n_states in ((28, 32), (55, 32), (820, 16), (861, 34)):
+        assert is_inner(45, VECTOR_BYTES // 8, itemsize)
+        for n_stats, n_states in ((820, 16), (861, 34)):
             assert not is_inner(n_stats, n_states, itemsize)
+    assert not is_inner(28, 32, 8)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -539,7 +543,6 @@ def _names_libm(lines):
 
 def test_inner_loops_are_vector_instructions_without_calls(rng):
     """exp of the posterior becomes vector code: the constants of its polynomial are loaded as whole vectors."""
-    from fastem.kernels._jit import helper
 
     fresh = helper(getattr(softmax, "py_func", softmax))  # code from a cache cannot be inspected
     fresh(rng.normal(size=(2, 16)), 2, np.ones(16), np.zeros(16), np.zeros(16))
@@ -561,7 +564,6 @@ def test_inner_loops_are_vector_instructions_without_calls(rng):
 
 @pytest.mark.skipif(VECTOR_BYTES < 64, reason="the compiler prefers half a vector only where it has 64 bytes")
 def test_loops_take_whole_vectors():
-    from fastem.kernels._jit import helper, widest_vectors
 
     def plain(x):
         for b in range(x.shape[0]):
@@ -590,18 +592,51 @@ def test_the_log_likelihood_of_a_block_takes_few_logarithms(dtype, width, rng):
     scratch = np.empty(width)
     total[mass == 0] = np.nan  # rows beyond the last
     want = math.fsum(float(b) + math.log(t) for b, t in zip(best[mass > 0], total[mass > 0].astype(float), strict=True))
-    assert sweep.sum_logs(mass, best, total, scratch) == pytest.approx(want, rel=1e-13, abs=1e-10)
+    assert sum_logs(mass, best, total, scratch) == pytest.approx(want, rel=1e-13, abs=1e-10)
     ones = np.where(mass == 0, 1.0, total).astype(dtype)
     want_of_all = math.fsum(float(b) + math.log(t) for b, t in zip(best, ones.astype(float), strict=True))
-    assert sweep.sum_logs(np.ones(width), best, ones, scratch) == pytest.approx(want_of_all, rel=1e-13, abs=1e-10)
+    assert sum_logs(np.ones(width), best, ones, scratch) == pytest.approx(want_of_all, rel=1e-13, abs=1e-10)
     weights = mass * rng.uniform(0, 3, width)
     want = math.fsum(m * (float(b) + math.log(t)) for m, b, t in zip(weights, best, total, strict=True) if m > 0)
-    assert sweep.sum_logs(weights, best, total, scratch) == pytest.approx(want, rel=1e-13, abs=1e-10)
+    assert sum_logs(weights, best, total, scratch) == pytest.approx(want, rel=1e-13, abs=1e-10)
     best[3], total[3] = np.finfo(dtype).min, 0.0  # no state can have produced this row
-    assert sweep.sum_logs(mass, best, total, scratch) == -np.inf
-    assert sweep.sum_logs(2.0 * mass, best, total, scratch) == -np.inf
+    assert sum_logs(mass, best, total, scratch) == -np.inf
+    assert sum_logs(2.0 * mass, best, total, scratch) == -np.inf
     ones[3] = 0.0
-    assert sweep.sum_logs(np.ones(width), best, ones, scratch) == -np.inf
+    assert sum_logs(np.ones(width), best, ones, scratch) == -np.inf
+    ones[3], mass[3] = np.nan, 0.0
+    assert np.isfinite(sum_logs(mass, best, ones, scratch))
+    mass[4] = 1e-300  # neither 0 nor 1
+    want = math.fsum(m * (float(b) + math.log(t)) for m, b, t in zip(mass, best, ones, strict=True) if m > 0)
+    assert sum_logs(mass, best, ones, scratch) == pytest.approx(want, rel=1e-13, abs=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_block_is_noted_alike_in_vectors_and_in_loops(dtype, rng):
+    @helper
+    def note(mass, best, total, notes):
+        _note(mass, best, total, notes)
+
+    for n_rows in (48, 144, 384):
+        best, total = rng.normal(size=n_rows).astype(dtype), rng.uniform(1, 9, n_rows).astype(dtype)
+        for mass in (np.ones(n_rows), rng.integers(0, 2, n_rows).astype(float), rng.uniform(0, 2, n_rows)):
+            for lost in (False, True):
+                total[7] = np.nan if lost else 1.0
+                notes = np.full((2, 48), np.inf)
+                note(mass, best, total, notes[0])
+                _note_plain(mass, best, total, notes[1])
+                is_lost = lost and mass[7] > 0
+                assert notes[0, 1] == notes[1, 1] == is_lost
+                assert notes[0, 2] == notes[1, 2] == np.any((mass != 0) & (mass != 1))
+                if not is_lost:
+                    np.testing.assert_allclose(notes[0, 0], notes[1, 0], rtol=1e-11)
+                    np.testing.assert_allclose(*np.log(notes[:, 3:11]).sum(axis=1), rtol=1e-12)
+
+
+def test_a_block_of_very_many_states_has_logarithms():
+    width = 384
+    notes = sum_logs(np.ones(width), np.zeros(width), np.full(width, 2.0**21), np.empty(width))
+    assert notes == pytest.approx(width * 21 * math.log(2))
 
 
 def test_panels_are_whole_vectors_and_divide_a_block():

@@ -129,6 +129,26 @@ def carried(builder, n_steps, values, body):
     return carriers
 
 
+def added_across(builder, vectors):
+    """The sums over the lanes of a power of two of vectors, in order, in vectors that are as long at most.
+
+    Of two vectors one takes every second group of lanes of either, in place, and the other what these are added to.
+    """
+    n_lanes = vectors[0].type.count
+    size = 1  # of a group
+    while size < n_lanes and len(vectors) > 1:
+        mine = [lane + n_lanes * (lane // size % 2) for lane in range(n_lanes)]
+        other = [lane + size if lane // size % 2 == 0 else lane - size + n_lanes for lane in range(n_lanes)]
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [builder.fadd(shuffled(builder, *pair, mine), shuffled(builder, *pair, other)) for pair in pairs]
+        size *= 2
+    while size < n_lanes:  # one vector is left
+        n_lanes //= 2
+        halves = range(n_lanes), range(n_lanes, 2 * n_lanes)
+        vectors = [builder.fadd(*(shuffled(builder, *vectors, *vectors, half) for half in halves))]
+    return vectors
+
+
 def broadcasts(builder, matrix, leading, n):
     """(step, i) -> a vector of n times matrix[i, step], as `accumulated` takes it."""
 

@@ -34,6 +34,7 @@ from fastem.kernels.sweep import (
     States,
     accumulate_block,
     add_lanes,
+    add_waiting,
     block_rows,
     lane_addresses,
     padded,
@@ -170,7 +171,7 @@ def _bring_codes(rows_of, desk, first, last, is_scored):
     """The same for rows of codes, which have no features."""
     _, codes, weight, _, _ = rows_of
     _, columns, work, scores, _, _, _, _, _, mass, _, rows, _, _, _ = desk
-    table, by_row = work
+    table, by_row, _, _ = work
     place_rows(NO_ORDER, first, last, rows)
     take_weights(SOFTMAX, weight, rows, last - first, mass, columns)
     if is_scored:
@@ -196,7 +197,7 @@ def _add_rows(rows_of, desk, first, last, sums):
 def _add_codes(rows_of, desk, first, last, sums):
     """The same for rows of codes."""
     _, _, work, scores, _, _, _, _, _, mass, _, _, _, _, _ = desk
-    _, by_row = work
+    _, by_row, _, _ = work
     for k in range(scores.shape[0]):
         count = 0.0
         for b in range(scores.shape[1]):
@@ -215,11 +216,11 @@ def _rows_desk(products, X, states, width, sums):
 
 @kernel
 def _codes_desk(products, X, states, width, sums):
-    """What the desk has for codes: no columns, and the table with room for the scores of each row."""
+    """What the desk has for codes: no columns, the table with room for the scores of each row, and nothing waiting."""
     none = np.empty((0, width))
     by_row = aligned_empty(width, sums.shape[1], sums)
     clear(by_row)
-    return none, none, (table_of(states[1], sums.shape[1]), by_row)
+    return none, none, (table_of(states[1], sums.shape[1]), by_row, none, none)
 
 
 def _desk_of(products, X, states, width, sums):
@@ -370,6 +371,7 @@ def _chain_lane(products, X, weight, frame, states, chain, plan, first, last, su
                 copy_row(known_reach, piece, reach, 0)
                 call_at(products[_UP], (rows_of, desk, trail, chain, logs, at, n_rows))
             call_at(products[_DOWN], (rows_of, desk, trail, chain, logs, at, n_rows, sums, pairs))
+    add_waiting(work[-2], work[-1], n_components - states[2], sums[: theta.shape[1]])
 
 
 @kernel
@@ -407,7 +409,7 @@ def _addresses(X, weight, frame, states, chain, sums, pairs):
     numbers, marks, reach = np.empty(0, np.int64), np.empty(0, np.uint8), np.empty((0, 0), np.uint8)
     are_codes = X.dtype == np.uint32
     no_products = (*known, *known[:4])  # of the type of all of them
-    work = (wide, wide) if are_codes else work_like(no_products, like, wide)
+    work = (wide,) * 4 if are_codes else work_like(no_products, like, wide)
     tiles = wide if are_codes else like
     desk = (tiles, tiles, work, like, *(wide,) * 5, line, line, numbers, numbers, wide, line)
     trail = wide, wide, line, marks, line, reach, wide, wide

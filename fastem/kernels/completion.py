@@ -26,13 +26,13 @@ from fastem.kernels.double_double import whiten_exactly, whitener_of
 from fastem.kernels.exponentials import softmax
 from fastem.kernels.features import FULL, n_statistics, squared_norm
 from fastem.kernels.layout import clear, fetch_rows, load_columns, tile_columns, turn
+from fastem.kernels.log_likelihood import count_rows
 from fastem.kernels.patterns import NO_GROUPS, Groups, factor, invert, split_columns
 from fastem.kernels.posteriors import GIVEN, first_maximum, log_normalizer, row_maximum
 from fastem.kernels.products import ROWS, product_addresses
 from fastem.kernels.sweep import (
     add_lanes,
     add_moments,
-    count_rows,
     first_row_of,
     padded,
     run_lanes,

@@ -15,6 +15,7 @@ import numpy as np
 from fastem.kernels._jit import address, aligned_empty, call_at, kernel, piece
 from fastem.kernels.exponentials import softmax
 from fastem.kernels.layout import clear, load_columns, tile_columns, turn
+from fastem.kernels.log_likelihood import count_rows
 from fastem.kernels.posteriors import SOFTMAX
 from fastem.kernels.products import product_addresses
 from fastem.kernels.pruning import NOTHING
@@ -24,7 +25,6 @@ from fastem.kernels.sweep import (
     _sweep_parallel,
     _sweep_serial,
     block_rows,
-    count_rows,
     padded,
     run_lanes,
     take_weights,

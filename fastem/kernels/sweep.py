@@ -17,7 +17,6 @@ from fastem.kernels._jit import (
     aligned_empty,
     borrowed,
     call_at,
-    exact,
     keep,
     kernel,
     parallel,
@@ -26,11 +25,11 @@ from fastem.kernels._jit import (
     widest_vectors,
 )
 from fastem.kernels.double_double import whiten_exactly
-from fastem.kernels.exp_log import log
 from fastem.kernels.exponentials import few_address, softmax, softmax_panel
 from fastem.kernels.features import FULL, build_features, squared_norm
 from fastem.kernels.inner_products import inner_address, is_inner
 from fastem.kernels.layout import clear, fetch_rows, load_columns, tile_columns, turn
+from fastem.kernels.log_likelihood import count_rows
 from fastem.kernels.posteriors import (
     GIVEN,
     HARD,
@@ -135,7 +134,7 @@ def score_states(states, listed, start, stop, built, work, scores):
     First come the fast states, by theta phi or whitened if they are few; then the thin ones, whitened.
     """
     feature_map, theta, n_thin, whitener, _, _ = states
-    products, columns, _, _, _, phi, packed, _, _, _, _, _, _ = work
+    products, columns, _, _, _, phi, packed, _, _, _, _, _, _, _ = work
     n_states, n_stats = theta.shape
     n_fast = n_states - n_thin
     chunk, width = phi.shape
@@ -219,8 +218,8 @@ def _add_features(feature_map, source, resp, spare, sums, column):
 
 @piece
 def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums):
-    """sums (P, columns) += phi resp of the fast states listed, with resp (listed, B)."""
-    products, columns, _, _, _, phi, _, _, turned_resp, _, _, _, inner = work
+    """Add phi resp of the fast states listed, with resp (listed, B), to sums (P, columns) or to what waits for them."""
+    products, columns, _, _, _, phi, _, _, turned_resp, _, _, _, inner, waits = work
     n_stats = sums.shape[0]
     chunk, width = phi.shape
     whole = n_listed >= n_fast
@@ -229,6 +228,12 @@ def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums
     at_once = whole and not is_inner(n_stats, n_fast, resp.itemsize)
     if at_once:
         turn(resp, n_fast, width, turned_resp)
+    for j in range(0 if at_once else n_listed):
+        k = listed[j]
+        if waits[0, k] == 0.0:
+            waits[0, k] = 1.0
+            for p in range(inner.shape[1]):
+                inner[k, p] = 0.0
     for first in range(0, n_stats, chunk):
         last = min(first + chunk, n_stats)
         if not built:
@@ -238,17 +243,18 @@ def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums
             n_columns = padded(n_fast, resp.itemsize)
             call_at(products[1], (phi, 0, turned_resp, last - first, 0, n_columns, width, added, False))
         else:
-            call_at(products[INNER], (phi, last - first, resp, n_listed, width, inner, listed, n_fast, added))
+            call_at(products[INNER], (phi, last - first, resp, n_listed, width, inner, first, listed))
 
 
 @piece
 def accumulate_block(states, listed, n_listed, resp, built, work, sums):
     """Add a block's statistics to sums (P, columns), with the responsibilities of the states that are listed.
 
-    Thin states have the last columns, and the statistics of their own whitened rows.
+    Thin states have the last columns, and the statistics of their own whitened rows. What was added up as inner
+    products waits for `add_waiting`.
     """
     feature_map, theta, n_thin, whitener, _, _ = states
-    products, columns, turned, centred, y, _, _, second, _, weighted, turned_y, spare, _ = work
+    products, columns, turned, centred, y, _, _, second, _, weighted, turned_y, spare, _, _ = work
     n_features, n_fast = columns.shape[0], theta.shape[0] - n_thin
     n_fast_listed = 0
     for j in range(n_listed):
@@ -290,6 +296,15 @@ def _add_whitened(states, listed, n_listed, direct, resp, rows, sums):
             _add_features(feature_map, source, resp[j], spare, sums, column)
 
 
+@piece
+def add_waiting(inner, waits, n_fast, sums):
+    """sums (P, columns) += inner products (K, P) of all blocks, of the fast states that have any."""
+    for k in range(n_fast if inner.shape[0] > 0 else 0):
+        if waits[0, k] > 0.0:
+            for p in range(sums.shape[0]):
+                sums[p, k] += inner[k, p]
+
+
 def _whitened_addresses(states, sums, is_skipping):
     """Addresses of `_score_whitened` and `_add_whitened`; nothing is compiled where no state can be whitened."""
     feature_map, theta, n_thin, whitener, _, _ = states
@@ -323,61 +338,6 @@ def take_weights(posterior, weight, rows, n_rows, mass, columns):
                 columns[d, b] = 0.0
 
 
-@exact
-def _multiply_totals(mass, total, products):
-    """products[:B // 16] = those of 16 of total (B,) that count, in order, as the loop stores: see docs/design.md."""
-    widest_vectors()
-    n_products = total.shape[0] // 16
-    for b in range(n_products):
-        value = 1.0
-        for i in range(16):
-            place = b + i * n_products
-            value *= np.float64(total[place]) if mass[place] > 0.0 and total[place] > 0.0 else 1.0
-        products[b] = value
-
-
-@piece
-def sum_logs(mass, best, total, row_log):
-    """Log-likelihood of a block: the sum of mass * (best + log(total)); row_log (B,) is scratch.
-
-    Where all masses are 0 or 1 one logarithm does for the product of 16 totals. B is a multiple of 16.
-    """
-    width, log_likelihood, n_others, n_lost = best.shape[0], 0.0, 0.0, 0.0
-    for b in range(width):
-        n_others += 0.0 if mass[b] == 0.0 or mass[b] == 1.0 else 1.0
-    for b in range(width):
-        n_lost += 0.0 if total[b] > 0.0 or mass[b] == 0.0 else 1.0
-    n_logs = width
-    if n_others > 0.0:
-        for b in range(width):
-            row_log[b] = total[b] if mass[b] > 0.0 and total[b] > 0.0 else 1.0
-    else:
-        _multiply_totals(mass, total, row_log)
-        n_logs = width // 16
-    for b in range(n_logs):
-        row_log[b] = log(row_log[b])
-    for b in range(width):
-        log_likelihood += mass[b] * best[b] if mass[b] > 0.0 else 0.0
-    if n_others > 0.0:
-        for b in range(width):
-            log_likelihood += mass[b] * row_log[b] if mass[b] > 0.0 else 0.0
-    else:
-        for b in range(n_logs):
-            log_likelihood += row_log[b]
-    return log_likelihood if n_lost == 0.0 else -np.inf
-
-
-@kernel
-def count_rows(mass, best, total, row_log, totals):
-    """Add the log-likelihood of a block to totals, and how many of its rows no state can have produced."""
-    widest_vectors()
-    log_likelihood = sum_logs(mass, best, total, row_log)
-    totals[0] += log_likelihood
-    if log_likelihood == -np.inf:
-        for b in range(best.shape[0]):
-            totals[1] += 1.0 if mass[b] > 0.0 and not total[b] > 0.0 else 0.0
-
-
 def _posterior_addresses(theta, sums, posterior, may_be_few):
     """Addresses of `softmax_panel`, of its kernel for few states and of `count_rows`; of `_harden`."""
     rows, scores, wide = np.empty(0, theta.dtype), np.empty((0, 0), theta.dtype), np.empty(0, sums.dtype)
@@ -407,7 +367,10 @@ def _harden(scores, n_states, mass, best, label, totals):
 
 @piece
 def workspace(products, X, states, width, sums):
-    """Where a lane keeps a block: its tiles, of which the first are its columns (D, width), and all it works with."""
+    """Where a lane keeps a block: its tiles, of which the first are its columns (D, width), and all it works with.
+
+    What waits for `add_waiting` comes last.
+    """
     theta = states[1]
     n_features = X.shape[1]
     n_states, n_stats = theta.shape
@@ -426,18 +389,20 @@ def workspace(products, X, states, width, sums):
     second = aligned_empty(ROWS, turned.shape[1], sums)
     resp = aligned_empty(width, padded(n_states, theta.itemsize), theta)
     weighted = aligned_empty(n_features, width, theta)
-    inner = aligned_empty(n_states, chunk, sums)
+    inner = aligned_empty(n_states if products[INNER] != 0 else 0, -(-n_stats // ROWS) * ROWS, sums)
+    waits = aligned_empty(1, n_states, sums)  # whether a state has inner products that wait
+    clear(waits)
     clear(turned)
     clear(turned_y)
     clear(resp)
     clear(phi[n_stats:])  # rows up to a whole tile, whose products nobody reads
-    work = products, columns, turned, centred, y, phi, packed, second, resp, weighted, turned_y, spare, inner
+    work = products, columns, turned, centred, y, phi, packed, second, resp, weighted, turned_y, spare, inner, waits
     return tiles, columns, work
 
 
 def work_like(products, like, wide):
     """What a lane works with, by types: arrays of products and of sums."""
-    return products, *(like,) * 6, wide, *(like,) * 4, wide
+    return products, *(like,) * 6, wide, *(like,) * 4, wide, wide
 
 
 @kernel
@@ -537,6 +502,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
                 for k in range(n_states):
                     scores[k, b] = weight[rows[b], k] if b < n_rows else 0.0
         accumulate_block(states, listed, n_live, scores, built, work, expected)
+    add_waiting(work[-2], work[-1], n_states - states[2], expected)
     keep(owned)
 
 

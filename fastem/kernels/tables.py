@@ -16,6 +16,7 @@ from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, aligned_empty, hel
 from fastem.kernels._vectors import new_function, vector_at
 from fastem.kernels.exponentials import softmax
 from fastem.kernels.layout import clear, turn
+from fastem.kernels.log_likelihood import count_rows
 from fastem.kernels.posteriors import SOFTMAX, first_maximum, log_normalizer, row_maximum
 from fastem.kernels.pruning import NOTHING
 from fastem.kernels.sweep import (
@@ -30,7 +31,6 @@ from fastem.kernels.sweep import (
     _sweep_parallel,
     _sweep_serial,
     block_rows,
-    count_rows,
     padded,
     run_lanes,
     take_weights,

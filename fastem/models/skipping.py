@@ -102,27 +102,38 @@ class Skipping:
         if self.n_passes < self.next_probe:
             return False
         self.next_probe = self.n_passes + 1 + self.n_passes // 2
-        with one_blas_thread(_PROBED * X.shape[1] ** 2):
-            part = part_that_may_matter(family, last, now, cutoff, X)
         if len(self.order) == 0:
-            return part < _WORTHWHILE * self.room
-        return (self.fewest - _BLOCKING * part) * self.n_passes > _PRICE
+            limit = _WORTHWHILE * self.room
+        else:
+            limit = (self.fewest - _PRICE / self.n_passes) / _BLOCKING
+        if limit <= 0.0:
+            return False
+        with one_blas_thread(_PROBED * X.shape[1] ** 2):
+            return part_that_may_matter(family, last, now, cutoff, X, limit) < limit
 
 
-def part_that_may_matter(family, last: Point, now: Point, cutoff: np.ndarray, X: np.ndarray) -> float:
-    """Part of the pairs of some rows and a component: mean of those alive and those that known gaps leave open."""
+def part_that_may_matter(
+    family, last: Point, now: Point, cutoff: np.ndarray, X: np.ndarray, limit: float = 1.0
+) -> float:
+    """Part of the pairs of some rows and a component: mean of those alive and those that known gaps leave open.
+
+    The latter are no fewer than the former, which are all that is counted if they reach the limit.
+    """
     rows = X[:: max(1, len(X) // _PROBED)].astype(np.float64)
     rows = rows[~np.isnan(rows).any(axis=1)]  # the others do not count
     if len(rows) == 0:
         return 1.0
-    before = family.log_densities(last.params, rows) + last.log_weights
     after = family.log_densities(now.params, rows) + now.log_weights
     best = after.max(axis=1, keepdims=True)
-    shrink, _, shift = family.motion(last.params, now.params)
     with np.errstate(invalid="ignore"):  # components of weight 0
+        alive = 1.0 - float((best - after > cutoff).mean())
+        if alive >= limit:
+            return alive
+        before = family.log_densities(last.params, rows) + last.log_weights
+        shrink, _, shift = family.motion(last.params, now.params)
         distance = np.maximum(shrink * np.sqrt(np.maximum(2.0 * (family.peaks(*last) - before), 0.0)) - shift, 0.0)
         proven = best - family.peaks(*now) + 0.5 * distance**2 > cutoff
-    return 1.0 - 0.5 * float(proven.mean() + (best - after > cutoff).mean())
+    return 0.5 * (alive + 1.0 - float(proven.mean()))
 
 
 def marks_of(gaps: np.ndarray, component: np.ndarray) -> np.ndarray:
