@@ -149,14 +149,23 @@ def added_across(builder, vectors):
     return vectors
 
 
-def broadcasts(builder, matrix, leading, n):
-    """(step, i) -> a vector of n times matrix[i, step], as `accumulated` takes it."""
+def broadcasts(builder, matrix, leading, n_rows, n):
+    """(step, i) -> a vector of n times matrix[i, step], of so many rows, as `accumulated` takes it."""
+    places = [builder.gep(matrix, [builder.mul(leading, ir.IntType(64)(i))]) for i in range(n_rows)]
+    rows = [opaque(builder, place) for place in places]
 
     def load(step, i):
-        place = builder.add(step, builder.mul(leading, ir.IntType(64)(i)))
-        return broadcast(builder, builder.load(builder.gep(matrix, [place])), n)
+        return broadcast(builder, builder.load(builder.gep(rows[i], [step])), n)
 
     return load
+
+
+def opaque(builder, pointer):
+    """The same pointer, of which the compiler does not know what it was computed from.
+
+    It would compute it again in each turn of a loop, to save registers, and loops of products wait for issue.
+    """
+    return builder.asm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0", [pointer], False)
 
 
 def places_in(context, builder, types, args):

@@ -4,8 +4,6 @@ Both matrices are read along their rows, so nothing is turned and no column of a
 but the vectors of products are to be added across.
 """
 
-import functools
-
 import numpy as np
 from llvmlite import ir
 from numba.core import types
@@ -13,7 +11,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel
-from fastem.kernels._vectors import accumulated, added_across, new_function, places_in, scalar_of, vector_at
+from fastem.kernels._vectors import accumulated, added_across, new_function, opaque, places_in, scalar_of, vector_at
 from fastem.kernels.products import ROWS
 
 _LOW = 6  # height of a tile with room for a row of B more, where so few rows of A are left and registers are 32
@@ -53,15 +51,17 @@ def _inner_function(module, shape, bits, wide_bits):
     vector = ir.VectorType(scalar, n_lanes)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
 
-    def at(matrix, leading, step, i):
-        place = builder.add(builder.mul(step, index(n_lanes)), builder.mul(leading, index(i)))
-        return builder.load(vector_at(builder, matrix, place, vector), align=bits // 8)
+    def rows_of(matrix, leading, n):
+        return [opaque(builder, builder.gep(matrix, [builder.mul(leading, index(i))])) for i in range(n)]
 
-    def rows_of_b(step):
-        return [at(pb, ldb, step, j) for j in range(n_others)]
+    def at(row, step):
+        return builder.load(vector_at(builder, row, builder.mul(step, index(n_lanes)), vector), align=bits // 8)
 
+    rows, others = rows_of(pa, lda, height), rows_of(pb, ldb, n_others)
     n_steps = builder.udiv(depth, index(n_lanes))
-    totals = accumulated(builder, shape, n_steps, vector, functools.partial(at, pa, lda), rows_of_b)
+    totals = accumulated(
+        builder, shape, n_steps, vector, lambda step, i: at(rows[i], step), lambda step: [at(row, step) for row in others]
+    )
     for j in range(n_others):
         place = builder.mul(ldc, builder.load(builder.gep(places, [index(j)])))
         of_rows = [row[j] for row in totals]

@@ -57,7 +57,7 @@ def _tile_function(module, shape, bits, wide_bits):
         row = builder.mul(step, ldb)
         return [builder.load(vector_at(builder, pb, place(row, j), vector), align=bits // 8) for j in range(n_vectors)]
 
-    rows = broadcasts(builder, pa, lda, n_lanes)
+    rows = broadcasts(builder, pa, lda, n_rows, n_lanes)
     totals = accumulated(builder, (n_rows, n_vectors), depth, vector, rows, columns)
     store, add = function.append_basic_block("store"), function.append_basic_block("add")
     builder.cbranch(fresh, store, add)

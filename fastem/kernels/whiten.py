@@ -76,7 +76,7 @@ def _distance_function(module, n_rows, bits):
         places = [vector_at(builder, px, builder.add(row, index(v * n_lanes)), vector) for v in range(_VECTORS)]
         return [builder.fsub(builder.load(place, align=align), mean) for place in places]
 
-    whitener = broadcasts(builder, pw, ldw, n_lanes)
+    whitener = broadcasts(builder, pw, ldw, n_rows, n_lanes)
     totals = accumulated(builder, (n_rows, _VECTORS), depth, vector, whitener, centred)
     fma = fused(module, vector)
     for v in range(_VECTORS):
