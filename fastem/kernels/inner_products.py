@@ -54,14 +54,20 @@ def _inner_function(module, shape, bits, wide_bits):
     def rows_of(matrix, leading, n):
         return [opaque(builder, builder.gep(matrix, [builder.mul(leading, index(i))])) for i in range(n)]
 
-    def at(row, step):
-        return builder.load(vector_at(builder, row, builder.mul(step, index(n_lanes)), vector), align=bits // 8)
-
     rows, others = rows_of(pa, lda, height), rows_of(pb, ldb, n_others)
+
+    def at(step, row):
+        place = vector_at(builder, row, builder.mul(step, index(n_lanes)), vector)
+        return builder.load(place, align=bits // 8)
+
+    def row_of_a(step, i):
+        return at(step, rows[i])
+
+    def rows_of_b(step):
+        return [at(step, row) for row in others]
+
     n_steps = builder.udiv(depth, index(n_lanes))
-    totals = accumulated(
-        builder, shape, n_steps, vector, lambda step, i: at(rows[i], step), lambda step: [at(row, step) for row in others]
-    )
+    totals = accumulated(builder, shape, n_steps, vector, row_of_a, rows_of_b)
     for j in range(n_others):
         place = builder.mul(ldc, builder.load(builder.gep(places, [index(j)])))
         of_rows = [row[j] for row in totals]
