@@ -123,12 +123,22 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
     def rules(self, n_components: int, frame: Frame, extra_rows: float) -> Rules | None:
         """What several steps of EM in one kernel keep to; None where there is no such kernel."""
         n_features = frame.center.size
-        if frame.dtype != _EXACT or not self._steps_in_kernels(n_features):
+        if not self._steps_in_kernels(n_features):
             return None
         prior = self._prior_in_kernels(n_components, n_features)
-        thin, smallest = _THIN / _EPS[_EXACT], _least_deviations(frame.granule)
+        outermost, typical = _THIN / _EPS[_EXACT], math.inf
+        if frame.dtype != _EXACT:
+            outermost = min(outermost, _SINGLE_OUTERMOST / _EPS[frame.dtype])
+            typical = _SINGLE_TYPICAL / _EPS[frame.dtype]
         return Rules(
-            thin, smallest, _DEPENDENT / n_features, float(_TINY), prior, float(self.reg_covar), float(extra_rows)
+            outermost,
+            typical,
+            _least_deviations(frame.granule),
+            _DEPENDENT / n_features,
+            float(_TINY),
+            prior,
+            float(self.reg_covar),
+            float(extra_rows),
         )
 
     def frame(self, summary: Summary, dtype: np.dtype) -> Frame:

@@ -102,6 +102,11 @@ def address(kernel, arguments, dtypes):
     return _addresses[key]
 
 
+def address_array(addresses):
+    """Addresses as kernels take many: an array, of which every kernel that takes it has seven arguments and no more."""
+    return np.array(addresses, object if config.DISABLE_JIT else np.int64)
+
+
 @intrinsic
 def _take_number_compiled(typingctx, counter):
     """Return counter[0] and add 1 to it, in one atomic step."""

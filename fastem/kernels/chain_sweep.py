@@ -12,7 +12,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from fastem.kernels._jit import address, aligned_empty, call_at, kernel, parallel, take_number
+from fastem.kernels._jit import address, address_array, aligned_empty, call_at, kernel, parallel, take_number
 from fastem.kernels.chain_plan import FLOOR, copy_row, mark, new_plan
 from fastem.kernels.exp_log import exp, log
 from fastem.kernels.forward_backward import (
@@ -23,11 +23,12 @@ from fastem.kernels.forward_backward import (
     is_safe,
     traced,
 )
-from fastem.kernels.layout import clear, load_columns, turn
+from fastem.kernels.layout import clear, turn
 from fastem.kernels.posteriors import GIVEN, SOFTMAX, row_maximum
 from fastem.kernels.products import product_addresses
 from fastem.kernels.pruning import NO_ORDER, place_rows
 from fastem.kernels.sweep import (
+    LOAD,
     N_ADDRESSES,
     TAKE_PRECISIONS,
     TAKE_TAILS,
@@ -156,7 +157,7 @@ def _bring_rows(rows_of, desk, first, last, is_scored):
     products, X, weight, frame, states = rows_of
     tiles, columns, work, scores, _, _, _, _, _, mass, _, rows, listed, precisions, note = desk
     place_rows(NO_ORDER, first, last, rows)
-    load_columns(X, frame, rows, last - first, tiles)
+    call_at(products[LOAD], (X, frame, rows, last - first, tiles))
     take_weights(SOFTMAX, weight, rows, last - first, mass, columns)
     note[_BUILT] = 0.0
     if is_scored:
@@ -404,24 +405,26 @@ def _chain_parallel(turns, lane_kernel, products, X, weight, frame, states, chai
 def _addresses(X, weight, frame, states, chain, sums, pairs):
     """Addresses of all that a lane calls, each compiled once: inlined, they took three times as long."""
     theta = states[1]
-    known = *lane_addresses(States(*states), sums, GIVEN), product_addresses(pairs, pairs)[0]
+    known = *lane_addresses(X, frame, States(*states), sums, GIVEN), product_addresses(pairs, pairs)[0]
     like, wide, line = np.empty((0, 0), theta.dtype), np.empty((0, 0)), np.empty(0)
     numbers, marks, reach = np.empty(0, np.int64), np.empty(0, np.uint8), np.empty((0, 0), np.uint8)
     are_codes = X.dtype == np.uint32
-    no_products = (*known, *known[:4])  # of the type of all of them
-    work = (wide,) * 4 if are_codes else work_like(no_products, like, wide)
+    products = address_array(known)
+    work = (wide,) * 4 if are_codes else work_like(products, like, wide)
     tiles = wide if are_codes else like
     desk = (tiles, tiles, work, like, *(wide,) * 5, line, line, numbers, numbers, wide, line)
     trail = wide, wide, line, marks, line, reach, wide, wide
-    rows_of = no_products, X, weight, frame, states
+    rows_of = products, X, weight, frame, states
     key = X.dtype, theta.dtype
     bring, add = (_bring_codes, _add_codes) if are_codes else (_bring_rows, _add_rows)
-    return (
-        *known,
-        address(bring, (rows_of, desk, 0, 0, True), key),
-        address(add, (rows_of, desk, 0, 0, sums), key),
-        address(_ascend, (rows_of, desk, trail, chain, True, 0, 0), key),
-        address(_descend, (rows_of, desk, trail, chain, True, 0, 0, sums, pairs), key),
+    return address_array(
+        (
+            *known,
+            address(bring, (rows_of, desk, 0, 0, True), key),
+            address(add, (rows_of, desk, 0, 0, sums), key),
+            address(_ascend, (rows_of, desk, trail, chain, True, 0, 0), key),
+            address(_descend, (rows_of, desk, trail, chain, True, 0, 0, sums, pairs), key),
+        )
     )
 
 

@@ -31,8 +31,9 @@ class Rules(NamedTuple):
 
     Attributes
     ----------
-    thin : float
-        Largest squared coordinate, see `components.cancellation`, of components that need no whitening.
+    outermost, typical : float
+        Largest squared coordinates, see `components.cancellation`, of components that need no whitening and, of rows in
+        float32, no float64 either.
     smallest : ndarray of shape (D,)
         Deviations of a component are larger.
     dependent : float
@@ -46,7 +47,8 @@ class Rules(NamedTuple):
         That the prior of the weights adds to each count.
     """
 
-    thin: float
+    outermost: float
+    typical: float
     smallest: np.ndarray
     dependent: float
     least: float
@@ -71,7 +73,7 @@ def _steps_full(calls, sweep, frame, rules, scratch, steps, n_done):
     """Fill `steps` from its first parameters on, until one of them needs a closer look; n_done (1,) = steps taken."""
     logs_of, cancel, encode, run, decode, mode, invert, prior_of, prior_of_weights, share = calls
     center, scale, reach, deviation = frame
-    thin, smallest, dependent, least, prior, reg_covar, extra_rows = rules
+    outermost, typical, smallest, dependent, least, prior, reg_covar, extra_rows = rules
     turns, states, sums, totals = sweep[0], sweep[6], sweep[9], sweep[10]
     theta, whitener, peaks = states[1], states[3], states[4]
     logs, worst, largest, value, own, counts, good = scratch
@@ -79,7 +81,7 @@ def _steps_full(calls, sweep, frame, rules, scratch, steps, n_done):
     for step in range(objectives.shape[0]):
         n_done[0] = step
         call_at(cancel, (roots[step], scale, reach, deviation, worst, largest))
-        if not largest[0] <= thin:
+        if not (largest[0] <= outermost and largest[1] <= typical):
             return
         call_at(logs_of, (weights[step], logs))
         call_at(encode, (means[step], roots[step], logs, center, scale, theta, whitener, peaks))
@@ -113,12 +115,13 @@ def _steps_full(calls, sweep, frame, rules, scratch, steps, n_done):
 def steps_full(X, weight, frame, rules, weights, params, n_steps, n_threads):
     """Up to n_steps steps of EM from weights (K,) and params (means, covariances, roots).
 
-    frame: rows (2, D), then centre, scale, reach and deviation (D,), float64 as X is.
+    X is float64 or float32, and weight such as `statistics` need not scale; frame: rows (2, D), then centre, scale,
+    reach and deviation (D,), float64.
     """
     n_components, n_features = params[0].shape
     n_stats = int(n_statistics(FULL, n_features))
-    theta = np.empty((n_components, n_stats))
-    whitener, peaks = np.empty((n_components, n_features + 1, n_features)), np.empty(n_components)
+    theta = np.empty((n_components, n_stats), X.dtype)
+    whitener, peaks = np.empty((n_components, n_features + 1, n_features), X.dtype), np.empty(n_components)
     rows, *places = frame
     sweep = sweep_arguments(X, weight, rows, States(FULL, theta, 0, whitener, peaks), SOFTMAX)
     points = [np.empty((n_steps + 1, *first.shape)) for first in (weights, *params)]
@@ -136,10 +139,10 @@ def steps_full(X, weight, frame, rules, weights, params, n_steps, n_threads):
     )
     n_done = np.empty(1, np.int64)
     turns = turns_for(len(X) * theta.size, len(sweep[-1]), n_threads)
-    calls = _calls(entry(turns, sweep))
+    calls = _calls(entry(turns, sweep), theta, whitener)
     sweep = turns, *sweep
-    thin, smallest, dependent, least, (center, mean_rows, own_rows, scatter), reg_covar, extra_rows = rules
-    numbers = thin, dependent, least, mean_rows, own_rows, reg_covar, extra_rows
+    *limits, smallest, dependent, least, (center, mean_rows, own_rows, scatter), reg_covar, extra_rows = rules
+    numbers = *limits, dependent, least, mean_rows, own_rows, reg_covar, extra_rows
     assert all(type(number) is float for number in numbers)  # calls by address see no types
     assert all(a.dtype == np.float64 and a.flags.c_contiguous for a in (*places, smallest, center, scatter))
     with region(turns):
@@ -148,14 +151,14 @@ def steps_full(X, weight, frame, rules, weights, params, n_steps, n_threads):
     return Steps(steps.log_likelihoods[:n], steps.objectives[:n], *(point[: n + 1] for point in points))
 
 
-def _calls(run):
+def _calls(run, theta, whitener):
     """Addresses of the parts of a step, with the entry of its sweep."""
     line, flat, cube, mark = np.empty(0), np.empty((0, 0)), np.empty((0, 0, 0)), np.empty(0, np.int64)
     prior = line, 0.0, 0.0, flat
     return (
         address(take_logs, (line, line), None),
         address(cancellation, (cube, line, line, line, line, line), None),
-        address(natural_full, (flat, cube, line, line, line, flat, cube, line), None),
+        address(natural_full, (flat, cube, line, line, line, theta, whitener, line), theta.dtype),
         run,
         address(moments_full, (flat, line, line, 0.0, line, flat, cube), None),
         address(mode_full, (line, prior, 0.0, 0.0, flat, cube), None),

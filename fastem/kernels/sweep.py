@@ -14,6 +14,7 @@ from fastem.kernels import _jit
 from fastem.kernels._jit import (
     VECTOR_BYTES,
     address,
+    address_array,
     aligned_empty,
     borrowed,
     call_at,
@@ -54,7 +55,7 @@ _NARROW = 64  # bytes of a row below which its features always cost less than wh
 _FEATURE_BYTES = 2**19  # features held at once; more are built in chunks, twice
 # Places of addresses in what a lane calls; first come the two of `product_addresses`.
 INNER, SHARE, SHARE_FEW, COUNT, HARDEN, TAKE_TAILS, TAKE_PRECISIONS = range(2, 9)
-SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS, N_ADDRESSES = range(9, 14)
+SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS, LOAD, BUILD, TURN, N_ADDRESSES = range(9, 17)
 # What `score` is to return.
 LOG_DENSITY, LABEL, POSTERIOR, SCORE = range(4)
 _SERIAL_WORK = 2_000_000  # multiply-adds below which waking the threads costs more than they give (~100 us)
@@ -153,7 +154,7 @@ def score_states(states, listed, start, stop, built, work, scores):
         for first in range(0, n_stats, chunk):
             last = min(first + chunk, n_stats)
             if not built:
-                build_features(feature_map, columns, first, last, phi, chunk >= n_stats)
+                call_at(products[BUILD], (feature_map, columns, first, last, phi, chunk >= n_stats))
             into = scores[start:]
             call_at(products[0], (natural, first, phi, end - start, 0, width, last - first, into, first == 0))
         built = chunk >= n_stats
@@ -227,7 +228,7 @@ def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums
         whole = whole and listed[j] == j
     at_once = whole and not is_inner(n_stats, n_fast, resp.itemsize)
     if at_once:
-        turn(resp, n_fast, width, turned_resp)
+        call_at(products[TURN], (resp, n_fast, width, turned_resp))
     for j in range(0 if at_once else n_listed):
         k = listed[j]
         if waits[0, k] == 0.0:
@@ -237,7 +238,7 @@ def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums
     for first in range(0, n_stats, chunk):
         last = min(first + chunk, n_stats)
         if not built:
-            build_features(feature_map, columns, first, last, phi, chunk >= n_stats)
+            call_at(products[BUILD], (feature_map, columns, first, last, phi, chunk >= n_stats))
         added = sums[first:last]
         if at_once:
             n_columns = padded(n_fast, resp.itemsize)
@@ -408,7 +409,9 @@ def work_like(products, like, wide):
 @kernel
 def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, last_row, sums, totals):
     widest_vectors()
-    X, weight, frame, states, skip, sums, totals = borrowed((X, weight, frame, states, skip, sums, totals))
+    products, X, weight, frame, states, skip, sums, totals = borrowed(
+        (products, X, weight, frame, states, skip, sums, totals)
+    )
     theta, tails = states[1], states[5]
     order, gaps, bounds, component, marks, labels = skip
     n_states, n_stats = theta.shape
@@ -447,7 +450,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
         block, n_rows = first // width, min(width, last_row - first)
         rows, following = following, rows
         place_rows(order, min(first + width, last_row - 1), last_row, following)
-        load_columns(X, frame, rows, n_rows, tiles)
+        call_at(products[LOAD], (X, frame, rows, n_rows, tiles))
         alike = posterior == SOFTMAX and weight.shape[0] == 0 and n_rows == width
         if not alike:
             take_weights(posterior, weight, rows, n_rows, mass, columns)
@@ -479,7 +482,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
         if posterior == SOFTMAX:
             if by_panels:
                 built = by_panels  # and 0 is n_live - n_states: literals would compile this once more
-                build_features(states[0], columns, n_live - n_states, n_stats, phi, built)
+                call_at(products[BUILD], (states[0], columns, n_live - n_states, n_stats, phi, built))
             parts = 3 if by_products else 2
             part = panel // parts  # fetched before and after each step: few lines can be on their way at once
             for b in range(0, width, panel):
@@ -602,7 +605,7 @@ def sweep_arguments(X, weight, frame, states, posterior, skip=NOTHING):
     n_lanes = _n_lanes(len(X), n_columns, n_stats, X.shape[1], theta)
     sums = np.zeros((n_lanes, n_stats + (2 if len(states.tails) else 0), n_columns))
     totals = np.zeros((n_lanes, 1, 3))
-    products = lane_addresses(states, sums[0], posterior, skip)
+    products = lane_addresses(X, frame, states, sums[0], posterior, skip)
     arguments = (products, X, weight, frame, tuple(states), posterior, tuple(skip))
     assert all(
         a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, states.tails, *skip)
@@ -628,20 +631,35 @@ def region(turns):
     return _jit.parallel_region(len(turns)) if len(turns) > 1 else contextlib.nullcontext()
 
 
-def lane_addresses(states, sums, posterior, skip=NOTHING):
+def _row_addresses(X, frame, theta):
+    """Addresses of what loads a block, builds its features and turns it; of codes nothing of the kind is taken."""
+    if X.dtype.kind != "f":
+        return 0, 0, 0
+    like, rows = np.empty((0, 0), theta.dtype), np.empty(0, np.int64)
+    return (
+        address(load_columns, (X, frame, rows, 0, like), (X.dtype, theta.dtype)),
+        address(build_features, (0, like, 0, 0, like, True), theta.dtype),
+        address(turn, (like, 0, 0, like), theta.dtype),
+    )
+
+
+def lane_addresses(X, frame, states, sums, posterior, skip=NOTHING):
     """Addresses of what a lane calls; of what these states and this pass have no use for, 0, and it is not compiled."""
     theta, is_skipping = states.theta, len(skip.gaps) > 0
     n_stats, n_fast, n_thin = theta.shape[1], len(theta) - states.n_thin, states.n_thin
     is_direct = _goes_direct(len(theta), states.whitener.shape[2], states.feature_map, states.whitener, n_thin)
     may_be_few = not (is_skipping or is_direct or n_thin or len(states.tails))
-    return (
-        *product_addresses(theta, sums),
-        inner_address(theta, sums) if n_fast and (is_skipping or is_inner(n_stats, n_fast, theta.itemsize)) else 0,
-        *_posterior_addresses(theta, sums, posterior, may_be_few),
-        *tail_addresses(states.tails, theta, sums),
-        *_whitened_addresses(states, sums, is_skipping),
-        exclude_address(skip, theta),
-        label_address(skip, theta),
+    return address_array(
+        (
+            *product_addresses(theta, sums),
+            inner_address(theta, sums) if n_fast and (is_skipping or is_inner(n_stats, n_fast, theta.itemsize)) else 0,
+            *_posterior_addresses(theta, sums, posterior, may_be_few),
+            *tail_addresses(states.tails, theta, sums),
+            *_whitened_addresses(states, sums, is_skipping),
+            exclude_address(skip, theta),
+            label_address(skip, theta),
+            *_row_addresses(X, frame, theta),
+        )
     )
 
 

@@ -12,6 +12,7 @@ from fastem.families.gaussian_records import GaussianParams
 from fastem.kernels._jit import use_threads
 from fastem.kernels.features import FULL, n_statistics
 from fastem.kernels.steps import steps_full
+from fastem.kernels.sweep import weight_unit
 from fastem.models.mixture_records import MixtureParams, log_of
 from fastem.models.skipping import skipping_of
 from fastem.protocol import Ascent
@@ -43,7 +44,7 @@ class Steps:
         rules = self.family.rules(self.n_components, self.bound, self.weight_concentration - 1.0)
         (block,), frame, n_stats = data.blocks, self.bound, int(n_statistics(FULL, data.n_features))
         most = _WORK // (len(block.X) * (self.n_components * (n_stats + _OF_PAIR) + _OF_ROW))
-        if rules is None or most < _FEWEST:
+        if rules is None or most < _FEWEST or weight_unit(block.weight, block.X) != 1.0:
             return None
         skipping = skipping_of(block, self.family, self.n_components, n_stats)
         wanted, pause = min(n_steps, most), 0
