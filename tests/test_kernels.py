@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from fastem.kernels import layout, sweep, whiten
-from fastem.kernels._jit import VECTOR_BYTES, helper, widest_vectors
+from fastem.kernels._jit import VECTOR_BYTES, address_array, helper, widest_vectors
+from fastem.kernels.completion import completed_rows
 from fastem.kernels.double_double import two_product, two_sum, whiten_exactly, whitener_of
 from fastem.kernels.exp_log import _exp_32, _exp_64, log
 from fastem.kernels.exponentials import _few_states, few_address, softmax, softmax_panel
@@ -515,14 +516,14 @@ def test_statistics_of_many_states_are_products_and_those_of_few_are_not():
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_the_workspace_is_of_the_types_that_kernels_called_by_address_are_compiled_for(dtype):
-    theta, sums, products = np.zeros((3, 15), dtype), np.zeros((15, 4)), (1, 2, 3)
+    theta, sums, products = np.zeros((3, 15), dtype), np.zeros((15, 4)), address_array((1, 2, 3))
     states = tuple(by_features(FULL, theta, 4))
     *_, work = sweep.workspace(products, np.zeros((5, 4), dtype), states, 48, sums)
     like = sweep.work_like(products, np.empty((0, 0), dtype), np.empty((0, 0)))
     assert [getattr(a, "dtype", a) for a in work[1:]] == [a.dtype for a in like[1:]]
     assert [a.ndim for a in work[1:]] == [a.ndim for a in like[1:]]
     assert all(a.flags.c_contiguous for a in work[1:])
-    assert work[0] == products
+    assert work[0] is products
 
 
 def test_lanes_depend_on_the_shape_alone():
@@ -631,6 +632,13 @@ def test_a_block_is_noted_alike_in_vectors_and_in_loops(dtype, rng):
                 if not is_lost:
                     np.testing.assert_allclose(notes[0, 0], notes[1, 0], rtol=1e-11)
                     np.testing.assert_allclose(*np.log(notes[:, 3:11]).sum(axis=1), rtol=1e-12)
+
+
+def test_blocks_are_as_wide_as_their_log_likelihood_takes_them():
+    shapes = itertools.product((1, 47, 1000, 10**7), (1, 5, 40, 300), (1, 16, 500), (4, 8))
+    widths = [sweep.block_rows(n, d, k, n_statistics(FULL, d), itemsize) for n, d, k, itemsize in shapes]
+    widths += [completed_rows(n, k, d) for n, d, k in itertools.product((1, 47, 10**6), (1, 5, 300), (1, 16, 500))]
+    assert all(width % 48 == 0 and 48 <= width <= 384 for width in widths)
 
 
 def test_a_block_of_very_many_states_has_logarithms():

@@ -54,13 +54,31 @@ def test_several_steps_have_the_bits_of_single_ones(model, max_iter, dtype, rng)
     assert one.n_iter == max_iter or one.status is Status.CONVERGED
     data = as_data(X)
     ascent = one.model.several_steps(one.params, data, 4)
-    if dtype == np.float32 and len(ascent.objectives) == 0:
-        assert model.n_components == 9  # of few rows each: thin
-        return
+    if dtype == np.float32 and model is MODELS["priors of all"] and max_iter > 4:
+        return  # of few rows each, some are thin in the end
     assert len(ascent.objectives) == 4  # or nothing is tested here
     assert ascent.objectives[0] == pytest.approx(one.model.e_step(one.params, data.blocks[0]).log_likelihood + (
         one.model.log_prior(one.params)
     ), rel=1e-15)  # fmt: skip
+
+
+def test_products_are_of_the_dtype_that_the_model_was_prepared_for(rng):
+    """Which need not be that of the rows."""
+    X = rng.normal(size=(300, 2)) + 2.0 * rng.integers(0, 3, (300, 1))
+    rows = X.astype(np.float32)
+    single = fastem.fit(Mixture(Gaussian(), 3), rows, max_iter=5, random_state=0)
+    for model, data in (
+        (single.model, rows),
+        (single.model.in_double(), rows),
+        (single.model, rows.astype(np.float64)),
+    ):
+        data = as_data(data)
+        ascent, params = model.several_steps(single.params, data, 3), single.params
+        assert len(ascent.objectives) == 3
+        for log_likelihood in ascent.log_likelihoods:
+            stats = model.e_step(params, data.blocks[0])
+            assert stats.log_likelihood == log_likelihood
+            params = model.m_step(stats, params)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -74,6 +92,7 @@ def test_weights_columns_and_rules(n_features, dtype, rng):
     one = fastem.fit(Mixture(Gaussian(), 2), X, tol=1e-4, random_state=0)
     assert one.status is Status.CONVERGED
     assert one.n_iter % _AT_ONCE  # a rule that stops between two calls
+    assert len(one.model.several_steps(one.params, as_data(X), 2).objectives) == 2
 
 
 def test_thin_components_are_left_to_single_steps(rng):

@@ -254,3 +254,17 @@ def test_few_multiply_adds_are_not_worth_gathering_rows(monkeypatch):
     rooms = [skipping.Skipping(16, n_statistics, 16).room for n_statistics in (18, 33, 153)]
     assert rooms == sorted(rooms)
     assert rooms[0] < 0.5 < 0.9 < rooms[-1]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_look_that_ends_early_decides_as_a_whole_one(seed):
+    rng = np.random.default_rng(seed)
+    X = simulate(rng, 2000, 4, 5, separation=1.0 + seed)
+    model = fastem.Mixture(fastem.Gaussian(), 5)
+    first, second = (fastem.fit(model, X, max_iter=n, tol=0, n_race=0, random_state=0).params for n in (3, 4))
+    points = [skipping.Point(params.components, np.log(params.weights)) for params in (first, second)]
+    arguments = (model.family, *points, np.full(5, 40.0), X)
+    whole = skipping.part_that_may_matter(*arguments)
+    assert 0.0 < whole < 1.0
+    for limit in (0.5 * whole, whole, 1.5 * whole, 0.01, 1.0):
+        assert (skipping.part_that_may_matter(*arguments, limit) < limit) == (whole < limit)

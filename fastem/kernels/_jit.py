@@ -103,7 +103,7 @@ def address(kernel, arguments, dtypes):
 
 
 def address_array(addresses):
-    """Addresses as kernels take many: an array, of which every kernel that takes it has seven arguments and no more."""
+    """Addresses in one array: numba passes an array as seven arguments, a tuple as one for each of its elements."""
     return np.array(addresses, object if config.DISABLE_JIT else np.int64)
 
 

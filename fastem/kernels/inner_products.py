@@ -7,6 +7,7 @@ but the vectors of products are to be added across.
 import numpy as np
 from llvmlite import ir
 from numba.core import types
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
@@ -23,8 +24,10 @@ _FEW_ROWS = 2 * ROWS  # of A: more of `product` would be lost to tiles that are 
 def _inner_tile_vector(typingctx, a, ia, lda, b, ib, ldb, c, ic, ldc, places, j, depth, height, n_others):
     """C[places[j + i], :height] += sums over depth of A[:height] B[i] for i < n_others, from flat offsets ia, ib, ic.
 
-    depth is a multiple of a vector of A's dtype, which is B's. As much of C is written as if height were ROWS.
+    depth is a multiple of a vector of A's dtype, which is B's. Up to a height of ROWS, more of C is spoilt.
     """
+    if places.layout != "C":
+        raise TypingError(f"places are to be C-ordered, got {places}")
     signature = types.void(a, ia, lda, b, ib, ldb, c, ic, ldc, places, j, depth, height, n_others)
     shape = height.literal_value, n_others.literal_value
 

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 from llvmlite import ir
 from numba.core import types
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
@@ -22,9 +23,11 @@ _SCORE, _LOST, _OTHERS, _N_NOTES = range(4)
 def _note_vectors(typingctx, mass, best, total, notes):
     """Note the sum of mass * best, whether rows are lost, or have a mass other than 0 and 1, and products of totals.
 
-    Each product is of every 8th row. Rows of mass 0 do not count; a row is lost if its total, else 1 at least, is 0 or
-    NaN.
+    Each product is of every 8th row; rows are a multiple of 24. Rows of mass 0 do not count; a row is lost if its
+    total, else 1 at least, is 0 or NaN.
     """
+    if any(array.layout != "C" for array in (mass, best, total, notes)) or {mass.dtype, notes.dtype} != {types.float64}:
+        raise TypingError(f"a block is noted of C-ordered arrays, got {mass}, {best}, {total}, {notes}")
     signature = types.void(mass, best, total, notes)
 
     def codegen(context, builder, signature, args):

@@ -112,16 +112,16 @@ def _steps_full(calls, sweep, frame, rules, scratch, steps, n_done):
     n_done[0] = objectives.shape[0]
 
 
-def steps_full(X, weight, frame, rules, weights, params, n_steps, n_threads):
+def steps_full(X, weight, dtype, frame, rules, weights, params, n_steps, n_threads):
     """Up to n_steps steps of EM from weights (K,) and params (means, covariances, roots).
 
-    X is float64 or float32, and weight such as `statistics` need not scale; frame: rows (2, D), then centre, scale,
-    reach and deviation (D,), float64.
+    dtype is that of the products, for which `statistics` need not scale the weights; frame: rows (2, D), then centre,
+    scale, reach and deviation (D,), float64.
     """
     n_components, n_features = params[0].shape
     n_stats = int(n_statistics(FULL, n_features))
-    theta = np.empty((n_components, n_stats), X.dtype)
-    whitener, peaks = np.empty((n_components, n_features + 1, n_features), X.dtype), np.empty(n_components)
+    theta = np.empty((n_components, n_stats), dtype)
+    whitener, peaks = np.empty((n_components, n_features + 1, n_features), dtype), np.empty(n_components)
     rows, *places = frame
     sweep = sweep_arguments(X, weight, rows, States(FULL, theta, 0, whitener, peaks), SOFTMAX)
     points = [np.empty((n_steps + 1, *first.shape)) for first in (weights, *params)]

@@ -481,8 +481,8 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
             call_at(products[LABEL_ROWS], (scores, listed, n_live, best, label, bounds, marks, scratch, mine))
         if posterior == SOFTMAX:
             if by_panels:
-                built = by_panels  # and 0 is n_live - n_states: literals would compile this once more
-                call_at(products[BUILD], (states[0], columns, n_live - n_states, n_stats, phi, built))
+                built = True
+                call_at(products[BUILD], (states[0], columns, 0, n_stats, phi, True))
             parts = 3 if by_products else 2
             part = panel // parts  # fetched before and after each step: few lines can be on their way at once
             for b in range(0, width, panel):

@@ -35,7 +35,10 @@ class Steps:
     n_components: int
 
     def several_steps(self, params: MixtureParams, data: Data, n_steps: int) -> Ascent | None:
-        """Up to n_steps steps in one kernel, with the bits of single ones; None without one, or if passes are long."""
+        """Up to n_steps steps in one kernel, with the bits of single ones; None where there is no such kernel.
+
+        There is none for other families, where passes are long, and for weights that float32 cannot hold as they are.
+        """
         from fastem.models.mixture import Mixture  # which has these methods
 
         is_plain = type(self) is Mixture and self.frozen is None and self.weight_cost == 0.0
@@ -44,7 +47,7 @@ class Steps:
         rules = self.family.rules(self.n_components, self.bound, self.weight_concentration - 1.0)
         (block,), frame, n_stats = data.blocks, self.bound, int(n_statistics(FULL, data.n_features))
         most = _WORK // (len(block.X) * (self.n_components * (n_stats + _OF_PAIR) + _OF_ROW))
-        if rules is None or most < _FEWEST or weight_unit(block.weight, block.X) != 1.0:
+        if rules is None or most < _FEWEST or weight_unit(block.weight, frame) != 1.0:
             return None
         skipping = skipping_of(block, self.family, self.n_components, n_stats)
         wanted, pause = min(n_steps, most), 0
@@ -53,7 +56,7 @@ class Steps:
         if wanted < min(_FEWEST, n_steps):
             return Ascent(block.total_weight, np.empty(0), np.empty(0), lambda _: params, pause)
         places = frame.rows, frame.center, frame.scale, frame.reach, frame.deviation
-        start = block.X, block.weight, places, rules, params.weights, params.components
+        start = block.X, block.weight, frame.dtype, places, rules, params.weights, params.components
         steps = steps_full(*start, wanted, use_threads(self.n_threads))
         n_done = len(steps.objectives)
 
