@@ -229,7 +229,8 @@ def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums
     at_once = whole and not is_inner(n_stats, n_fast, resp.itemsize)
     if at_once:
         call_at(products[TURN], (resp, n_fast, width, turned_resp))
-    for j in range(0 if at_once else n_listed):
+    n_inner = n_fast if whole else n_listed  # else thin states, of which nobody reads the sums, may lie between
+    for j in range(0 if at_once else n_inner):
         k = listed[j]
         if waits[0, k] == 0.0:
             waits[0, k] = 1.0
@@ -244,7 +245,7 @@ def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums
             n_columns = padded(n_fast, resp.itemsize)
             call_at(products[1], (phi, 0, turned_resp, last - first, 0, n_columns, width, added, False))
         else:
-            call_at(products[INNER], (phi, last - first, resp, n_listed, width, inner, first, listed))
+            call_at(products[INNER], (phi, last - first, resp, n_inner, width, inner, first, listed))
 
 
 @piece
