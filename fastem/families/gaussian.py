@@ -126,12 +126,9 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         if not self._steps_in_kernels(n_features):
             return None
         prior = self._prior_in_kernels(n_components, n_features)
-        outermost, typical = _THIN / _EPS[_EXACT], math.inf
-        if frame.dtype != _EXACT:
-            outermost = min(outermost, _SINGLE_OUTERMOST / _EPS[frame.dtype])
-            typical = _SINGLE_TYPICAL / _EPS[frame.dtype]
+        outermost, typical = _largest_squares(frame.dtype)
         return Rules(
-            outermost,
+            min(outermost, _THIN / _EPS[_EXACT]),
             typical,
             _least_deviations(frame.granule),
             _DEPENDENT / n_features,
@@ -171,10 +168,8 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
             squares = (whiteners**2).sum(axis=1) if self._is_matrix else whiteners**2
             worst[:] = (squares * frame.reach**2).max(axis=1)
             largest, typical = worst.max(), (squares * frame.deviation**2).max()
-        eps = _EPS[frame.dtype]
-        dtype = frame.dtype
-        if eps * largest > _SINGLE_OUTERMOST or eps * typical > _SINGLE_TYPICAL:
-            dtype = _EXACT
+        bearable = _largest_squares(frame.dtype)
+        dtype = _EXACT if largest > bearable[0] or typical > bearable[1] else frame.dtype
         if _EPS[_EXACT] * largest <= _THIN:
             form = n_features + 1 if self._is_matrix else 2, n_features
             return Layout(self.feature_map, np.arange(n_components), np.empty((0, *form), dtype))
@@ -733,6 +728,13 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
             lower = np.linalg.cholesky(covariances if covariances.ndim == 2 else covariances[component])
             return mean + z @ lower.T
         return mean + z * np.sqrt(covariances[component])
+
+
+def _largest_squares(dtype: np.dtype) -> tuple[float, float]:
+    """Largest squared coordinates, of the outermost row and of a usual one, that products of a dtype bear."""
+    if dtype == _EXACT:
+        return math.inf, math.inf
+    return _SINGLE_OUTERMOST / _EPS[dtype], _SINGLE_TYPICAL / _EPS[dtype]
 
 
 def _least_deviations(granule: np.ndarray) -> np.ndarray:

@@ -21,6 +21,11 @@ def broadcast(builder, value, n):
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), n), None))
 
 
+def filled(vector, value):
+    """A constant vector whose lanes have all the same value."""
+    return ir.Constant(vector, [ir.Constant(vector.element, value)] * vector.count)
+
+
 def shuffled(builder, low, high, lanes):
     """The vector of these lanes of two vectors, of which the first lane of `high` follows the last of `low`."""
     return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))

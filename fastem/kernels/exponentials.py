@@ -18,6 +18,7 @@ from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel
 from fastem.kernels._vectors import (
     broadcast,
     carried,
+    filled,
     first_lanes,
     fused,
     masked_load,
@@ -155,7 +156,7 @@ class _Rows:
                 masked_store(self.builder, value, at, self.mask)
 
     def every(self, value):
-        return [_every(self.vector, value) for _ in self.places]
+        return [filled(self.vector, value) for _ in self.places]
 
     def lowest(self):
         return self.every(LOWEST_32 if self.bits == 32 else LOWEST_64)
@@ -174,9 +175,9 @@ class _Rows:
         builder, factors = self.builder, []
         for value, share in zip(sums, mass, strict=True):
             share = share if share.type == self.vector else builder.fptrunc(share, self.vector)
-            is_possible = builder.fcmp_ordered(">", value, _every(self.vector, 0.0))  # then the best state alone adds 1
-            divisor = builder.select(is_possible, value, _every(self.vector, 1.0))
-            factors.append(builder.select(is_possible, builder.fdiv(share, divisor), _every(self.vector, 0.0)))
+            is_possible = builder.fcmp_ordered(">", value, filled(self.vector, 0.0))  # then the best state alone adds 1
+            divisor = builder.select(is_possible, value, filled(self.vector, 1.0))
+            factors.append(builder.select(is_possible, builder.fdiv(share, divisor), filled(self.vector, 0.0)))
         return factors
 
 
@@ -286,27 +287,22 @@ def _few_at(builder, of_states, of_features, rows, mass, scores, best, total):
         rows.store(_multiplied(builder, values, factors), builder.gep(scores, [builder.mul(index(k), width)]))
 
 
-def _every(vector, value):
-    """A vector of one number."""
-    return ir.Constant(vector, [ir.Constant(vector.element, value)] * vector.count)
-
-
 def _exponential(builder, bits, x):
     """Emit exp of a vector of numbers that are not above 0; below the smallest it is 0."""
     kind = _DOUBLE if bits == 64 else _SINGLE
     vector, whole = x.type, ir.VectorType(ir.IntType(bits), x.type.count)
-    fma, magic = fused(builder.module, vector), _every(vector, kind.magic)
-    factor = _every(vector, float(np.float32(_SIXTEENTHS)) if bits == 32 else _SIXTEENTHS)
-    is_inside = builder.fcmp_ordered(">=", x, _every(vector, kind.smallest))
+    fma, magic = fused(builder.module, vector), filled(vector, kind.magic)
+    factor = filled(vector, float(np.float32(_SIXTEENTHS)) if bits == 32 else _SIXTEENTHS)
+    is_inside = builder.fcmp_ordered(">=", x, filled(vector, kind.smallest))
     shifted = builder.call(fma, [x, factor, magic])
     f = builder.call(fma, [x, factor, builder.fsub(magic, shifted)])
-    p = _every(vector, kind.coefficients[0])
+    p = filled(vector, kind.coefficients[0])
     for coefficient in kind.coefficients[1:]:
-        p = builder.call(fma, [p, f, _every(vector, coefficient)])
+        p = builder.call(fma, [p, f, filled(vector, coefficient)])
     n = builder.bitcast(shifted, whole)
-    power = builder.add(_entries(builder, kind, n, vector), builder.shl(n, _every(whole, kind.shift)))
+    power = builder.add(_entries(builder, kind, n, vector), builder.shl(n, filled(whole, kind.shift)))
     value = builder.fmul(builder.bitcast(power, vector), p)
-    return builder.select(is_inside, value, _every(vector, 0.0))
+    return builder.select(is_inside, value, filled(vector, 0.0))
 
 
 def _entries(builder, kind, n, vector):

@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from fastem.kernels._jit import PLAIN, helper, kernel, piece, widest_vectors
-from fastem.kernels._vectors import added_across, carried, fused, vector_at
+from fastem.kernels._vectors import added_across, carried, filled, fused, vector_at
 from fastem.kernels.exp_log import log
 
 _LANES = 8  # of 384 rows at most 48 share a product, which then is a number for up to 2**21 states
@@ -34,7 +34,7 @@ def _note_vectors(typingctx, mass, best, total, notes):
         arrays = [make_array(of)(context, builder, arg) for of, arg in zip(signature.args, args, strict=True)]
         mass, best, total, notes = (array.data for array in arrays)
         index, vector = ir.IntType(64), ir.VectorType(ir.DoubleType(), _LANES)
-        zero, one = (ir.Constant(vector, [ir.Constant(vector.element, value)] * _LANES) for value in (0.0, 1.0))
+        zero, one = filled(vector, 0.0), filled(vector, 1.0)
         nowhere = ir.Constant(ir.VectorType(ir.IntType(1), _LANES), None)
         fma = fused(builder.module, vector)
 
