@@ -1,5 +1,6 @@
 """Each kernel against a plain oracle, in both dtypes."""
 
+import gc
 import itertools
 import math
 
@@ -8,11 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core import config, types
+from numba.core.event import Listener, install_listener
+from numba.core.runtime import rtsys
 from numpy.testing import assert_array_equal
 
+from fastem import GaussianHMM
 from fastem.kernels import layout, sweep, whiten
-from fastem.kernels._jit import VECTOR_BYTES, address_array, helper, widest_vectors
+from fastem.kernels._jit import VECTOR_BYTES, free, helper, widest_vectors
 from fastem.kernels.completion import completed_rows
+from fastem.kernels.components import take_logs
 from fastem.kernels.double_double import two_product, two_sum, whiten_exactly, whitener_of
 from fastem.kernels.exp_log import _exp_32, _exp_64, log
 from fastem.kernels.exponentials import _few_states, few_address, softmax, softmax_panel
@@ -514,16 +520,110 @@ def test_statistics_of_many_states_are_products_and_those_of_few_are_not():
     assert not is_inner(28, 32, 8)
 
 
+@helper
+def _copy_of_workspace(products, X, states, width, sums):
+    """Python cannot hold arrays that nobody counts."""
+    _, _, work = sweep.workspace(products, X, states, width, sums)
+    phi, packed, resp, inner, room, turned, second = work
+    copies = (
+        phi.copy(),
+        packed.copy(),
+        resp.copy(),
+        inner.copy(),
+        room.copy(),
+        turned.copy(),
+        second.copy(),
+    )
+    free(work)
+    return copies
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_the_workspace_is_of_the_types_that_kernels_called_by_address_are_compiled_for(dtype):
-    theta, sums, products = np.zeros((3, 15), dtype), np.zeros((15, 4)), address_array((1, 2, 3))
+    theta, sums, products = np.zeros((3, 15), dtype), np.zeros((15, 4)), np.arange(sweep.N_ADDRESSES)
     states = tuple(by_features(FULL, theta, 4))
-    *_, work = sweep.workspace(products, np.zeros((5, 4), dtype), states, 48, sums)
-    like = sweep.work_like(products, np.empty((0, 0), dtype), np.empty((0, 0)))
-    assert [getattr(a, "dtype", a) for a in work[1:]] == [a.dtype for a in like[1:]]
-    assert [a.ndim for a in work[1:]] == [a.ndim for a in like[1:]]
-    assert all(a.flags.c_contiguous for a in work[1:])
-    assert work[0] is products
+    work = _copy_of_workspace(products, np.zeros((5, 4), dtype), states, 48, sums)
+    like = sweep.work_like(np.empty((0, 0), dtype), np.empty((0, 0)))
+    assert [a.dtype for a in work] == [a.dtype for a in like]
+    assert [a.ndim for a in work] == [a.ndim for a in like]
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="Python counts its arrays")
+@pytest.mark.parametrize("chunked", [False, True])
+def test_what_nobody_counts_is_freed_once(chunked, rng):
+    """Memory of a lane: its features are whole, or built in parts beside its columns."""
+    width = 96
+    n_features = 40 if chunked else 3
+    n_stats = n_statistics(FULL, n_features)
+    assert (n_stats * width * 8 > sweep._FEATURE_BYTES) == chunked
+    X, weight = rng.normal(size=(500, n_features)), np.ones((500, 1))
+    states = by_features(FULL, 1e-3 * rng.normal(size=(3, n_stats)), n_features)
+    frame = np.array([np.zeros(n_features), np.ones(n_features)])
+    for _ in range(2):  # the first compiles
+        before = rtsys.get_allocation_stats()
+        sweep.statistics(X, weight, frame, states, SOFTMAX, 1)
+        after = rtsys.get_allocation_stats()
+    assert after.mi_alloc - before.mi_alloc > 10
+    assert after.mi_alloc - before.mi_alloc == after.mi_free - before.mi_free
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="Python counts its arrays")
+def test_chains_free_what_nobody_counts(rng):
+    X = rng.normal(size=(300, 2))
+    for _ in range(2):
+        before = rtsys.get_allocation_stats()
+        GaussianHMM(2, max_iter=2, tol=0, random_state=0).fit(X, lengths=[100, 200])
+        after = rtsys.get_allocation_stats()
+    assert after.mi_alloc - before.mi_alloc > 10
+    assert after.mi_alloc - before.mi_alloc == after.mi_free - before.mi_free
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="kernels are Python")
+def test_kernels_of_kernels_have_no_entry_of_their_own_and_can_be_called_all_the_same():
+    x = np.array([2.0, 3.0])
+    assert log.targetoptions["no_cpython_wrapper"]
+    assert not take_logs.targetoptions["no_cpython_wrapper"]
+    assert log(2.0) == pytest.approx(math.log(2.0), rel=1e-15)
+    take_logs(x, x)
+    assert_array_equal(x, [log(2.0), log(3.0)])
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
+def test_the_collector_rests_while_kernels_are_compiled_and_is_left_as_it_was():
+    class Look(Listener):
+        def __init__(self):
+            self.seen = []
+
+        def on_start(self, event):
+            self.seen.append(gc.isenabled())
+
+        def on_end(self, event):
+            pass
+
+    def enabled_in(function):
+        with install_listener("numba:compile", Look()) as look:
+            helper(function).compile((types.float64,))
+        return look.seen
+
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+    assert enabled_in(log.py_func) == [False] * 3  # its parts are compiled on the way
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+    assert enabled_in(lambda x: x) == [True]  # not ours
+    gc.disable()
+    try:
+        enabled_in(log.py_func)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    gc.freeze()
+    try:
+        enabled_in(log.py_func)
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
 
 
 def test_lanes_depend_on_the_shape_alone():

@@ -1,11 +1,16 @@
 """The layers hold: an import only points down, jit options stand in one file, fastem imports nothing heavy."""
 
 import ast
+import importlib
 import pathlib
 import subprocess
 import sys
 
 import pytest
+from numba.core import config
+from numba.core.registry import CPUDispatcher
+
+from fastem.kernels._jit import _Inner
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "fastem"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -75,6 +80,33 @@ def test_jit_options_stand_in_one_file(path):
             assert name not in {"njit", "jit", "vectorize", "guvectorize", "jitclass"}, f"{path.name}:{node.lineno}"
         if isinstance(node, ast.keyword):
             assert node.arg != "fastmath", f"{path.name}: fastmath outside _jit.py"
+
+
+def called_by_python(tree: ast.AST) -> set[str]:
+    """Names called anywhere but in functions with decorators."""
+    found, todo = set(), [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.FunctionDef) and any(isinstance(d, ast.Name) for d in node.decorator_list):
+            continue
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            found.add(node.func.id)
+        todo.extend(ast.iter_child_nodes(node))
+    return found
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="Python enters all kernels")
+def test_kernels_that_python_calls_have_an_entry_from_there():
+    found = 0
+    for path in SOURCES:
+        name = ".".join(("fastem", *path.relative_to(PACKAGE).with_suffix("").parts))
+        if path.stem in {"__init__", "__main__", "pictures", "exp_log"}:  # the last calls none but without numba
+            continue
+        for called in called_by_python(ast.parse(path.read_text())):
+            kernel = getattr(importlib.import_module(name), called, None)
+            assert not isinstance(kernel, _Inner), f"{name} calls {called}, which is not decorated by from_python"
+            found += isinstance(kernel, CPUDispatcher)
+    assert found > 10
 
 
 def test_sklearn_is_imported_by_estimators_only():

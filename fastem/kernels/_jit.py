@@ -14,9 +14,13 @@ import numba
 import numpy as np
 import threadpoolctl
 from numba.core import cgutils, config, types
+from numba.core.event import Listener, register
 from numba.core.imputils import impl_ret_new_ref
-from numba.extending import intrinsic
+from numba.core.registry import CPUDispatcher
+from numba.extending import intrinsic, register_jitable
 from numba.np.arrayobj import make_array, populate_array
+
+_HERE = __name__.rpartition(".")[0]
 
 # Never fastmath=True: -inf and NaN must keep their meaning in log-sum-exp.
 _FAST = {"contract", "nsz", "arcp", "reassoc"}
@@ -31,9 +35,55 @@ PLAIN = bool(config.DISABLE_JIT or config.BOUNDSCHECK)
 _OPTIONS = {"cache": not PLAIN, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
+class _Inner(CPUDispatcher):
+    """A kernel that other kernels call, compiled without an entry from Python, which is half the cost of a small one.
+
+    Called from Python after all, as tests do, it gets one by the way, which no cache holds.
+    """
+
+    def __call__(self, *arguments):
+        return _entry_to(self)(*arguments)
+
+
+@functools.cache
+def _entry_to(kernel):
+    return numba.njit(lambda *arguments: kernel(*arguments))
+
+
+def _inner(function, fastmath):
+    if config.DISABLE_JIT:
+        return function
+    compiled = numba.njit(fastmath=fastmath, no_cpython_wrapper=True, **_OPTIONS)(function)
+    compiled.__class__ = _Inner
+    return compiled
+
+
 def kernel(function):
     """Compile a serial kernel whose sums may be reordered by the compiler."""
-    return numba.njit(fastmath=_FAST, **_OPTIONS)(function)
+    return _inner(function, _FAST)
+
+
+def exact(function):
+    """Compile a serial kernel whose operations keep their written order; a*b+c may be fused."""
+    return _inner(function, _EXACT)
+
+
+def compensated(function):
+    """Compile a serial kernel of error-free transformations: no reordering and no fusing."""
+    return _inner(function, _NONE)
+
+
+def from_python(kernel):
+    """Give a kernel an entry from Python."""
+    if not config.DISABLE_JIT:
+        kernel.targetoptions["no_cpython_wrapper"] = False
+        kernel.__class__ = CPUDispatcher
+    return kernel
+
+
+def rule(function):
+    """Let Python and kernels share a function of a few numbers, which Python runs as it stands."""
+    return register_jitable(error_model="numpy")(function)
 
 
 def piece(function):
@@ -44,16 +94,6 @@ def piece(function):
 def helper(function):
     """Compile a part of kernels on its own; it may be a closure and is cached only as part of its caller."""
     return numba.njit(fastmath=_FAST, **{**_OPTIONS, "cache": False})(function)
-
-
-def exact(function):
-    """Compile a serial kernel whose operations keep their written order; a*b+c may be fused."""
-    return numba.njit(fastmath=_EXACT, **_OPTIONS)(function)
-
-
-def compensated(function):
-    """Compile a serial kernel of error-free transformations: no reordering and no fusing."""
-    return numba.njit(fastmath=_NONE, **_OPTIONS)(function)
 
 
 def parallel(function):
@@ -95,8 +135,7 @@ def address(kernel, arguments, dtypes):
     key = kernel, dtypes
     if key not in _addresses:
         signature = tuple(map(numba.typeof, arguments))
-        with _no_collection():
-            kernel.compile(signature)
+        kernel.compile(signature)
         compiled = kernel.overloads[signature]
         _addresses[key] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     return _addresses[key]
@@ -128,25 +167,34 @@ def _take_number_plain(counter):
 take_number = _take_number_plain if config.DISABLE_JIT else _take_number_compiled
 
 
-@contextlib.contextmanager
-def _no_collection():
-    """Keep the garbage collector away: it would walk the millions of objects of a compilation, for an eighth of it."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
+class _NoCollection(Listener):
+    """Keep the garbage collector away while kernels are compiled: it walks millions of objects, a sixth of the time."""
+
+    outermost = None
+
+    def on_start(self, event):
+        """Stop the collector, if this is no part of another compilation."""
+        if self.outermost is None and gc.isenabled() and event.data["dispatcher"].py_func.__module__.startswith(_HERE):
+            self.outermost = event.data
+            gc.disable()
+
+    def on_end(self, event):
+        """Let it go on; what was made meanwhile counts as old, so that it is not walked as new."""
+        if event.data is self.outermost:
+            self.outermost = None
+            if gc.get_freeze_count() == 0:
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
-@intrinsic
-def _aligned_empty_vector(typingctx, n_rows, n_columns, like):
-    """Uninitialised (n_rows, n_columns) array of the dtype of `like` that starts on a cache line."""
-    kind = types.Array(like.dtype, 2, "C")
+register("numba:compile", _NoCollection())  # numba compiles one at a time
 
+
+def _empty_vector(is_counted):
     def codegen(context, builder, signature, args):
-        itemsize = context.get_constant(types.intp, signature.args[2].dtype.bitwidth // 8)
+        kind = signature.return_type
+        itemsize = context.get_constant(types.intp, kind.dtype.bitwidth // 8)
         stride = builder.mul(args[1], itemsize)
         size = builder.mul(args[0], stride)
         memory = context.nrt.meminfo_alloc_aligned_unchecked(builder, size, align=64)
@@ -154,10 +202,24 @@ def _aligned_empty_vector(typingctx, n_rows, n_columns, like):
             context.call_conv.return_user_exc(builder, MemoryError, ("a block does not fit in memory",))
         array = make_array(kind)(context, builder)
         data = builder.bitcast(context.nrt.meminfo_data(builder, memory), array.data.type)
-        populate_array(array, data, args[:2], (stride, itemsize), itemsize, memory)
-        return impl_ret_new_ref(context, builder, kind, array._getvalue())
+        owners = (memory, None) if is_counted else (None, memory)
+        populate_array(array, data, args[:2], (stride, itemsize), itemsize, *owners)
+        value = array._getvalue()
+        return impl_ret_new_ref(context, builder, kind, value) if is_counted else value
 
-    return kind(n_rows, n_columns, like), codegen
+    return codegen
+
+
+@intrinsic
+def _aligned_empty_vector(typingctx, n_rows, n_columns, like):
+    """Uninitialised (n_rows, n_columns) array of the dtype of `like` that starts on a cache line."""
+    return types.Array(like.dtype, 2, "C")(n_rows, n_columns, like), _empty_vector(True)
+
+
+@intrinsic
+def _uncounted_empty_vector(typingctx, n_rows, n_columns, like):
+    """The same, but nobody counts who holds it: somebody has to `free` it."""
+    return types.Array(like.dtype, 2, "C")(n_rows, n_columns, like), _empty_vector(False)
 
 
 def _aligned_empty_plain(n_rows, n_columns, like):
@@ -165,6 +227,7 @@ def _aligned_empty_plain(n_rows, n_columns, like):
 
 
 aligned_empty = _aligned_empty_plain if config.DISABLE_JIT else _aligned_empty_vector
+uncounted_empty = _aligned_empty_plain if config.DISABLE_JIT else _uncounted_empty_vector
 
 
 @intrinsic
@@ -201,20 +264,30 @@ borrowed = _borrowed_plain if config.DISABLE_JIT else _borrowed_compiled
 
 
 @intrinsic
-def _keep_compiled(typingctx, values):
-    """Nothing, but as long as it is to come, numba does not free these arrays."""
+def _free_compiled(typingctx, values):
+    """Give back the memory of arrays of `uncounted_empty`, or of one view of each, alone or in tuples."""
+
+    def release(context, builder, kind, value):
+        if isinstance(kind, types.BaseTuple):
+            for part in zip(kind, cgutils.unpack_tuple(builder, value, len(kind)), strict=True):
+                release(context, builder, *part)
+            return
+        array = make_array(kind)(context, builder, value)
+        array.meminfo = array.parent
+        context.nrt.decref(builder, kind, array._getvalue())
 
     def codegen(context, builder, signature, args):
+        release(context, builder, signature.args[0], args[0])
         return context.get_dummy_value()
 
     return types.void(values), codegen
 
 
-def _keep_plain(values):
-    """Nothing: the caller's variable keeps them."""
+def _free_plain(values):
+    """Nothing: Python counts."""
 
 
-keep = _keep_plain if config.DISABLE_JIT else _keep_compiled
+free = _free_plain if config.DISABLE_JIT else _free_compiled
 
 
 def _vector_bytes() -> int:

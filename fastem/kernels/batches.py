@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, helper, kernel
+from fastem.kernels._jit import PLAIN, from_python, helper, kernel
 from fastem.kernels._vectors import fused, new_function, vector_at
 from fastem.kernels.exp_log import log
 
@@ -149,6 +149,7 @@ def _factor(a, n, signs, inverse, pivots, logs):
             logs[c] += 0.5 * pivots[p + c]
 
 
+@from_python
 @kernel
 def regress(precision, covariance, log_roots, which, columns, n_seen, slopes, spread, logs, scratch):
     """slopes (m, o) = B, spread (m, m) = C and logs (8,) = log|C| / 2 of what is missing given what is seen.

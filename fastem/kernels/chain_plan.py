@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastem.kernels._jit import kernel
+from fastem.kernels._jit import from_python, kernel
 from fastem.kernels.forward_backward import padded_states
 
 _MAX_LANES, _MIN_LANES = 64, 8
@@ -70,6 +70,7 @@ class Plan(NamedTuple):
     capacity: int
 
 
+@from_python
 @kernel
 def _cut(offsets, weight, most, out):
     """Write stretches of at most so many rows, or of one sequence; return how many."""
@@ -111,6 +112,7 @@ def copy_row(source, i, target, j):
         target[j, k] = source[i, k]
 
 
+@from_python
 @kernel
 def mark(plan, first_sequence, last_sequence, first, last, begins, weight):
     """begins (n + 1,) uint8 and the sequence's weight (n,) for rows first..last-1."""

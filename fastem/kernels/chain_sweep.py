@@ -12,7 +12,17 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from fastem.kernels._jit import address, address_array, aligned_empty, call_at, kernel, parallel, take_number
+from fastem.kernels._jit import (
+    address,
+    address_array,
+    aligned_empty,
+    call_at,
+    free,
+    from_python,
+    kernel,
+    parallel,
+    take_number,
+)
 from fastem.kernels.chain_plan import FLOOR, copy_row, mark, new_plan
 from fastem.kernels.exp_log import exp, log
 from fastem.kernels.forward_backward import (
@@ -28,6 +38,7 @@ from fastem.kernels.posteriors import GIVEN, SOFTMAX, row_maximum
 from fastem.kernels.products import product_addresses
 from fastem.kernels.pruning import NO_ORDER, place_rows
 from fastem.kernels.sweep import (
+    INNER_SUMS,
     LOAD,
     N_ADDRESSES,
     TAKE_PRECISIONS,
@@ -161,7 +172,7 @@ def _bring_rows(rows_of, desk, first, last, is_scored):
     take_weights(SOFTMAX, weight, rows, last - first, mass, columns)
     note[_BUILT] = 0.0
     if is_scored:
-        built = score_states(states, listed, 0, listed.shape[0], False, work, scores)
+        built = score_states(states, listed, 0, listed.shape[0], False, products, columns, work, scores)
         if precisions.shape[0] > 0:
             call_at(products[TAKE_TAILS], (scores, states[5], precisions))
         note[_BUILT] = 1.0 if built else 0.0
@@ -184,14 +195,15 @@ def _bring_codes(rows_of, desk, first, last, is_scored):
 def _add_rows(rows_of, desk, first, last, sums):
     """Add the statistics of the rows on the desk, whose responsibilities are its scores."""
     products, _, _, _, states = rows_of
-    _, _, work, scores, _, _, _, _, _, mass, _, _, listed, precisions, note = desk
+    _, columns, work, scores, _, _, _, _, _, mass, _, _, listed, precisions, note = desk
     for j in range(scores.shape[0]):
         for b in range(mass.shape[0]):
             scores[j, b] *= mass[b]
     if precisions.shape[0] > 0:
         call_at(products[TAKE_PRECISIONS], (scores, states[5], precisions, states[2], sums))
     expected = sums[: states[1].shape[1]]
-    accumulate_block(states, listed, scores.shape[0], scores, note[_BUILT] > 0.0, work, expected)
+    built = note[_BUILT] > 0.0
+    accumulate_block(states, listed, scores.shape[0], scores, built, products, columns, work, expected)
 
 
 @kernel
@@ -372,7 +384,8 @@ def _chain_lane(products, X, weight, frame, states, chain, plan, first, last, su
                 copy_row(known_reach, piece, reach, 0)
                 call_at(products[_UP], (rows_of, desk, trail, chain, logs, at, n_rows))
             call_at(products[_DOWN], (rows_of, desk, trail, chain, logs, at, n_rows, sums, pairs))
-    add_waiting(work[-2], work[-1], n_components - states[2], sums[: theta.shape[1]])
+    add_waiting(work[INNER_SUMS], n_components - states[2], sums[: theta.shape[1]])
+    free(work)
 
 
 @kernel
@@ -385,6 +398,7 @@ def _take_lanes(turns, lane_kernel, products, X, weight, frame, states, chain, p
         lane = take_number(turns)
 
 
+@from_python
 @kernel
 def _chain_serial(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals):
     _take_lanes(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals)
@@ -410,7 +424,7 @@ def _addresses(X, weight, frame, states, chain, sums, pairs):
     numbers, marks, reach = np.empty(0, np.int64), np.empty(0, np.uint8), np.empty((0, 0), np.uint8)
     are_codes = X.dtype == np.uint32
     products = address_array(known)
-    work = (wide,) * 4 if are_codes else work_like(products, like, wide)
+    work = (wide,) * 4 if are_codes else work_like(like, wide)
     tiles = wide if are_codes else like
     desk = (tiles, tiles, work, like, *(wide,) * 5, line, line, numbers, numbers, wide, line)
     trail = wide, wide, line, marks, line, reach, wide, wide

@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 
-from fastem.kernels._jit import address, aligned_empty, call_at, kernel, parallel, take_number
+from fastem.kernels._jit import address, aligned_empty, call_at, from_python, kernel, parallel, take_number
 from fastem.kernels.chain_plan import FLOOR, new_plan
 from fastem.kernels.exp_log import exp, log
 from fastem.kernels.forward_backward import backward, backward_log, forward, forward_log, is_safe, traced
@@ -115,6 +115,7 @@ def _path_lane(chain, plan, scores, first, last, log_prob, states, posteriors):
         states[low] = state
 
 
+@from_python
 @kernel
 def _chains_serial(turns, lane_kernel, chain, plan, scores, log_prob, states, posteriors):
     lane = take_number(turns)
@@ -160,6 +161,7 @@ def best_paths(chain, scores, offsets, n_threads):
     return _run(_path_lane, chain, scores, offsets, n_threads, states, np.empty((0, 0))), states
 
 
+@from_python
 @kernel
 def walk(start, matrix, draws, state, states):
     """states (n,) = a path of the chain, from uniform draws (n,) and cumulated probabilities.

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from fastem.kernels._jit import address, aligned_empty, call_at, kernel, parallel, take_number
+from fastem.kernels._jit import address, aligned_empty, call_at, from_python, kernel, parallel, rule, take_number
 from fastem.kernels.batches import LANES, regress, scratch_of, subtract_products
 from fastem.kernels.double_double import whiten_exactly, whitener_of
 from fastem.kernels.exponentials import softmax
@@ -195,7 +195,7 @@ def _drawn(posterior, b, place):
     return k
 
 
-@kernel
+@rule
 def spreads_held(n_states, n_features):
     """Room for the spreads of the runs of a block: those of one run at least."""
     return max(-(-n_states // LANES) * LANES * n_features * n_features, _SPREADS)
@@ -551,7 +551,7 @@ def _fill_independent(code, scores, seen, whitener, frame, draws, rows, n_rows, 
             out[n, d] = frame[0, d] + value / frame[1, d]
 
 
-@kernel
+@rule
 def completed_rows(n_rows, n_states, n_features):
     """Rows of a block."""
     rows = _WIDEST if n_states * n_features * _WIDEST * 8 <= _COMPLETED else _NARROWEST
@@ -569,6 +569,7 @@ def _take_lanes(turns, lane_kernel, products, data, groups, states, code, shape,
         lane = take_number(turns)
 
 
+@from_python
 @kernel
 def _serial(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out):
     _take_lanes(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out)

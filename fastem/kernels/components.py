@@ -9,9 +9,10 @@ other in memory, as short ones may be or not, and would take the sum in another 
 
 import numpy as np
 
-from fastem.kernels._jit import aligned_empty, exact, kernel
+from fastem.kernels._jit import aligned_empty, exact, from_python, kernel
 
 
+@from_python
 @kernel
 def cancellation(roots, scale, reach, deviation, worst, largest):
     """worst (K,) = largest squared coordinate of the outermost row, whitened; largest (2,) its maximum, a usual row's.
@@ -32,6 +33,7 @@ def cancellation(roots, scale, reach, deviation, worst, largest):
         largest[0] = max(largest[0], worst[k])
 
 
+@from_python
 @kernel
 def natural_full(means, roots, log_weights, center, scale, theta, whitener, peaks):
     """theta (K, P) of the full feature map, whitener (K, D + 1, D) and peaks (K,) of components in the frame."""
@@ -70,6 +72,7 @@ def natural_full(means, roots, log_weights, center, scale, theta, whitener, peak
                 p += 1
 
 
+@from_python
 @kernel
 def moments_full(sums, center, scale, smallest, counts, means, covariances):
     """Weight (K,), mean (K, D) and covariance (K, D, D) of components from their sums (K, P) in the frame."""
@@ -89,6 +92,7 @@ def moments_full(sums, center, scale, smallest, counts, means, covariances):
                 p += 1
 
 
+@from_python
 @exact
 def mode_full(counts, prior, reg_covar, smallest, means, covariances):
     """Posterior mode, in the place of weighted means (K, D) and covariances (K, D, D); see `Gaussian._with_prior`.
@@ -114,6 +118,7 @@ def mode_full(counts, prior, reg_covar, smallest, means, covariances):
             covariances[k, i, i] += reg_covar
 
 
+@from_python
 @exact
 def log_prior_full(means, roots, prior, value):
     """value (1,) = log-density of the prior of `mode_full`, up to a constant; see `ResolvedPrior.log_density`."""
@@ -136,6 +141,7 @@ def log_prior_full(means, roots, prior, value):
     value[0] = total
 
 
+@from_python
 @exact
 def add_log_prior_of_weights(logs, extra, value):
     """value (1,) += extra times the sum of the logarithms (K,) of the weights."""
@@ -145,6 +151,7 @@ def add_log_prior_of_weights(logs, extra, value):
     value[0] += extra * total
 
 
+@from_python
 @exact
 def share_out(counts, extra, weights):
     """weights (K,) = counts and so many rows more each, over their sum."""
@@ -155,6 +162,7 @@ def share_out(counts, extra, weights):
         weights[k] = (counts[k] + extra) / total
 
 
+@from_python
 @exact
 def take_logs(values, logs):
     """logs (K,) = logarithms of values that are not negative."""
@@ -162,6 +170,7 @@ def take_logs(values, logs):
         logs[k] = np.log(values[k])
 
 
+@from_python
 @kernel
 def blend_full(one, two, share, smallest, blended):
     """(1 - share) of the moments of one and share of those of two; each is counts (K,), means (K, D), covariances."""
@@ -181,6 +190,7 @@ def blend_full(one, two, share, smallest, blended):
                 covariances[k, i, j] = one[2][k, i, j] + part * change
 
 
+@from_python
 @kernel
 def invert_roots(covariances, smallest, dependent, roots, good):
     """roots (K, D, D) = upper triangular U with U U' the inverse of each covariance; good (1,) those before a bad one.

@@ -5,7 +5,7 @@ Dekker (1971), Numer. Math. 18, 224-242; products without fma, so that interpret
 
 import numpy as np
 
-from fastem.kernels._jit import compensated
+from fastem.kernels._jit import compensated, from_python
 
 _SPLIT = 134217729.0  # 2**27 + 1
 
@@ -56,6 +56,7 @@ def _square_root(a):
     return two_sum(q, (r[0] + r[1]) / (2.0 * q))
 
 
+@from_python
 @compensated
 def whitener_of(covariance, lower, whitener):
     """Rows 0..D-1 and D..2D-1 of `whitener` = high and low parts of W = L^-1, covariance = L L'; False if not definite.

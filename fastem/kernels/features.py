@@ -3,7 +3,7 @@
 A feature map is an integer code, switched outside the inner loops.
 """
 
-from fastem.kernels._jit import kernel, widest_vectors
+from fastem.kernels._jit import kernel, rule, widest_vectors
 
 LINEAR = 0  # 1, x
 DIAGONAL = 1  # 1, x, x**2
@@ -11,7 +11,7 @@ SPHERICAL = 2  # 1, x, |x|**2
 FULL = 3  # 1, x, x_i x_j for j <= i, row by row of the lower triangle
 
 
-@kernel
+@rule
 def n_statistics(feature_map, n_features):
     """Number of rows of the feature map."""
     if feature_map == LINEAR:

@@ -20,7 +20,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, kernel, piece
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, kernel, piece, rule
 from fastem.kernels._vectors import broadcast, fused, new_function, vector_at
 from fastem.kernels.exp_log import exp, log
 
@@ -34,7 +34,7 @@ _NEGLIGIBLE = 1e-20  # part of the likelihood that may be lost
 _LOWEST = float(np.finfo(np.float64).min)
 
 
-@kernel
+@rule
 def padded_states(n_states):
     """Columns for so many states: half a vector, or whole ones."""
     if _LANES >= 4 and n_states <= _LANES // 2:

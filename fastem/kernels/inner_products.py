@@ -11,7 +11,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel, rule
 from fastem.kernels._vectors import accumulated, added_across, new_function, opaque, places_in, scalar_of, vector_at
 from fastem.kernels.products import ROWS
 
@@ -99,7 +99,7 @@ def _inner_tile_plain(a, ia, lda, b, ib, ldb, c, ic, ldc, places, j, depth, heig
 _inner_tile = helper(_inner_tile_plain) if PLAIN else _inner_tile_vector
 
 
-@kernel
+@rule
 def is_inner(m, n, itemsize):
     """Whether C (n, m) is computed faster here than by `product`, which wants whole vectors of columns; measured."""
     lanes = VECTOR_BYTES // itemsize

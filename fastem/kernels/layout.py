@@ -9,7 +9,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel, rule
 from fastem.kernels._vectors import broadcast, first_lanes, fused, masked_load, scalar_of, shuffled, vector_at
 
 _LINE = 64  # bytes of a cache line
@@ -182,7 +182,7 @@ def _load_tile_plain(X, rows, b, d, frame, out, parts):
 _load_tile = helper(_load_tile_plain) if PLAIN else _load_tile_vector
 
 
-@kernel
+@rule
 def tile_columns(n_features, itemsize):
     """Rows that the array of `load_columns` must have for rows of X of this dtype: whole tiles."""
     side = VECTOR_BYTES // itemsize

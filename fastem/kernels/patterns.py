@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastem.kernels._jit import kernel
+from fastem.kernels._jit import from_python, kernel
 
 _WORD = 64  # columns in a word of a pattern
 _RADIX = 16  # bits that NumPy sorts by counting
@@ -43,6 +43,7 @@ class Groups(NamedTuple):
 NO_GROUPS = Groups(np.empty(0, np.uint32), np.zeros(1, np.int64), np.empty((0, 1), np.uint64))
 
 
+@from_python
 @kernel
 def mark_missing(X, words):
     """words (N, n_words) uint64 = the pattern of each row of X (N, D)."""
@@ -182,6 +183,7 @@ def _summarize_group(X, weight, frame, rows, columns, n_seen, mean, gap, lower):
     return total
 
 
+@from_python
 @kernel
 def _condense(X, weight, frame, order, starts, missing, rows, weights):
     """See `condense`."""

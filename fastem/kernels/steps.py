@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastem.kernels._jit import address, call_at, kernel
+from fastem.kernels._jit import address, call_at, from_python, kernel
 from fastem.kernels.components import (
     add_log_prior_of_weights,
     cancellation,
@@ -68,6 +68,7 @@ class Steps(NamedTuple):
     roots: np.ndarray
 
 
+@from_python
 @kernel
 def _steps_full(calls, sweep, frame, rules, scratch, steps, n_done):
     """Fill `steps` from its first parameters on, until one of them needs a closer look; n_done (1,) = steps taken."""

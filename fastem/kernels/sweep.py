@@ -18,11 +18,14 @@ from fastem.kernels._jit import (
     aligned_empty,
     borrowed,
     call_at,
-    keep,
+    free,
+    from_python,
     kernel,
     parallel,
     piece,
+    rule,
     take_number,
+    uncounted_empty,
     widest_vectors,
 )
 from fastem.kernels.double_double import whiten_exactly
@@ -56,19 +59,21 @@ _FEATURE_BYTES = 2**19  # features held at once; more are built in chunks, twice
 # Places of addresses in what a lane calls; first come the two of `product_addresses`.
 INNER, SHARE, SHARE_FEW, COUNT, HARDEN, TAKE_TAILS, TAKE_PRECISIONS = range(2, 9)
 SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS, LOAD, BUILD, TURN, N_ADDRESSES = range(9, 17)
+# Places in what `workspace` makes.
+PHI, _PACKED, _TURNED_RESP, INNER_SUMS, _ROOM, _TURNED, _SECOND = range(7)
 # What `score` is to return.
 LOG_DENSITY, LABEL, POSTERIOR, SCORE = range(4)
 _SERIAL_WORK = 2_000_000  # multiply-adds below which waking the threads costs more than they give (~100 us)
 
 
-@kernel
+@rule
 def padded(n_states, itemsize):
     """n_states rounded up to half a vector, the narrowest column tile of `product`."""
     lanes = VECTOR_BYTES // (2 * itemsize)
     return -(-n_states // lanes) * lanes
 
 
-@kernel
+@rule
 def block_rows(n_rows, n_features, n_states, n_stats, itemsize):
     """Rows of a block: a multiple of 48, so that it splits into panels of three vectors in both dtypes."""
     row_bytes = (n_stats + 2 * n_states + 3 * n_features) * itemsize
@@ -120,7 +125,7 @@ def by_features(feature_map, theta, n_features):
     return States(feature_map, theta, 0, np.empty((0, 2, n_features), theta.dtype), np.empty(0))
 
 
-@kernel
+@rule
 def _goes_direct(n_listed, n_features, feature_map, whitener, n_thin):
     """Whether so few fast states of a block are cheaper by whitening than by features built for them."""
     few = 2 + n_features // 12  # measured: as fast at 2 of 8 columns, 3 of 16, 4 of 32, 8 of 64
@@ -129,13 +134,13 @@ def _goes_direct(n_listed, n_features, feature_map, whitener, n_thin):
 
 
 @piece
-def score_states(states, listed, start, stop, built, work, scores):
+def score_states(states, listed, start, stop, built, products, columns, work, scores):
     """scores[start:stop] of the states listed there; returns whether phi holds the features of the block.
 
     First come the fast states, by theta phi or whitened if they are few; then the thin ones, whitened.
     """
-    feature_map, theta, n_thin, whitener, _, _ = states
-    products, columns, _, _, _, phi, packed, _, _, _, _, _, _, _ = work
+    feature_map, theta, n_thin, whitener = states[0], states[1], states[2], states[3]
+    phi, packed = work[PHI], work[_PACKED]
     n_states, n_stats = theta.shape
     n_fast = n_states - n_thin
     chunk, width = phi.shape
@@ -218,9 +223,9 @@ def _add_features(feature_map, source, resp, spare, sums, column):
 
 
 @piece
-def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums):
+def _add_products(feature_map, listed, n_listed, n_fast, resp, built, products, columns, work, sums):
     """Add phi resp of the fast states listed, with resp (listed, B), to sums (P, columns) or to what waits for them."""
-    products, columns, _, _, _, phi, _, _, turned_resp, _, _, _, inner, waits = work
+    phi, turned_resp, inner = work[PHI], work[_TURNED_RESP], work[INNER_SUMS]
     n_stats = sums.shape[0]
     chunk, width = phi.shape
     whole = n_listed >= n_fast
@@ -232,9 +237,9 @@ def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums
     n_inner = n_fast if whole else n_listed  # else thin states, of which nobody reads the sums, may lie between
     for j in range(0 if at_once else n_inner):
         k = listed[j]
-        if waits[0, k] == 0.0:
-            waits[0, k] = 1.0
-            for p in range(inner.shape[1]):
+        if inner[k, -1] == 0.0:
+            inner[k, -1] = 1.0
+            for p in range(n_stats):
                 inner[k, p] = 0.0
     for first in range(0, n_stats, chunk):
         last = min(first + chunk, n_stats)
@@ -249,14 +254,13 @@ def _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums
 
 
 @piece
-def accumulate_block(states, listed, n_listed, resp, built, work, sums):
+def accumulate_block(states, listed, n_listed, resp, built, products, columns, work, sums):
     """Add a block's statistics to sums (P, columns), with the responsibilities of the states that are listed.
 
     Thin states have the last columns, and the statistics of their own whitened rows. What was added up as inner
     products waits for `add_waiting`.
     """
-    feature_map, theta, n_thin, whitener, _, _ = states
-    products, columns, turned, centred, y, _, _, second, _, weighted, turned_y, spare, _, _ = work
+    feature_map, theta, n_thin, whitener = states[0], states[1], states[2], states[3]
     n_features, n_fast = columns.shape[0], theta.shape[0] - n_thin
     n_fast_listed = 0
     for j in range(n_listed):
@@ -264,21 +268,24 @@ def accumulate_block(states, listed, n_listed, resp, built, work, sums):
             n_fast_listed += 1
     direct = _goes_direct(n_fast_listed, n_features, feature_map, whitener, n_thin)
     if n_fast_listed > 0 and not direct:
-        _add_products(feature_map, listed, n_listed, n_fast, resp, built, work, sums)
+        _add_products(feature_map, listed, n_listed, n_fast, resp, built, products, columns, work, sums)
     if direct or n_fast_listed < n_listed:
-        scratch = turned, centred, y, second, weighted, turned_y, spare
-        rows = products[0], products[1], columns, scratch
-        call_at(products[ADD_WHITENED], (states, listed, n_listed, direct, resp, rows, sums))
+        room, turned, second = work[_ROOM], work[_TURNED], work[_SECOND]
+        scratch = room, turned, second
+        call_at(products[ADD_WHITENED], (states, listed, n_listed, direct, resp, products, columns, scratch, sums))
 
 
 @kernel
-def _add_whitened(states, listed, n_listed, direct, resp, rows, sums):
+def _add_whitened(states, listed, n_listed, direct, resp, products, columns, scratch, sums):
     """Add the statistics of the thin states, and if direct of the others too."""
     feature_map, theta, n_thin, whitener, _, _ = states
-    product, product_of_sums, columns, scratch = rows
-    turned, centred, y, second, weighted, turned_y, spare = scratch
+    room, turned, second = scratch
+    product, product_of_sums = products[0], products[1]
     n_states, n_features, width = theta.shape[0], columns.shape[0], columns.shape[1]
     n_fast = n_states - n_thin
+    centred, y, weighted = room[:n_features], room[n_features : 2 * n_features], room[2 * n_features : 3 * n_features]
+    spare = room[3 * n_features :]
+    turned, turned_y = turned[:width], turned[width:]
     if direct:
         turn(columns, n_features, width, turned)
     for j in range(n_listed):
@@ -299,10 +306,10 @@ def _add_whitened(states, listed, n_listed, direct, resp, rows, sums):
 
 
 @piece
-def add_waiting(inner, waits, n_fast, sums):
-    """sums (P, columns) += inner products (K, P) of all blocks, of the fast states that have any."""
+def add_waiting(inner, n_fast, sums):
+    """sums (P, columns) += inner products (K, at least P) of all blocks, of the fast states whose last column is 1."""
     for k in range(n_fast if inner.shape[0] > 0 else 0):
-        if waits[0, k] > 0.0:
+        if inner[k, -1] > 0.0:
             for p in range(sums.shape[0]):
                 sums[p, k] += inner[k, p]
 
@@ -313,11 +320,11 @@ def _whitened_addresses(states, sums, is_skipping):
     if not (n_thin or is_skipping or _goes_direct(len(theta), whitener.shape[2], feature_map, whitener, n_thin)):
         return 0, 0
     like, wide, listed = np.empty((0, 0), theta.dtype), np.empty((0, 0), sums.dtype), np.empty(0, np.int64)
-    rows = 0, 0, like, (like, like, like, wide, like, like, like)
+    products, scratch = np.empty(0, np.int64), (like, like, wide)
     types = theta.dtype, sums.dtype
     return (
         address(_score_whitened, (tuple(states), listed, 0, 0, like, like), types),
-        address(_add_whitened, (tuple(states), listed, 0, True, like, rows, wide), types),
+        address(_add_whitened, (tuple(states), listed, 0, True, like, products, like, scratch, wide), types),
     )
 
 
@@ -369,9 +376,9 @@ def _harden(scores, n_states, mass, best, label, totals):
 
 @piece
 def workspace(products, X, states, width, sums):
-    """Where a lane keeps a block: its tiles, of which the first are its columns (D, width), and all it works with.
+    """Where a lane keeps a block: its tiles, of which the first are its columns (D, width), and what it works with.
 
-    What waits for `add_waiting` comes last.
+    Of that, and of nothing else, the lane has to `free` the memory.
     """
     theta = states[1]
     n_features = X.shape[1]
@@ -379,61 +386,51 @@ def workspace(products, X, states, width, sums):
     chunk = -(-min(n_stats, max(1, _FEATURE_BYTES // (width * theta.itemsize))) // ROWS) * ROWS
     n_tiles = tile_columns(n_features, X.itemsize)
     in_place = chunk >= n_stats  # the columns are loaded where the features want them
-    phi = aligned_empty(max(chunk, 1 + n_tiles) if in_place else chunk, width, theta)
-    tiles = phi[1:] if in_place else aligned_empty(n_tiles, width, theta)
+    first = 1 if in_place else chunk
+    phi = uncounted_empty(max(chunk, first + n_tiles), width, theta)
+    tiles = phi[first:]
+    phi = phi[:chunk]
     columns = tiles[:n_features]
-    spare = aligned_empty(chunk if states[2] > 0 else 1, width, theta)
-    turned = aligned_empty(width, padded(n_features, theta.itemsize), theta)
-    turned_y = aligned_empty(width, turned.shape[1], theta)
-    centred = aligned_empty(n_features, width, theta)
-    y = aligned_empty(n_features, width, theta)
-    packed = aligned_empty(n_states, n_stats, theta)
-    second = aligned_empty(ROWS, turned.shape[1], sums)
-    resp = aligned_empty(width, padded(n_states, theta.itemsize), theta)
-    weighted = aligned_empty(n_features, width, theta)
-    inner = aligned_empty(n_states if products[INNER] != 0 else 0, -(-n_stats // ROWS) * ROWS, sums)
-    waits = aligned_empty(1, n_states, sums)  # whether a state has inner products that wait
-    clear(waits)
+    packed = uncounted_empty(n_states, n_stats, theta)
+    resp = uncounted_empty(width, padded(n_states, theta.itemsize), theta)
+    inner = uncounted_empty(n_states if products[INNER] != 0 else 0, -(-n_stats // ROWS) * ROWS + 1, sums)
+    n_whitened = n_features if products[ADD_WHITENED] != 0 else 0
+    room = uncounted_empty(3 * n_whitened + (chunk if states[2] > 0 else 1), width, theta)
+    turned = uncounted_empty(2 * width, padded(n_whitened, theta.itemsize), theta)
+    second = uncounted_empty(ROWS, turned.shape[1], sums)
+    clear(inner)
     clear(turned)
-    clear(turned_y)
     clear(resp)
     clear(phi[n_stats:])  # rows up to a whole tile, whose products nobody reads
-    work = products, columns, turned, centred, y, phi, packed, second, resp, weighted, turned_y, spare, inner, waits
-    return tiles, columns, work
+    return tiles, columns, (phi, packed, resp, inner, room, turned, second)
 
 
-def work_like(products, like, wide):
+def work_like(like, wide):
     """What a lane works with, by types: arrays of products and of sums."""
-    return products, *(like,) * 6, wide, *(like,) * 4, wide, wide
+    return like, like, like, wide, like, like, wide
 
 
 @kernel
 def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, last_row, sums, totals):
     widest_vectors()
-    products, X, weight, frame, states, skip, sums, totals = borrowed(
-        (products, X, weight, frame, states, skip, sums, totals)
-    )
+    products, X, weight, frame = borrowed(products), borrowed(X), borrowed(weight), borrowed(frame)
+    states, skip, sums, totals = borrowed(states), borrowed(skip), borrowed(sums), borrowed(totals)
     theta, tails = states[1], states[5]
     order, gaps, bounds, component, marks, labels = skip
     n_states, n_stats = theta.shape
     width = block_rows(X.shape[0], X.shape[1], n_states, n_stats, theta.itemsize)
-    owned = (
-        workspace(products, X, states, width, sums),
-        aligned_empty(n_states, width, theta),
-        aligned_empty(2 * tails.shape[0], width, sums),
-        aligned_empty(3, width, theta),
-        aligned_empty(2, width, sums),
-        aligned_empty(2, width, component),
-        aligned_empty(3, n_states, component),
-    )
-    (tiles, columns, work), scores, precisions, of_rows, wide_of_rows, places, of_states = borrowed(owned)
+    tiles, columns, work = workspace(products, X, states, width, sums)
+    scores = uncounted_empty(n_states, width, theta)
+    precisions = uncounted_empty(2 * tails.shape[0], width, sums)
+    of_rows, wide_of_rows = uncounted_empty(3, width, theta), uncounted_empty(2, width, sums)
+    places, of_states = uncounted_empty(2, width, component), uncounted_empty(3, n_states, component)
     best, total, label = of_rows[0], of_rows[1], of_rows[2]
     row_log, mass = wide_of_rows[0], wide_of_rows[1]
     rows, following = places[0], places[1]
     listed, chosen, n_listed = of_states[0], of_states[1], of_states[2]
     expected = sums[:n_stats]
     pruned = gaps.shape[0] > 0 and posterior != GIVEN
-    phi = work[5]
+    phi = work[PHI]
     panel = panel_rows(width, X.shape[1] * X.itemsize, theta.itemsize)
     by_panels = (
         posterior == SOFTMAX
@@ -461,19 +458,17 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
             listed[k] = k
         if posterior != GIVEN and not by_panels:
             n_scored = 0
-            for stage in range(2 if pruned else 1):  # states without a gap, then those that their gap cannot exclude
+            for stage in range(BURY + 1 if pruned else 1):
                 if pruned:
                     call_at(products[EXCLUDE], (stage, skip, block, scores, best, total, chosen, listed, n_listed))
-                if n_listed[0] > n_scored:
-                    built = score_states(states, listed, n_scored, n_listed[0], built, work, scores)
+                if n_listed[0] > n_scored:  # never after the last stage, which drops some
+                    built = score_states(states, listed, n_scored, n_listed[0], built, products, columns, work, scores)
                     if tails.shape[0] > 0:
                         call_at(products[TAKE_TAILS], (scores, tails, precisions))
                     row_maximum(scores, n_listed[0], best)
                     n_scored = n_listed[0]
             if pruned:
-                totals[2] += 0.5 * n_scored
-                call_at(products[EXCLUDE], (BURY, skip, block, scores, best, total, chosen, listed, n_listed))
-                totals[2] += 0.5 * n_listed[0]
+                totals[2] += 0.5 * (n_scored + n_listed[0])
         n_live = n_listed[0]
         if labels.shape[0] > 0:
             first_maximum(scores, n_live, best, label)
@@ -505,9 +500,9 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
             for b in range(width):
                 for k in range(n_states):
                     scores[k, b] = weight[rows[b], k] if b < n_rows else 0.0
-        accumulate_block(states, listed, n_live, scores, built, work, expected)
-    add_waiting(work[-2], work[-1], n_states - states[2], expected)
-    keep(owned)
+        accumulate_block(states, listed, n_live, scores, built, products, columns, work, expected)
+    add_waiting(work[INNER_SUMS], n_states - states[2], expected)
+    free((work, scores, precisions, of_rows, wide_of_rows, places, of_states))
 
 
 @kernel
@@ -549,6 +544,7 @@ def _take_lanes(turns, lane_kernel, products, X, weight, frame, states, posterio
         lane = take_number(turns)
 
 
+@from_python
 @kernel
 def _sweep_serial(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
     _take_lanes(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals)
@@ -744,6 +740,7 @@ def _score_lane(products, X, frame, states, wanted, first_row, last_row, log_pro
         turn(scores, n_states, n_rows, resp[first : first + n_rows])
 
 
+@from_python
 @kernel
 def _score_serial(turns, lane_kernel, products, X, frame, states, wanted, log_prob, labels, resp):
     n_rows, theta = X.shape[0], states[1]
