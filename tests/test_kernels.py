@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from fastem import GaussianHMM
 from fastem.kernels import layout, sweep, whiten
-from fastem.kernels._jit import VECTOR_BYTES, free, helper, widest_vectors
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, free, helper, widest_vectors
 from fastem.kernels.completion import completed_rows
 from fastem.kernels.components import take_logs
 from fastem.kernels.double_double import two_product, two_sum, whiten_exactly, whitener_of
@@ -29,6 +29,7 @@ from fastem.kernels.layout import _load_tile_plain, _turn_tile_plain, load_colum
 from fastem.kernels.log_likelihood import _note, _note_plain, sum_logs
 from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
 from fastem.kernels.products import ROWS, _tile_plain, product
+from fastem.kernels.quadratics import _quadratic_scores, _scores, add_quadratics, quadratic_addresses
 from fastem.kernels.sweep import States, by_features
 from fastem.kernels.whiten import _distance_tile_plain, distance
 
@@ -346,6 +347,58 @@ def test_features_whole_and_in_chunks(name, n_features, rng):
             assert np.isfinite(phi).all()
 
 
+@pytest.mark.skipif(VECTOR_BYTES < 64, reason="fewer registers")
+@pytest.mark.parametrize(("dtype", "close"), [(np.float64, 1e-13), (np.float32, 1e-5)])
+@pytest.mark.parametrize("n_features", range(2, 9))
+def test_scores_and_sums_of_quadratics_need_few_features(n_features, dtype, close, rng):
+    n_stats, width, first, last = n_statistics(FULL, n_features), 192, 48, 144
+    columns = rng.normal(size=(n_features, width)).astype(dtype)
+    phi = features_of("full", columns.T).T
+    for n_states in (1, 9, 16, 40):
+        theta = rng.normal(size=(n_states, n_stats)).astype(dtype)
+        theta[-1, 0] = -np.inf  # a component without weight
+        scores = np.zeros((n_states, width), dtype)
+        _quadratic_scores(n_features)(theta, columns, first, last, scores)
+        np.testing.assert_allclose(scores[:, first:last], (theta @ phi)[:, first:last], rtol=close, atol=20 * close)
+        assert_array_equal(scores[:, :first], 0.0)
+        assert_array_equal(scores[:, last:], 0.0)
+        resp, listed = rng.uniform(size=(n_states, width)).astype(dtype), np.arange(n_states)
+        turned = np.zeros((width, sweep.padded(n_states, resp.itemsize)), dtype)
+        for by_inner in (False, True):
+            inner, sums = (
+                np.full((n_states * by_inner, -(-n_stats // ROWS) * ROWS + 1), np.nan),
+                np.zeros((n_stats, 40)),
+            )
+            inner[:, -1] = 0.0
+            for _ in range(2):
+                add_quadratics(columns, resp, turned, np.full((ROWS, width), np.nan, dtype), inner, listed, sums)
+            got = inner[:, :n_stats].T if by_inner else sums[:, :n_states]
+            np.testing.assert_allclose(got, 2.0 * phi @ resp.T, rtol=10 * close, atol=100 * close)
+            assert not sums[:, n_states * (not by_inner) :].any()
+
+
+def test_quadratics_of_many_columns_take_features():
+    assert quadratic_addresses(np.zeros((9, 55)), np.zeros((55, 9)), 9) == (0, 0)
+    assert quadratic_addresses(np.zeros((9, 3)), np.zeros((3, 9)), 1) == (0, 0)
+
+
+@pytest.mark.skipif(VECTOR_BYTES < 64 or PLAIN, reason="fewer registers, or loops")
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_columns_of_quadratics_stay_in_registers(dtype):
+    @helper
+    def scores_of_eight(theta, columns, first, last, scores):
+        _scores(theta, columns, 8, first, last, scores)
+
+    columns = np.zeros((8, 96), dtype)
+    scores_of_eight(np.zeros((2, 45), dtype), columns, 0, 96, columns)
+    lines = _assembly(scores_of_eight)
+    start = next(i for i, line in enumerate(lines) if line.startswith("fastem_quadratic_8"))
+    code = list(itertools.takewhile(lambda line: "cfi_endproc" not in line, lines[start:]))
+    assert sum("vfmadd" in line and "zmm" in line for line in code) == 3 * (36 + 8)
+    assert sum("vbroadcast" in line for line in code) == 45
+    assert sum("zmm" in line and "rsp" in line for line in code) <= 4  # one column, at most, lies on the stack
+
+
 # the sweep
 
 
@@ -387,6 +440,8 @@ def test_sweep_matches_the_oracle(name, posterior, dtype, rng):
         (400, 9, 33, 1, False),
         (1000, 2, 8, 0, False),
         (700, 5, 9, 0, False),
+        (901, 8, 16, 0, True),
+        (600, 7, 40, 0, False),
     ]:
         x = rng.normal(size=(n_rows, n_features)).astype(dtype).astype(np.float64)
         theta = rng.normal(size=(n_states, n_statistics(MAPS[name], n_features))) * 0.3

@@ -33,6 +33,7 @@ from fastem.kernels.forward_backward import (
     is_safe,
     traced,
 )
+from fastem.kernels.inner_products import add_waiting
 from fastem.kernels.layout import clear, turn
 from fastem.kernels.posteriors import GIVEN, SOFTMAX, row_maximum
 from fastem.kernels.products import product_addresses
@@ -46,7 +47,6 @@ from fastem.kernels.sweep import (
     States,
     accumulate_block,
     add_lanes,
-    add_waiting,
     block_rows,
     lane_addresses,
     padded,

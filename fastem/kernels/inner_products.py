@@ -11,7 +11,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel, rule
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel, piece, rule
 from fastem.kernels._vectors import accumulated, added_across, new_function, opaque, places_in, scalar_of, vector_at
 from fastem.kernels.products import ROWS
 
@@ -126,6 +126,26 @@ def add_inner_products(a, m, b, n, depth, c, first, places):
             _inner_tile(a, ia, lda, b, j * ldb, ldb, c, ic, ldc, places, j, depth, ROWS, 2)
         elif j + 1 == n:
             _inner_tile(a, ia, lda, b, j * ldb, ldb, c, ic, ldc, places, j, depth, ROWS, 1)
+
+
+@piece
+def begin_waiting(inner, listed, n_listed):
+    """Make room in inner (K, more than P) for inner products of states of which none waits, whose last entry is 0."""
+    for j in range(n_listed):
+        k = listed[j]
+        if inner[k, -1] == 0.0:
+            for p in range(inner.shape[1]):
+                inner[k, p] = 0.0
+            inner[k, -1] = 1.0
+
+
+@piece
+def add_waiting(inner, n_fast, sums):
+    """sums (P, columns) += inner products of all blocks, of the fast states that have any."""
+    for k in range(n_fast if inner.shape[0] > 0 else 0):
+        if inner[k, -1] > 0.0:
+            for p in range(sums.shape[0]):
+                sums[p, k] += inner[k, p]
 
 
 def inner_address(like, sums):

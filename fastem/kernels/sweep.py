@@ -31,7 +31,7 @@ from fastem.kernels._jit import (
 from fastem.kernels.double_double import whiten_exactly
 from fastem.kernels.exponentials import few_address, softmax, softmax_panel
 from fastem.kernels.features import FULL, build_features, squared_norm
-from fastem.kernels.inner_products import inner_address, is_inner
+from fastem.kernels.inner_products import add_waiting, begin_waiting, inner_address, is_inner
 from fastem.kernels.layout import clear, fetch_rows, load_columns, tile_columns, turn
 from fastem.kernels.log_likelihood import count_rows
 from fastem.kernels.posteriors import (
@@ -46,6 +46,7 @@ from fastem.kernels.posteriors import (
 )
 from fastem.kernels.products import ROWS, product_addresses
 from fastem.kernels.pruning import BURY, NO_ORDER, NOTHING, exclude_address, label_address, place_rows
+from fastem.kernels.quadratics import quadratic_addresses
 from fastem.kernels.whiten import distance, whiten
 
 _MAX_LANES = 64
@@ -58,7 +59,9 @@ _NARROW = 64  # bytes of a row below which its features always cost less than wh
 _FEATURE_BYTES = 2**19  # features held at once; more are built in chunks, twice
 # Places of addresses in what a lane calls; first come the two of `product_addresses`.
 INNER, SHARE, SHARE_FEW, COUNT, HARDEN, TAKE_TAILS, TAKE_PRECISIONS = range(2, 9)
-SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS, LOAD, BUILD, TURN, N_ADDRESSES = range(9, 17)
+SCORE_WHITENED, ADD_WHITENED, EXCLUDE, LABEL_ROWS, LOAD, BUILD, TURN, SCORE_COLUMNS, ADD_COLUMNS, N_ADDRESSES = range(
+    9, 19
+)
 # Places in what `workspace` makes.
 PHI, _PACKED, _TURNED_RESP, INNER_SUMS, _ROOM, _TURNED, _SECOND = range(7)
 # What `score` is to return.
@@ -235,12 +238,8 @@ def _add_products(feature_map, listed, n_listed, n_fast, resp, built, products, 
     if at_once:
         call_at(products[TURN], (resp, n_fast, width, turned_resp))
     n_inner = n_fast if whole else n_listed  # else thin states, of which nobody reads the sums, may lie between
-    for j in range(0 if at_once else n_inner):
-        k = listed[j]
-        if inner[k, -1] == 0.0:
-            inner[k, -1] = 1.0
-            for p in range(n_stats):
-                inner[k, p] = 0.0
+    if not at_once:
+        begin_waiting(inner, listed, n_inner)
     for first in range(0, n_stats, chunk):
         last = min(first + chunk, n_stats)
         if not built:
@@ -303,15 +302,6 @@ def _add_whitened(states, listed, n_listed, direct, resp, products, columns, scr
             add_moments(product_of_sums, source, turned_source, resp[j], weighted, second, sums, column)
         else:
             _add_features(feature_map, source, resp[j], spare, sums, column)
-
-
-@piece
-def add_waiting(inner, n_fast, sums):
-    """sums (P, columns) += inner products (K, at least P) of all blocks, of the fast states whose last column is 1."""
-    for k in range(n_fast if inner.shape[0] > 0 else 0):
-        if inner[k, -1] > 0.0:
-            for p in range(sums.shape[0]):
-                sums[p, k] += inner[k, p]
 
 
 def _whitened_addresses(states, sums, is_skipping):
@@ -383,7 +373,8 @@ def workspace(products, X, states, width, sums):
     theta = states[1]
     n_features = X.shape[1]
     n_states, n_stats = theta.shape
-    chunk = -(-min(n_stats, max(1, _FEATURE_BYTES // (width * theta.itemsize))) // ROWS) * ROWS
+    n_held = ROWS if products[SCORE_COLUMNS] != 0 else _FEATURE_BYTES // (width * theta.itemsize)
+    chunk = -(-min(n_stats, max(1, n_held)) // ROWS) * ROWS
     n_tiles = tile_columns(n_features, X.itemsize)
     in_place = chunk >= n_stats  # the columns are loaded where the features want them
     first = 1 if in_place else chunk
@@ -398,7 +389,8 @@ def workspace(products, X, states, width, sums):
     room = uncounted_empty(3 * n_whitened + (chunk if states[2] > 0 else 1), width, theta)
     turned = uncounted_empty(2 * width, padded(n_whitened, theta.itemsize), theta)
     second = uncounted_empty(ROWS, turned.shape[1], sums)
-    clear(inner)
+    for k in range(inner.shape[0]):
+        inner[k, -1] = 0.0  # nothing waits
     clear(turned)
     clear(resp)
     clear(phi[n_stats:])  # rows up to a whole tile, whose products nobody reads
@@ -436,10 +428,11 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
         posterior == SOFTMAX
         and not pruned
         and labels.shape[0] + tails.shape[0] + states[2] == 0
-        and phi.shape[0] >= n_stats
+        and (phi.shape[0] >= n_stats or products[SCORE_COLUMNS] != 0)
         and not _goes_direct(n_states, X.shape[1], states[0], states[3], states[2])
     )  # scores are then computed just before they are used
     in_registers = by_panels and products[SHARE_FEW] != 0
+    by_columns = by_panels and products[SCORE_COLUMNS] != 0
     by_products = by_panels and not in_registers
     for b in range(width):
         mass[b] = 1.0
@@ -476,15 +469,18 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
             scratch = rows  # by now
             call_at(products[LABEL_ROWS], (scores, listed, n_live, best, label, bounds, marks, scratch, mine))
         if posterior == SOFTMAX:
-            if by_panels:
+            if by_panels and not by_columns:
                 built = True
                 call_at(products[BUILD], (states[0], columns, 0, n_stats, phi, True))
             parts = 3 if by_products else 2
             part = panel // parts  # fetched before and after each step: few lines can be on their way at once
             for b in range(0, width, panel):
                 fetch_rows(X, following, b, b + part)
-                if by_products:
+                if by_columns:
+                    call_at(products[SCORE_COLUMNS], (theta, columns, b, b + panel, scores))
+                elif by_products:
                     call_at(products[0], (theta, 0, phi, n_states, b, b + panel, n_stats, scores, True))
+                if by_products:
                     fetch_rows(X, following, b + part, b + 2 * part)
                 if in_registers:
                     call_at(products[SHARE_FEW], (theta, phi, mass, b, b + panel, scores, best, total))
@@ -500,7 +496,12 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
             for b in range(width):
                 for k in range(n_states):
                     scores[k, b] = weight[rows[b], k] if b < n_rows else 0.0
-        accumulate_block(states, listed, n_live, scores, built, products, columns, work, expected)
+        if by_columns:
+            call_at(
+                products[ADD_COLUMNS], (columns, scores, work[_TURNED_RESP], phi, work[INNER_SUMS], listed, expected)
+            )
+        else:
+            accumulate_block(states, listed, n_live, scores, built, products, columns, work, expected)
     add_waiting(work[INNER_SUMS], n_states - states[2], expected)
     free((work, scores, precisions, of_rows, wide_of_rows, places, of_states))
 
@@ -646,16 +647,21 @@ def lane_addresses(X, frame, states, sums, posterior, skip=NOTHING):
     n_stats, n_fast, n_thin = theta.shape[1], len(theta) - states.n_thin, states.n_thin
     is_direct = _goes_direct(len(theta), states.whitener.shape[2], states.feature_map, states.whitener, n_thin)
     may_be_few = not (is_skipping or is_direct or n_thin or len(states.tails))
+    of_posterior = _posterior_addresses(theta, sums, posterior, may_be_few)
+    is_plain = (
+        states.feature_map == FULL and posterior == SOFTMAX and may_be_few and not (len(skip.labels) or of_posterior[1])
+    )
     return address_array(
         (
             *product_addresses(theta, sums),
             inner_address(theta, sums) if n_fast and (is_skipping or is_inner(n_stats, n_fast, theta.itemsize)) else 0,
-            *_posterior_addresses(theta, sums, posterior, may_be_few),
+            *of_posterior,
             *tail_addresses(states.tails, theta, sums),
             *_whitened_addresses(states, sums, is_skipping),
             exclude_address(skip, theta),
             label_address(skip, theta),
             *_row_addresses(X, frame, theta),
+            *(quadratic_addresses(theta, sums, X.shape[1]) if is_plain and states.feature_map == FULL else (0, 0)),
         )
     )
 
