@@ -51,9 +51,11 @@ class Steps:
             return None
         skipping = skipping_of(block, self.family, self.n_components, n_stats)
         wanted, pause = min(n_steps, most), 0
-        if skipping is not None and skipping.n_dense < wanted:  # the step after them may skip, or order the rows
-            wanted, pause = skipping.n_dense, _PAUSE if len(skipping.order) else 1
-        if wanted < min(_FEWEST, n_steps):
+        if skipping is not None:
+            n_dense = skipping.look(self.family, params.components, log_of(params.weights), block.X)
+            if n_dense < wanted:  # then rows are put in order, skipped, or looked at again
+                wanted, pause = n_dense, _PAUSE if len(skipping.order) else 0
+        if wanted == 0:
             return Ascent(block.total_weight, np.empty(0), np.empty(0), lambda _: params, pause)
         places = frame.rows, frame.center, frame.scale, frame.reach, frame.deviation
         start = block.X, block.weight, frame.dtype, places, rules, params.weights, params.components

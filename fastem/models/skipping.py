@@ -37,6 +37,7 @@ class Skipping:
         self.room = 1.0 - _GATHERING * n_features**2 / (n_components * n_statistics)  # to gain, of a pass
         self.order, self.gaps = NOTHING.order, NOTHING.gaps
         self.last: Point | None = None  # of the pass before
+        self.is_wanted = False  # an order of the rows, from the next pass on
         self.n_passes = 0  # since the last order, or the last that was given up
         self.next_probe = 1
         self.pause = _PAUSE
@@ -53,23 +54,35 @@ class Skipping:
         self.n_passes += n_passes
         self.last = Point(params, log_weights)
 
+    def look(self, family, params, log_weights: np.ndarray, X: np.ndarray) -> int:
+        """Return how many passes from these parameters on compute every pair, and nothing else, for all that is known.
+
+        Looks at some rows if it is time to.
+        """
+        if len(self.order) > 0:
+            return 0
+        if self.n_dense == 0 and not self.is_wanted:
+            now = Point(params, log_weights)
+            self.is_wanted = self._wants_order(family, self.last or now, now, X)
+        return 0 if self.is_wanted else max(1, self.n_dense)
+
     def before(self, family, params, log_weights, layout, X: np.ndarray, n_blocks: int) -> Skip:
         """Return what the next pass, over these parameters, is to take."""
+        is_plain = self.look(family, params, log_weights, X) > 0
         now = Point(params, log_weights)
         last, self.last = self.last or now, now
-        if self.n_dense > 0:
+        if is_plain:
             return NOTHING
         component = layout.order
         n_components = len(component)
-        cutoff = _CUTOFF + np.maximum(np.log(n_components), -log_weights)
+        cutoff = _cutoff(log_weights)
         marks, labels = NOTHING.marks, NOTHING.labels
-        if self._wants_order(family, last, now, cutoff, X):
+        if self.is_wanted or self._wants_order(family, last, now, X):
+            self.is_wanted = False
             with one_blas_thread((n_components * X.shape[1]) ** 2):
                 gaps = family.expected_gaps(params, log_weights)[np.ix_(component, component)]
             marks, labels = marks_of(gaps, component), np.empty(len(X), np.uint16)
         if len(self.order) == 0:
-            if len(labels) == 0:
-                return NOTHING
             bounds = np.take(np.tile(cutoff, (len(NOTHING.bounds), 1)), component, axis=1)
             return NOTHING._replace(bounds=bounds, component=component, marks=marks, labels=labels)
         if self.gaps.shape != (n_blocks, n_components + 1):
@@ -95,7 +108,7 @@ class Skipping:
                 self.pause *= 4  # what was useless will be for some time
                 self.n_passes, self.next_probe, self.fewest, self.excess = 0, self.pause, 1.0, 0.0
 
-    def _wants_order(self, family, last: Point, now: Point, cutoff: np.ndarray, X: np.ndarray) -> bool:
+    def _wants_order(self, family, last: Point, now: Point, X: np.ndarray) -> bool:
         """Whether rows should be put in order anew, if as many passes are to come as there were since the last time."""
         if self.excess > _PRICE:
             return True
@@ -109,7 +122,12 @@ class Skipping:
         if limit <= 0.0:
             return False
         with one_blas_thread(_PROBED * X.shape[1] ** 2):
-            return part_that_may_matter(family, last, now, cutoff, X, limit) < limit
+            return part_that_may_matter(family, last, now, _cutoff(now.log_weights), X, limit) < limit
+
+
+def _cutoff(log_weights: np.ndarray) -> np.ndarray:
+    """Distance (K,) from the best score of a row at which a pair is cut."""
+    return _CUTOFF + np.maximum(np.log(len(log_weights)), -log_weights)
 
 
 def part_that_may_matter(
