@@ -23,12 +23,13 @@ from fastem.kernels.components import take_logs
 from fastem.kernels.double_double import two_product, two_sum, whiten_exactly, whitener_of
 from fastem.kernels.exp_log import _exp_32, _exp_64, log
 from fastem.kernels.exponentials import _few_states, few_address, softmax, softmax_panel
-from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, build_features, n_statistics
+from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, build_features, n_statistics, weigh
 from fastem.kernels.inner_products import _inner_tile_plain, add_inner_products, is_inner
 from fastem.kernels.layout import _load_tile_plain, _turn_tile_plain, load_columns, tile_columns, turn
 from fastem.kernels.log_likelihood import _note, _note_plain, sum_logs
-from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX
+from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX, least_difference
 from fastem.kernels.products import ROWS, _tile_plain, product
+from fastem.kernels.pruning import WINDOW, place_rows
 from fastem.kernels.quadratics import _quadratic_scores, _scores, add_quadratics, quadratic_addresses
 from fastem.kernels.sweep import States, by_features
 from fastem.kernels.whiten import _distance_tile_plain, distance
@@ -345,6 +346,49 @@ def test_features_whole_and_in_chunks(name, n_features, rng):
             build_features(MAPS[name], columns, first, last, phi, False)
             np.testing.assert_allclose(phi[:, :7], want[first:last], rtol=1e-15)
             assert np.isfinite(phi).all()
+
+
+@helper
+def _weighed(source, d, mass, weighted):
+    return weigh(source, d, mass, weighted)
+
+
+@helper
+def _least(values, others):
+    return least_difference(values, others)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(np.float64, 1e-14), (np.float32, 1e-6)])
+@pytest.mark.parametrize("width", [1, 16, 47, 48, 49, 96, 384])
+def test_rows_of_a_block_are_weighed_and_compared_in_vectors(width, dtype, close, rng):
+    source, mass = rng.normal(size=(3, width)).astype(dtype), rng.uniform(size=width).astype(dtype)
+    weighted = np.zeros_like(source)
+    total = _weighed(source, 1, mass, weighted)
+    assert_array_equal(weighted[1], source[1] * mass)
+    assert not weighted[[0, 2]].any()
+    assert total == pytest.approx(math.fsum(weighted[1].astype(float)), rel=close, abs=10 * close)
+    values, others = source[0], source[2]
+    assert _least(values, others) == (values - others).min()
+    others[-1] = -np.inf  # a state without weight
+    assert _least(values, others) == (values - others)[np.isfinite(others)].min(initial=np.inf)
+    for place in (0, width // 2, width - 1):
+        low = values.copy()
+        low[place] = -1e30
+        assert _least(low, np.zeros_like(low)) == low[place]
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_rows_are_placed_within_their_windows(in_order, rng):
+    n_rows = WINDOW + 1000
+    order = np.empty(0, np.uint16)
+    want = np.arange(n_rows)
+    if in_order:
+        parts = [rng.permutation(WINDOW), rng.permutation(1000)]
+        order, want = np.concatenate(parts).astype(np.uint16), np.concatenate([parts[0], WINDOW + parts[1]])
+    for first, last in ((0, n_rows), (WINDOW - 50, n_rows), (n_rows - 7, n_rows), (96, 100)):
+        rows = np.full(96, -1)
+        place_rows(order, first, last, rows)
+        assert_array_equal(rows, want[np.minimum(np.arange(first, first + 96), last - 1)])
 
 
 @pytest.mark.skipif(VECTOR_BYTES < 64, reason="fewer registers")

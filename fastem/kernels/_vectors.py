@@ -181,12 +181,24 @@ def places_in(context, builder, types, args):
     return [builder.gep(array.data, [args[i + 1]]) for array, i in zip(arrays, (0, 3, 6), strict=True)]
 
 
-def new_function(module, name, arguments):
-    """A function without a result, (function, True) if it is to be filled: once a module and never inlined."""
-    function = cgutils.get_or_insert_function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+def new_function(module, name, arguments, result=None):
+    """A function, by default without a result, (function, True) if it is to be filled: once a module, never inlined."""
+    function = cgutils.get_or_insert_function(module, ir.FunctionType(result or ir.VoidType(), arguments), name)
     if not function.is_declaration:
         return function, False
     function.linkage = "linkonce_odr"
     for attribute in ("noinline", "nounwind"):
         function.attributes.add(attribute)
     return function, True
+
+
+def folded(builder, combine, values):
+    """Combine the entries of some vectors by halves, and return the single number that is left."""
+    while len(values) > 1:
+        values = [combine(*values[:2]), *values[2:]]
+    (value,) = values
+    n = value.type.count
+    while n > 1:
+        n //= 2
+        value = combine(*(shuffled(builder, value, value, half) for half in (range(n), range(n, 2 * n))))
+    return builder.extract_element(value, ir.IntType(32)(0))

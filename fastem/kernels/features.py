@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel, rule, widest_vectors
-from fastem.kernels._vectors import new_function, scalar_of, vector_at
+from fastem.kernels._vectors import carried, filled, folded, new_function, scalar_of, vector_at
 
 LINEAR = 0  # 1, x
 DIAGONAL = 1  # 1, x, x**2
@@ -68,6 +68,71 @@ def _multiply_plain(out, p, columns, i, j):
 
 
 _multiply = helper(_multiply_plain) if PLAIN else _multiply_vectors
+
+
+@intrinsic
+def _weigh_vectors(typingctx, source, d, mass, weighted):
+    """weighted[d] = source[d] * mass, whose sum is returned."""
+    if any(array.layout != "C" or array.dtype != source.dtype for array in (source, mass, weighted)):
+        raise TypingError(f"weights need C-ordered arrays of one dtype, got {source}, {mass}, {weighted}")
+    signature = types.float64(source, d, mass, weighted)
+
+    def codegen(context, builder, signature, args):
+        source, mass, weighted = (make_array(signature.args[i])(context, builder, args[i]) for i in (0, 2, 3))
+        width = builder.extract_value(source.shape, 1)
+        offset = builder.mul(args[1], width)
+        rows = [builder.gep(array.data, [offset]) for array in (weighted, source)]
+        function = _weigh_function(builder.module, signature.args[0].dtype.bitwidth)
+        return builder.call(function, [*rows, mass.data, width])
+
+    return signature, codegen
+
+
+def _weigh_function(module, bits):
+    """The LLVM function, whose sums stay in registers."""
+    scalar, index = scalar_of(bits), ir.IntType(64)
+    arguments = [*[scalar.as_pointer()] * 3, index]
+    function, is_new = new_function(module, f"fastem_weigh_f{bits}", arguments, ir.DoubleType())
+    if not is_new:
+        return function
+    out, source, mass, width = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    vector = ir.VectorType(scalar, 8 * VECTOR_BYTES // bits)
+
+    def take(turn, sums):
+        start, new = builder.mul(turn, group), []
+        for v, total in enumerate(sums):
+            place = builder.add(start, index(v * vector.count))
+            pair = [builder.load(vector_at(builder, row, place, vector), align=bits // 8) for row in (source, mass)]
+            value = builder.fmul(*pair)
+            builder.store(value, vector_at(builder, out, place, vector), align=bits // 8)
+            new.append(builder.fadd(total, value))
+        return new
+
+    group = index(_AT_ONCE * vector.count)
+    n_turns = builder.udiv(width, group)
+    sums = carried(builder, n_turns, [filled(vector, 0.0)] * _AT_ONCE, take)
+    total = builder.alloca(scalar)
+    builder.store(folded(builder, builder.fadd, sums), total)
+    with cgutils.for_range_slice(builder, builder.mul(n_turns, group), width, index(1), intp=index) as (place, _):
+        value = builder.fmul(*(builder.load(builder.gep(row, [place])) for row in (source, mass)))
+        builder.store(value, builder.gep(out, [place]))
+        builder.store(builder.fadd(builder.load(total), value), total)
+    value = builder.load(total)
+    builder.ret(value if bits == 64 else builder.fpext(value, ir.DoubleType()))
+    return function
+
+
+def _weigh_plain(source, d, mass, weighted):
+    """The same in a loop."""
+    total = 0.0
+    for b in range(source.shape[1]):
+        weighted[d, b] = source[d, b] * mass[b]
+        total += weighted[d, b]
+    return total
+
+
+weigh = helper(_weigh_plain) if PLAIN else _weigh_vectors
 
 
 @rule

@@ -1,8 +1,14 @@
 """What is asked of the scores (K, B) of a block beside their softmax: the best, log-likelihoods, heavy tails."""
 
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.errors import TypingError
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import address, kernel, widest_vectors
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel, widest_vectors
+from fastem.kernels._vectors import carried, filled, folded, new_function, scalar_of, vector_at
 from fastem.kernels.exp_log import log, log1p
 from fastem.kernels.exponentials import LOWEST_32, LOWEST_64
 
@@ -12,6 +18,8 @@ GIVEN = 2  # responsibilities come with the data
 
 # Tails of states whose score is no squared distance: none, so that scores are what they are. See `take_tails`.
 NO_TAILS = np.empty((0, 4))
+
+_AT_ONCE = 3  # minima of vectors that do not wait for each other
 
 
 @kernel
@@ -27,24 +35,65 @@ def row_maximum(scores, n_states, best):
             best[b] = max(best[b], scores[k, b])
 
 
-@kernel
-def smallest(values, scratch):
-    """Smallest of values (B,), B even; `scratch` (B,) is of their dtype.
+@intrinsic
+def _least_vectors(typingctx, values, others):
+    """Smallest of values less others (B,)."""
+    if values.layout != "C" or others.layout != "C" or values.dtype != others.dtype:
+        raise TypingError(f"differences need C-ordered arrays of one dtype, got {values}, {others}")
+    signature = types.float64(values, others)
 
-    By folding: the compiler makes no vectors of a minimum over one array, as NaN would depend on the order.
-    """
-    widest_vectors()
-    half = values.shape[0] // 2
-    for b in range(half):
-        scratch[b] = min(values[b], values[b + half])
-    while half % 2 == 0:
-        half //= 2
-        for b in range(half):
-            scratch[b] = min(scratch[b], scratch[b + half])
-    value = scratch[0]
-    for b in range(1, half):
-        value = min(value, scratch[b])
-    return np.float64(value)
+    def codegen(context, builder, signature, args):
+        values, others = (make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1))
+        function = _least_function(builder.module, signature.args[0].dtype.bitwidth)
+        return builder.call(function, [values.data, others.data, builder.extract_value(values.shape, 0)])
+
+    return signature, codegen
+
+
+def _least_function(module, bits):
+    """The LLVM function: compilers make no vectors of a minimum over one array, as NaN would depend on the order."""
+    scalar, index = scalar_of(bits), ir.IntType(64)
+    pointer = scalar.as_pointer()
+    function, is_new = new_function(module, f"fastem_least_f{bits}", [pointer, pointer, index], ir.DoubleType())
+    if not is_new:
+        return function
+    values, others, width = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    vector = ir.VectorType(scalar, 8 * VECTOR_BYTES // bits)
+
+    def smaller(a, b):
+        return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+    def take(turn, minima):
+        start, new = builder.mul(turn, group), []
+        for v, least in enumerate(minima):
+            place = builder.add(start, index(v * vector.count))
+            pair = [builder.load(vector_at(builder, row, place, vector), align=bits // 8) for row in (values, others)]
+            new.append(smaller(builder.fsub(*pair), least))
+        return new
+
+    group = index(_AT_ONCE * vector.count)
+    n_turns = builder.udiv(width, group)
+    least = folded(builder, smaller, carried(builder, n_turns, [filled(vector, np.inf)] * _AT_ONCE, take))
+    rest = builder.alloca(scalar)
+    builder.store(least, rest)
+    with cgutils.for_range_slice(builder, builder.mul(n_turns, group), width, index(1), intp=index) as (place, _):
+        pair = [builder.load(builder.gep(row, [place])) for row in (values, others)]
+        builder.store(smaller(builder.fsub(*pair), builder.load(rest)), rest)
+    least = builder.load(rest)
+    builder.ret(least if bits == 64 else builder.fpext(least, ir.DoubleType()))
+    return function
+
+
+def _least_plain(values, others):
+    """The same in a loop."""
+    least = np.inf
+    for b in range(values.shape[0]):
+        least = min(least, np.float64(values[b] - others[b]))
+    return least
+
+
+least_difference = helper(_least_plain) if PLAIN else _least_vectors
 
 
 @kernel

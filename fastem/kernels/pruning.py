@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastem.kernels._jit import address, kernel
-from fastem.kernels.posteriors import smallest
+from fastem.kernels.posteriors import least_difference
 
 WINDOW = 2**16  # rows are put in order within windows: two bytes a row, and gathering them stays local
 
@@ -71,11 +71,15 @@ NOTHING = Skip(
 @kernel
 def place_rows(order, first, last, rows):
     """rows = numbers of the rows at places first, first + 1, ... below last, and the last of them beyond."""
-    for b in range(rows.shape[0]):
-        rows[b] = min(first + b, last - 1)
+    n_rows = min(rows.shape[0], last - first)
     if order.shape[0] > 0:
-        for b in range(rows.shape[0]):
-            rows[b] = rows[b] // WINDOW * WINDOW + np.int64(order[rows[b]])
+        for b in range(n_rows):
+            rows[b] = ((first + b) & -WINDOW) + np.int64(order[first + b])
+    else:
+        for b in range(n_rows):
+            rows[b] = first + b
+    for b in range(n_rows, rows.shape[0]):
+        rows[b] = rows[n_rows - 1]
 
 
 @kernel
@@ -149,16 +153,14 @@ def pick(gap, bounds, component, fall, worst, chosen, listed, n_listed):
 
 
 @kernel
-def bury(scores, listed, n_listed, best, worst, bounds, component, gap, scratch):
+def bury(scores, listed, n_listed, best, worst, bounds, component, gap):
     """Drop the pairs whose scores prove them dead, noting their gaps; returns how many are left."""
     rounding = _ROUNDING_32 if scores.itemsize == 4 else _ROUNDING_64
     gap[component.shape[0]] = worst - rounding * abs(worst)
     n_live = 0
     for j in range(n_listed):
         k = listed[j]
-        for b in range(best.shape[0]):
-            scratch[b] = best[b] - scores[j, b]
-        least = smallest(scratch, scratch)
+        least = least_difference(best, scores[j])
         if least > bounds[CUTOFF, k] and least < np.inf:
             gap[component[k]] = least * (1.0 - rounding)
             continue
@@ -184,12 +186,14 @@ def exclude(stage, skip, block, scores, best, scratch, chosen, listed, n_listed)
             chosen[k] = 0
         n_listed[0] = pick(gap, bounds, component, 0.0, -np.inf, chosen, listed, 0)
         return
-    worst = smallest(best, scratch) if n_listed[0] > 0 else -np.inf
+    for b in range(scratch.shape[0]):
+        scratch[b] = 0.0
+    worst = least_difference(best, scratch) if n_listed[0] > 0 else -np.inf
     if stage == SECOND:
         fall = largest_fall(gap, bounds, component)
         n_listed[0] = pick(gap, bounds, component, fall, worst, chosen, listed, n_listed[0])
     else:
-        n_listed[0] = bury(scores, listed, n_listed[0], best, worst, bounds, component, gap, scratch)
+        n_listed[0] = bury(scores, listed, n_listed[0], best, worst, bounds, component, gap)
 
 
 def exclude_address(skip, theta):

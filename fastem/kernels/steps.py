@@ -21,7 +21,6 @@ from fastem.kernels.components import (
     take_logs,
 )
 from fastem.kernels.features import FULL, n_statistics
-from fastem.kernels.layout import clear
 from fastem.kernels.posteriors import SOFTMAX
 from fastem.kernels.sweep import States, entry, region, sweep_arguments, turns_for
 
@@ -86,9 +85,6 @@ def _steps_full(calls, sweep, frame, rules, scratch, steps, n_done):
             return
         call_at(logs_of, (weights[step], logs))
         call_at(encode, (means[step], roots[step], logs, center, scale, theta, whitener, peaks))
-        for lane in range(sums.shape[0]):
-            clear(sums[lane])
-            clear(totals[lane])
         turns[0] = 0
         call_at(run, sweep)
         call_at(prior_of, (means[step], roots[step], prior, value))

@@ -30,7 +30,7 @@ from fastem.kernels._jit import (
 )
 from fastem.kernels.double_double import whiten_exactly
 from fastem.kernels.exponentials import few_address, softmax, softmax_panel
-from fastem.kernels.features import FULL, build_features, squared_norm
+from fastem.kernels.features import FULL, build_features, squared_norm, weigh
 from fastem.kernels.inner_products import add_waiting, begin_waiting, inner_address, is_inner
 from fastem.kernels.layout import clear, fetch_rows, load_columns, tile_columns, turn
 from fastem.kernels.log_likelihood import count_rows
@@ -193,11 +193,7 @@ def add_moments(product, source, turned, resp, weighted, second, sums, column):
         total += resp[b]
     sums[0, column] += total
     for d in range(n_features):
-        total = 0.0
-        for b in range(width):
-            weighted[d, b] = source[d, b] * resp[b]
-            total += weighted[d, b]
-        sums[1 + d, column] += total
+        sums[1 + d, column] += weigh(source, d, resp, weighted)
     for i in range(0, n_features, ROWS):
         n_rows = min(ROWS, n_features - i)
         n_columns = padded(i + n_rows, source.itemsize)
@@ -538,10 +534,11 @@ def _take_lanes(turns, lane_kernel, products, X, weight, frame, states, posterio
     lane = take_number(turns)
     while lane < n_lanes:
         first, last = first_row_of(lane, n_lanes, n_rows, width), first_row_of(lane + 1, n_lanes, n_rows, width)
-        call_at(
-            lane_kernel,
-            (products, X, weight, frame, states, posterior, skip, first, last, sums[lane], totals[lane, 0]),
-        )
+        mine, counted = sums[lane], totals[lane]
+        clear(mine)  # by the thread that goes on with it
+        clear(counted)
+        arguments = products, X, weight, frame, states, posterior, skip, first, last, mine, counted[0]
+        call_at(lane_kernel, arguments)
         lane = take_number(turns)
 
 
@@ -597,12 +594,12 @@ def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
 
 
 def sweep_arguments(X, weight, frame, states, posterior, skip=NOTHING):
-    """What the entries of a sweep take: all that its lanes need, with sums and totals of 0 at the end."""
+    """What the entries of a sweep take: all that its lanes need, with sums and totals, which they clear, at the end."""
     theta, n_stats = states.theta, states.theta.shape[1]
     n_columns = int(padded(len(theta) - states.n_thin, theta.itemsize)) + states.n_thin
     n_lanes = _n_lanes(len(X), n_columns, n_stats, X.shape[1], theta)
-    sums = np.zeros((n_lanes, n_stats + (2 if len(states.tails) else 0), n_columns))
-    totals = np.zeros((n_lanes, 1, 3))
+    sums = np.empty((n_lanes, n_stats + (2 if len(states.tails) else 0), n_columns))
+    totals = np.empty((n_lanes, 1, 3))
     products = lane_addresses(X, frame, states, sums[0], posterior, skip)
     arguments = (products, X, weight, frame, tuple(states), posterior, tuple(skip))
     assert all(

@@ -267,8 +267,8 @@ def table_statistics(codes, weight, theta, n_threads):
     n_states, n_stats = theta.shape
     n_columns = int(padded(n_states, theta.itemsize))
     n_lanes = _n_lanes(len(codes), n_columns, n_stats, codes.shape[1], theta)
-    sums = np.zeros((n_lanes, n_stats, n_columns))
-    totals = np.zeros((n_lanes, 1, 3))
+    sums = np.empty((n_lanes, n_stats, n_columns))
+    totals = np.empty((n_lanes, 1, 3))
     arguments = ((0, 0), codes, weight, _NO_FRAME, tuple(by_table(theta)), SOFTMAX, tuple(NOTHING))
     assert all(a.flags.c_contiguous for a in (codes, weight, theta))
     lane = address(_table_lane, (*arguments, 0, 0, sums[0], totals[0, 0]), (codes.dtype, theta.dtype))
