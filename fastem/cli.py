@@ -21,6 +21,8 @@ from fastem import arguments, report, stream_command
 EXIT_OK, EXIT_ERROR, EXIT_NOT_CONVERGED, EXIT_INTERRUPTED = 0, 1, 3, 130  # argparse takes 2 for usage
 # A table that stays serial, and one with enough multiply-adds to take the parallel kernels with every covariance type.
 _WARMUP_ROWS, _WARMUP_FEATURES, _WARMUP_COMPONENTS = (200, 200_000), 2, 10
+# Columns and components of full covariances that have kernels of their own.
+_WARMUP_SHAPES = (*((2, k) for k in range(2, 9)), *((d, _WARMUP_COMPONENTS) for d in range(3, 9)))
 _WARMUP_SPREADS = (1.0, 1e-5)  # of a component; the second is whitened, and takes float32 rows to float64 products
 
 
@@ -235,6 +237,10 @@ def _warmup(args: argparse.Namespace) -> int:
                     random_state=0,
                 )
                 estimator.fit(X).predict_proba(X)
+        for dtype, shape in itertools.product((np.float64, np.float32), _WARMUP_SHAPES):
+            n_features, n_components = shape
+            X = rng.standard_normal((10 * _WARMUP_ROWS[0], n_features)).astype(dtype)  # of fewer, components are thin
+            fastem.GaussianMixture(n_components, max_iter=2, n_race=0, random_state=0).fit(X)
     correlated = [[[1.0, 1.0 - 1e-12], [1.0 - 1e-12, 1.0]]]  # scored in double-double
     fastem.GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], correlated).predict([[0.0, 0.0]])
     after = _kernel_counts()
@@ -256,7 +262,8 @@ def _kernel_counts() -> tuple[int, int, list[str]]:
         id(value): value
         for name, module in list(sys.modules.items())
         if name.startswith("fastem.kernels")
-        for value in vars(module).values()
+        for holder in list(vars(module).values())
+        for value in (list(holder.values()) if isinstance(holder, dict) else [holder])  # some are made on demand
         if isinstance(value, numba.core.dispatcher.Dispatcher)
     }
     stats = [dispatcher.stats for dispatcher in dispatchers.values()]

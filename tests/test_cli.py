@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from sklearn.datasets import load_iris
+from sklearn.exceptions import ConvergenceWarning
 
 import fastem
 from fastem import arguments, cli, tables
@@ -586,6 +588,10 @@ def test_warmup_compiles_all(ok):
             estimator.fit(rows).score_samples(frozen)
             estimator.fit(frozen, sample_weight=np.arange(n_rows) % 3).predict_proba(np.asfortranarray(rows))
             estimator.sample(3)
+    for dtype, n_features, n_components in itertools.product((np.float32, np.float64), range(2, 10), (2, 5, 8, 12)):
+        rows = rng.standard_normal((300, n_features)).astype(dtype)
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+            fastem.GaussianMixture(n_components, random_state=0, max_iter=2, n_race=0).fit(rows)
     assert sum(cli._kernel_counts()[:2]) == specialisations  # nothing new, compiled or read
 
 

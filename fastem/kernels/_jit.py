@@ -20,7 +20,7 @@ from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic, register_jitable
 from numba.np.arrayobj import make_array, populate_array
 
-_HERE = __name__.rpartition(".")[0]
+_HERE = __name__.rpartition(".")[0] + "."
 
 # Never fastmath=True: -inf and NaN must keep their meaning in log-sum-exp.
 _FAST = {"contract", "nsz", "arcp", "reassoc"}
@@ -168,27 +168,46 @@ take_number = _take_number_plain if config.DISABLE_JIT else _take_number_compile
 
 
 class _NoCollection(Listener):
-    """Keep the garbage collector away while kernels are compiled: it walks millions of objects, a sixth of the time."""
+    """Keep the garbage collector away while kernels are compiled: it walks millions of objects, a sixth of the time.
+
+    numba tells of everybody's compilations, one at a time; those of others are left alone.
+    """
 
     outermost = None
 
     def on_start(self, event):
         """Stop the collector, if this is no part of another compilation."""
-        if self.outermost is None and gc.isenabled() and event.data["dispatcher"].py_func.__module__.startswith(_HERE):
+        module = getattr(event.data["dispatcher"].py_func, "__module__", None) or ""  # code from `exec` has none
+        if self.outermost is None and gc.isenabled() and f"{module}.".startswith(_HERE):
             self.outermost = event.data
             gc.disable()
 
     def on_end(self, event):
-        """Let it go on; what was made meanwhile counts as old, so that it is not walked as new."""
+        """Let it go on."""
         if event.data is self.outermost:
-            self.outermost = None
+            self.stop()
+
+    def stop(self):
+        """Let the collector go on, where it was stopped here.
+
+        All that lives by now, whoever made it, goes to the oldest generation, which is walked last: walked as young
+        objects, the millions would take half as long again. Of garbage among them the next full collection frees it.
+        """
+        if self.outermost is None:
+            return
+        self.outermost = None
+        try:
             if gc.get_freeze_count() == 0:
-                gc.freeze()
-                gc.unfreeze()
+                try:
+                    gc.freeze()
+                finally:
+                    gc.unfreeze()
+        finally:
             gc.enable()
 
 
-register("numba:compile", _NoCollection())  # numba compiles one at a time
+_no_collection = _NoCollection()
+register("numba:compile", _no_collection)
 
 
 def _empty_vector(is_counted):
@@ -234,8 +253,8 @@ uncounted_empty = _aligned_empty_plain if config.DISABLE_JIT else _uncounted_emp
 def _borrowed_compiled(typingctx, values):
     """The same arrays, alone or in tuples, without owners, so that nobody counts.
 
-    The caller keeps what its arguments point to. What is made here must be named to `keep` after its last use: else it
-    is freed before.
+    The caller keeps what its arguments point to. What a kernel makes itself numba would free after the last use that it
+    counts: `uncounted_empty` and `free` are for that.
     """
 
     def stripped(context, builder, kind, value):
@@ -265,7 +284,10 @@ borrowed = _borrowed_plain if config.DISABLE_JIT else _borrowed_compiled
 
 @intrinsic
 def _free_compiled(typingctx, values):
-    """Give back the memory of arrays of `uncounted_empty`, or of one view of each, alone or in tuples."""
+    """Give back the memory of arrays of `uncounted_empty`, or of one view of each, alone or in tuples.
+
+    Arrays that numba counts and made itself are left alone; those of Python must not be given.
+    """
 
     def release(context, builder, kind, value):
         if isinstance(kind, types.BaseTuple):
@@ -333,6 +355,7 @@ _BLAS_SERIAL_WORK = 2**16
 
 def _after_fork() -> None:
     global _forked, _one_at_a_time, _blas_limit
+    _no_collection.stop()  # the thread that compiles stayed with the parent
     _forked = _forked or _layer() is not None
     _one_at_a_time = threading.RLock()
     _blas_limit = _BlasLimit()

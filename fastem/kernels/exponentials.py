@@ -5,8 +5,6 @@ with n an integer and |f| <= 1/2, so that exp(x) is 2^(n >> 4) times entry n & 1
 in f (Tang 1989, ACM TOMS 15, 144-157). Elsewhere in loops over `exp_log.exp`, whose polynomial is twice as long.
 """
 
-import functools
-
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -376,16 +374,20 @@ def _few_plain(theta, phi, height, mass, first, last, scores, best, total):
 _few = helper(_few_plain) if PLAIN or VECTOR_BYTES < 64 else _few_vectors
 
 
-@functools.cache
+_made: dict = {}  # kernels by their height
+
+
 def _few_states(height):
     """Kernel for so many states: compiled for the numbers in use alone."""
+    if height in _made:
+        return _made[height]
 
     def few_states(theta, phi, mass, first, last, scores, best, total):
         _few(theta, phi, height, mass, first, last, scores, best, total)
 
     few_states.__name__ += f"_{height}"  # what a cache and the linker tell it from the others by
     few_states.__qualname__ = few_states.__name__
-    return kernel(few_states)
+    return _made.setdefault(height, kernel(few_states))
 
 
 def few_address(theta):

@@ -3,6 +3,7 @@
 A feature map is an integer code, switched outside the inner loops.
 """
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.errors import TypingError
@@ -22,7 +23,7 @@ _AT_ONCE = 3  # vectors in a turn: blocks have a multiple of 48 rows
 
 @intrinsic
 def _multiply_vectors(typingctx, out, p, columns, i, j):
-    """out[p] = columns[i] * columns[j]."""
+    """out[p] = columns[i] * columns[j], of a multiple of 48 numbers."""
     if any(array.layout != "C" or array.dtype != out.dtype for array in (out, columns)):
         raise TypingError(f"features need C-ordered arrays of one dtype, got {out}, {columns}")
     signature = types.void(out, p, columns, i, j)
@@ -48,15 +49,11 @@ def _multiply_function(module, bits):
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     vector = ir.VectorType(scalar_of(bits), 8 * VECTOR_BYTES // bits)
     group = index(_AT_ONCE * vector.count)
-    end = builder.mul(builder.udiv(width, group), group)
-    with cgutils.for_range_slice(builder, index(0), end, group, intp=index) as (start, _):
+    with cgutils.for_range_slice(builder, index(0), width, group, intp=index) as (start, _):
         for v in range(_AT_ONCE):
             place = builder.add(start, index(v * vector.count))
             factors = [builder.load(vector_at(builder, row, place, vector), align=bits // 8) for row in (a, b)]
             builder.store(builder.fmul(*factors), vector_at(builder, out, place, vector), align=bits // 8)
-    with cgutils.for_range_slice(builder, end, width, index(1), intp=index) as (place, _):
-        factors = [builder.load(builder.gep(row, [place])) for row in (a, b)]
-        builder.store(builder.fmul(*factors), builder.gep(out, [place]))
     builder.ret_void()
     return function
 
@@ -72,7 +69,7 @@ _multiply = helper(_multiply_plain) if PLAIN else _multiply_vectors
 
 @intrinsic
 def _weigh_vectors(typingctx, source, d, mass, weighted):
-    """weighted[d] = source[d] * mass, whose sum is returned."""
+    """weighted[d] = source[d] * mass, of a multiple of 48 numbers, whose sum in their dtype is returned."""
     if any(array.layout != "C" or array.dtype != source.dtype for array in (source, mass, weighted)):
         raise TypingError(f"weights need C-ordered arrays of one dtype, got {source}, {mass}, {weighted}")
     signature = types.float64(source, d, mass, weighted)
@@ -110,26 +107,19 @@ def _weigh_function(module, bits):
         return new
 
     group = index(_AT_ONCE * vector.count)
-    n_turns = builder.udiv(width, group)
-    sums = carried(builder, n_turns, [filled(vector, 0.0)] * _AT_ONCE, take)
-    total = builder.alloca(scalar)
-    builder.store(folded(builder, builder.fadd, sums), total)
-    with cgutils.for_range_slice(builder, builder.mul(n_turns, group), width, index(1), intp=index) as (place, _):
-        value = builder.fmul(*(builder.load(builder.gep(row, [place])) for row in (source, mass)))
-        builder.store(value, builder.gep(out, [place]))
-        builder.store(builder.fadd(builder.load(total), value), total)
-    value = builder.load(total)
-    builder.ret(value if bits == 64 else builder.fpext(value, ir.DoubleType()))
+    sums = carried(builder, builder.udiv(width, group), [filled(vector, 0.0)] * _AT_ONCE, take)
+    total = folded(builder, builder.fadd, sums)
+    builder.ret(total if bits == 64 else builder.fpext(total, ir.DoubleType()))
     return function
 
 
 def _weigh_plain(source, d, mass, weighted):
     """The same in a loop."""
-    total = 0.0
+    total = mass[0] * 0
     for b in range(source.shape[1]):
         weighted[d, b] = source[d, b] * mass[b]
         total += weighted[d, b]
-    return total
+    return np.float64(total)
 
 
 weigh = helper(_weigh_plain) if PLAIN else _weigh_vectors

@@ -2,7 +2,7 @@
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
@@ -37,7 +37,7 @@ def row_maximum(scores, n_states, best):
 
 @intrinsic
 def _least_vectors(typingctx, values, others):
-    """Smallest of values less others (B,)."""
+    """Smallest of values less others (B,), of a multiple of 48 numbers; NaN if one is."""
     if values.layout != "C" or others.layout != "C" or values.dtype != others.dtype:
         raise TypingError(f"differences need C-ordered arrays of one dtype, got {values}, {others}")
     signature = types.float64(values, others)
@@ -62,7 +62,8 @@ def _least_function(module, bits):
     vector = ir.VectorType(scalar, 8 * VECTOR_BYTES // bits)
 
     def smaller(a, b):
-        return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+        is_first = builder.or_(builder.fcmp_ordered("<", a, b), builder.fcmp_unordered("uno", a, a))
+        return builder.select(is_first, a, b)
 
     def take(turn, minima):
         start, new = builder.mul(turn, group), []
@@ -73,14 +74,8 @@ def _least_function(module, bits):
         return new
 
     group = index(_AT_ONCE * vector.count)
-    n_turns = builder.udiv(width, group)
-    least = folded(builder, smaller, carried(builder, n_turns, [filled(vector, np.inf)] * _AT_ONCE, take))
-    rest = builder.alloca(scalar)
-    builder.store(least, rest)
-    with cgutils.for_range_slice(builder, builder.mul(n_turns, group), width, index(1), intp=index) as (place, _):
-        pair = [builder.load(builder.gep(row, [place])) for row in (values, others)]
-        builder.store(smaller(builder.fsub(*pair), builder.load(rest)), rest)
-    least = builder.load(rest)
+    start = [filled(vector, np.inf)] * _AT_ONCE
+    least = folded(builder, smaller, carried(builder, builder.udiv(width, group), start, take))
     builder.ret(least if bits == 64 else builder.fpext(least, ir.DoubleType()))
     return function
 
@@ -89,7 +84,8 @@ def _least_plain(values, others):
     """The same in a loop."""
     least = np.inf
     for b in range(values.shape[0]):
-        least = min(least, np.float64(values[b] - others[b]))
+        value = np.float64(values[b] - others[b])
+        least = value if value < least or np.isnan(value) else least
     return least
 
 

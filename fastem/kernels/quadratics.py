@@ -5,8 +5,6 @@ features, but the columns of three vectors of rows stay in registers, where feat
 parameters: they leave the innermost cache and come back for each tile.
 """
 
-import functools
-
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -106,16 +104,20 @@ def _scores_plain(theta, columns, height, first, last, scores):
 _scores = helper(_scores_plain) if PLAIN or VECTOR_BYTES < 64 else _scores_vectors
 
 
-@functools.cache
+_made: dict = {}  # kernels by their height
+
+
 def _quadratic_scores(height):
     """Kernel for so many columns: compiled for the numbers in use alone."""
+    if height in _made:
+        return _made[height]
 
     def quadratic_scores(theta, columns, first, last, scores):
         _scores(theta, columns, height, first, last, scores)
 
     quadratic_scores.__name__ += f"_{height}"  # what a cache and the linker tell it from the others by
     quadratic_scores.__qualname__ = quadratic_scores.__name__
-    return kernel(quadratic_scores)
+    return _made.setdefault(height, kernel(quadratic_scores))
 
 
 @kernel

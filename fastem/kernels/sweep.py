@@ -658,7 +658,7 @@ def lane_addresses(X, frame, states, sums, posterior, skip=NOTHING):
             exclude_address(skip, theta),
             label_address(skip, theta),
             *_row_addresses(X, frame, theta),
-            *(quadratic_addresses(theta, sums, X.shape[1]) if is_plain and states.feature_map == FULL else (0, 0)),
+            *(quadratic_addresses(theta, sums, X.shape[1]) if is_plain else (0, 0)),
         )
     )
 
