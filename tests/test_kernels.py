@@ -428,6 +428,7 @@ def test_scores_and_sums_of_quadratics_need_few_features(n_features, dtype, clos
 def test_quadratics_of_many_columns_take_features():
     assert quadratic_addresses(np.zeros((9, 55)), np.zeros((55, 9)), 9) == (0, 0)
     assert quadratic_addresses(np.zeros((9, 3)), np.zeros((3, 9)), 1) == (0, 0)
+    assert quadratic_addresses(np.zeros((1, 15)), np.zeros((15, 1)), 4) == (0, 0)  # the start of every fit
 
 
 @pytest.mark.skipif(VECTOR_BYTES < 64 or PLAIN, reason="fewer registers, or loops")

@@ -144,9 +144,10 @@ def add_quadratics(columns, resp, turned_resp, phi, inner, listed, sums):
 def quadratic_addresses(theta, sums, n_features):
     """Addresses of a kernel (theta, columns, first, last, scores) and of `add_quadratics`; 0 for too many columns.
 
+    So it is for a tile of states: those have `few_address`, and for a single one nobody should wait for the compiler.
     The first puts the scores of rows first to last, whole groups of three vectors, into scores (K, B).
     """
-    if not 1 < n_features <= _MOST_COLUMNS or VECTOR_BYTES < 64:
+    if not 1 < n_features <= _MOST_COLUMNS or len(theta) <= ROWS or VECTOR_BYTES < 64:
         return 0, 0
     like, listed = np.empty((0, 0), theta.dtype), np.empty(0, np.int64)
     return (
