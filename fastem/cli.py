@@ -21,8 +21,6 @@ from fastem import arguments, report, stream_command
 EXIT_OK, EXIT_ERROR, EXIT_NOT_CONVERGED, EXIT_INTERRUPTED = 0, 1, 3, 130  # argparse takes 2 for usage
 # A table that stays serial, and one with enough multiply-adds to take the parallel kernels with every covariance type.
 _WARMUP_ROWS, _WARMUP_FEATURES, _WARMUP_COMPONENTS = (200, 200_000), 2, 10
-# Columns and components of full covariances that have kernels of their own.
-_WARMUP_SHAPES = (*((2, k) for k in range(2, 9)), *((d, _WARMUP_COMPONENTS) for d in range(3, 9)))
 _WARMUP_SPREADS = (1.0, 1e-5)  # of a component; the second is whitened, and takes float32 rows to float64 products
 
 
@@ -214,6 +212,8 @@ def _warmup(args: argparse.Namespace) -> int:
     from sklearn.exceptions import ConvergenceWarning
 
     from fastem.families.covariance_structures import FORMS
+    from fastem.kernels.exponentials import FEW
+    from fastem.kernels.quadratics import MOST_COLUMNS
 
     if numba.config.DISABLE_JIT:
         raise ValueError("numba's compiler is switched off, so there is nothing to compile; unset NUMBA_DISABLE_JIT")
@@ -237,7 +237,9 @@ def _warmup(args: argparse.Namespace) -> int:
                     random_state=0,
                 )
                 estimator.fit(X).predict_proba(X)
-        for dtype, shape in itertools.product((np.float64, np.float32), _WARMUP_SHAPES):
+        few_states = [(_WARMUP_FEATURES, k) for k in range(2, FEW + 1)]  # which have kernels of their own, as have
+        few_columns = [(d, _WARMUP_COMPONENTS) for d in range(_WARMUP_FEATURES + 1, MOST_COLUMNS + 1)]
+        for dtype, shape in itertools.product((np.float64, np.float32), few_states + few_columns):
             n_features, n_components = shape
             X = rng.standard_normal((10 * _WARMUP_ROWS[0], n_features)).astype(dtype)  # of fewer, components are thin
             fastem.GaussianMixture(

@@ -81,6 +81,24 @@ def from_python(kernel):
     return kernel
 
 
+_made: dict = {}  # by their factory and number
+
+
+def for_each_number(factory):
+    """Let a factory of functions of a number give kernels: one for each number in use, which is compiled once."""
+
+    @functools.wraps(factory)
+    def kernel_for(number):
+        if (factory, number) not in _made:
+            function = factory(number)
+            function.__name__ += f"_{number}"  # what a cache and the linker tell it from the others by
+            function.__qualname__ = function.__name__
+            _made.setdefault((factory, number), kernel(function))
+        return _made[factory, number]
+
+    return kernel_for
+
+
 def rule(function):
     """Let Python and kernels share a function of a few numbers, which Python runs as it stands."""
     return register_jitable(error_model="numpy")(function)

@@ -12,7 +12,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, for_each_number, helper, kernel
 from fastem.kernels._vectors import (
     broadcast,
     carried,
@@ -30,7 +30,7 @@ from fastem.kernels.exp_log import exp
 _SIXTEENTHS = 23.083120654223414  # 16 / ln 2
 _UNROLLED = 2  # vectors at once: the polynomial is a chain, and of more groups fewer overlap
 LOWEST_32, LOWEST_64 = (float(np.finfo(dtype).min) for dtype in (np.float32, np.float64))
-_FEW = 8  # states, at most, whose scores stay in registers
+FEW = 8  # states, at most, whose scores stay in registers
 
 
 class _Kind:
@@ -374,20 +374,14 @@ def _few_plain(theta, phi, height, mass, first, last, scores, best, total):
 _few = helper(_few_plain) if PLAIN or VECTOR_BYTES < 64 else _few_vectors
 
 
-_made: dict = {}  # kernels by their height
-
-
+@for_each_number
 def _few_states(height):
-    """Kernel for so many states: compiled for the numbers in use alone."""
-    if height in _made:
-        return _made[height]
+    """Kernel for so many states."""
 
     def few_states(theta, phi, mass, first, last, scores, best, total):
         _few(theta, phi, height, mass, first, last, scores, best, total)
 
-    few_states.__name__ += f"_{height}"  # what a cache and the linker tell it from the others by
-    few_states.__qualname__ = few_states.__name__
-    return _made.setdefault(height, kernel(few_states))
+    return few_states
 
 
 def few_address(theta):
@@ -396,7 +390,7 @@ def few_address(theta):
     It puts the `softmax` of the scores theta phi into scores, which never see memory before. The first feature is 1.
     """
     n_states = len(theta)
-    if not 1 < n_states <= _FEW or VECTOR_BYTES < 64:
+    if not 1 < n_states <= FEW or VECTOR_BYTES < 64:
         return 0
     rows, mass = np.empty(0, theta.dtype), np.empty(0)
     return address(_few_states(n_states), (theta, theta, mass, 0, 0, theta, rows, rows), theta.dtype)

@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, kernel, piece, rule
-from fastem.kernels._vectors import broadcast, fused, new_function, vector_at
+from fastem.kernels._vectors import broadcast, folded, fused, new_function, vector_at
 from fastem.kernels.exp_log import exp, log
 
 _LANES = VECTOR_BYTES // 8
@@ -40,22 +40,6 @@ def padded_states(n_states):
     if _LANES >= 4 and n_states <= _LANES // 2:
         return _LANES // 2
     return -(-n_states // _LANES) * _LANES
-
-
-def _total(builder, vectors):
-    """Sum of all entries, by halves."""
-    total = vectors[0]
-    for vector in vectors[1:]:
-        total = builder.fadd(total, vector)
-    n = total.type.count
-    while n > 1:
-        n //= 2
-        halves = [[first + i for i in range(n)] for first in (0, n)]
-        low, high = (
-            builder.shuffle_vector(total, total, ir.Constant(ir.VectorType(ir.IntType(32), n), half)) for half in halves
-        )
-        total = builder.fadd(low, high)
-    return builder.extract_element(total, ir.IntType(32)(0))
 
 
 def _constants(n_vectors, n_lanes):
@@ -139,7 +123,7 @@ def _forward_body(n_vectors, n_lanes):
         for place, total in zip(places, _register_product(builder, x, matrix, width)):
             b = builder.load(vector_at(builder, likely, place, vector), align=8)
             products.append(builder.fmul(total, builder.fmul(b, factor)))
-        total = at_least(builder, _total(builder, products))
+        total = at_least(builder, folded(builder, builder.fadd, products))
         new_inverse = builder.fdiv(one, total)
         shrink = broadcast(builder, new_inverse, n_lanes)
         for place, product in zip(places, products):

@@ -12,7 +12,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, for_each_number, helper, kernel
 from fastem.kernels._vectors import broadcast, carried, fused, new_function, scalar_of, vector_at
 from fastem.kernels.features import FULL, build_features
 from fastem.kernels.inner_products import add_inner_products, begin_waiting
@@ -20,7 +20,7 @@ from fastem.kernels.layout import turn
 from fastem.kernels.products import ROWS, product
 
 _VECTORS = 3  # of rows at once
-_MOST_COLUMNS = 8  # three vectors of each, three sums, three scores and a parameter fill the registers
+MOST_COLUMNS = 8  # three vectors of each, three sums, three scores and a parameter fill the registers
 
 
 @intrinsic(prefer_literal=True)
@@ -104,20 +104,14 @@ def _scores_plain(theta, columns, height, first, last, scores):
 _scores = helper(_scores_plain) if PLAIN or VECTOR_BYTES < 64 else _scores_vectors
 
 
-_made: dict = {}  # kernels by their height
-
-
+@for_each_number
 def _quadratic_scores(height):
-    """Kernel for so many columns: compiled for the numbers in use alone."""
-    if height in _made:
-        return _made[height]
+    """Kernel for so many columns."""
 
     def quadratic_scores(theta, columns, first, last, scores):
         _scores(theta, columns, height, first, last, scores)
 
-    quadratic_scores.__name__ += f"_{height}"  # what a cache and the linker tell it from the others by
-    quadratic_scores.__qualname__ = quadratic_scores.__name__
-    return _made.setdefault(height, kernel(quadratic_scores))
+    return quadratic_scores
 
 
 @kernel
@@ -147,7 +141,7 @@ def quadratic_addresses(theta, sums, n_features):
     So it is for a tile of states: those have `few_address`, and for a single one nobody should wait for the compiler.
     The first puts the scores of rows first to last, whole groups of three vectors, into scores (K, B).
     """
-    if not 1 < n_features <= _MOST_COLUMNS or len(theta) <= ROWS or VECTOR_BYTES < 64:
+    if not 1 < n_features <= MOST_COLUMNS or len(theta) <= ROWS or VECTOR_BYTES < 64:
         return 0, 0
     like, listed = np.empty((0, 0), theta.dtype), np.empty(0, np.int64)
     return (

@@ -428,8 +428,8 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
         and not _goes_direct(n_states, X.shape[1], states[0], states[3], states[2])
     )  # scores are then computed just before they are used
     in_registers = by_panels and products[SHARE_FEW] != 0
-    by_columns = by_panels and products[SCORE_COLUMNS] != 0
     by_products = by_panels and not in_registers
+    by_columns = by_products and products[SCORE_COLUMNS] != 0
     for b in range(width):
         mass[b] = 1.0
     place_rows(order, first_row, last_row, following)
@@ -472,11 +472,11 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
             part = panel // parts  # fetched before and after each step: few lines can be on their way at once
             for b in range(0, width, panel):
                 fetch_rows(X, following, b, b + part)
-                if by_columns:
-                    call_at(products[SCORE_COLUMNS], (theta, columns, b, b + panel, scores))
-                elif by_products:
-                    call_at(products[0], (theta, 0, phi, n_states, b, b + panel, n_stats, scores, True))
                 if by_products:
+                    if by_columns:
+                        call_at(products[SCORE_COLUMNS], (theta, columns, b, b + panel, scores))
+                    else:
+                        call_at(products[0], (theta, 0, phi, n_states, b, b + panel, n_stats, scores, True))
                     fetch_rows(X, following, b + part, b + 2 * part)
                 if in_registers:
                     call_at(products[SHARE_FEW], (theta, phi, mass, b, b + panel, scores, best, total))
