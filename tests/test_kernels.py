@@ -765,6 +765,23 @@ def test_lanes_depend_on_the_shape_alone():
     assert sweep._n_lanes(10_000_000, 64, 50_000, 300, np.zeros((64, 50_000))) == sweep._MIN_LANES
 
 
+@pytest.mark.parametrize("n_lanes", [1, 2, 3, 5, 8, 13, 64])
+def test_lanes_are_joined_to_the_same_bits_whoever_is_first(n_lanes, rng):
+    """Each once; the last to come finds all others added up."""
+    sums, totals = rng.normal(size=(n_lanes, 3, 5)) * 1e3, rng.normal(size=(n_lanes, 1, 3))
+    found = []
+    for order in (np.arange(n_lanes), np.arange(n_lanes)[::-1], *(rng.permutation(n_lanes) for _ in range(5))):
+        parts, turns = (sums.copy(), totals.copy()), sweep.turns_for(0, n_lanes, 1)
+        for lane in order:
+            sweep.join_lanes(turns, lane, parts)
+        assert turns[0, 1:].tolist() == [2] * (n_lanes - 1)
+        found.append([part[0] for part in parts])
+    assert_allclose(found[0][0], sums.sum(axis=0), rtol=1e-12, atol=1e-9)
+    assert_allclose(found[0][1], totals.sum(axis=0), rtol=1e-12, atol=1e-12)
+    for part, first in zip(zip(*found, strict=True), found[0], strict=True):
+        assert all((other == first).all() for other in part)
+
+
 def _assembly(kernel):
     """Lines of a kernel's machine code."""
     return kernel.inspect_asm(kernel.signatures[0]).splitlines()

@@ -79,7 +79,7 @@ def counted(calls):
     """Count calls of the parallel kernels."""
     from fastem.kernels import sweep
 
-    originals = {name: getattr(sweep, name) for name in ("_sweep_parallel", "_score_parallel")}
+    originals = {name: getattr(sweep, name) for name in ("sweep_parallel", "_score_parallel")}
 
     def counter(name):
         def count(*arguments):
@@ -262,7 +262,7 @@ def dispatchers():
     """The kernels of the fused pass."""
     from fastem.kernels import sweep
 
-    names = ("_sweep_lane", "_sweep_serial", "_sweep_parallel", "_score_lane", "_score_serial", "_score_parallel")
+    names = ("_sweep_lane", "sweep_serial", "sweep_parallel", "_score_lane", "_score_serial", "_score_parallel")
     return {name: getattr(sweep, name) for name in names}
 
 
@@ -361,7 +361,7 @@ def job_tiny(dtype):
             noisy = fitted(X, covariance_type, resp_init=labels, noise=noise, **params)
             results += [noisy.lower_bounds_, noisy.score_samples(X, noise_covariance=noise)]
         found[f"known in part {covariance_type}"] = [np.asarray(result).ravel().tolist() for result in results]
-    jitted = hasattr(dispatchers()["_sweep_serial"], "signatures")
+    jitted = hasattr(dispatchers()["sweep_serial"], "signatures")
     return {"found": found, "jitted": jitted, "bounds": bool(numba.config.BOUNDSCHECK)}
 
 
@@ -448,7 +448,7 @@ def test_bits_at_1_2_and_4_threads(layer):
             if n_threads == 1:
                 assert not calls, name
             else:  # or nothing was split, and the comparison says nothing
-                assert calls["_sweep_parallel"] >= 3, name
+                assert calls["sweep_parallel"] >= 3, name
                 assert calls.get("_score_parallel", 0) == (3 if len(found) == 2 else 0), name
     bits_of = {name: runs[0][1] for name, runs in answer["runs"].items()}
     SEEN.setdefault("bits", bits_of)
@@ -468,7 +468,7 @@ def test_8_python_threads_at_once(layer):
 def test_fork_after_a_parallel_fit(layer):
     answer = run("fork", env=layer_environment(layer))
     assert answer["layer"] == layer
-    assert answer["calls"]["_sweep_parallel"] > 0
+    assert answer["calls"]["sweep_parallel"] > 0
     assert answer["in_parent"] == [answer["expected"]] * 2
     assert answer["in_children"] == [[answer["expected"], 0]] * len(answer["in_children"])
     assert answer["statuses"] == [0]

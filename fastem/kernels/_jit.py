@@ -165,20 +165,23 @@ def address_array(addresses):
 
 
 @intrinsic
-def _take_number_compiled(typingctx, counter):
-    """Return counter[0] and add 1 to it, in one atomic step."""
-    signature = types.intp(counter)
+def _take_number_compiled(typingctx, counters, i):
+    """Return entry i of counters (threads, n), by flat index, and add 1 to it, in one atomic step.
+
+    What a thread wrote before, whoever takes a later number sees.
+    """
+    signature = types.intp(counters, i)
 
     def codegen(context, builder, signature, values):
         data = make_array(signature.args[0])(context, builder, values[0]).data
-        return builder.atomic_rmw("add", data, context.get_constant(types.intp, 1), "monotonic")
+        return builder.atomic_rmw("add", builder.gep(data, [values[1]]), context.get_constant(types.intp, 1), "acq_rel")
 
     return signature, codegen
 
 
-def _take_number_plain(counter):
-    counter[0] += 1
-    return counter[0] - 1
+def _take_number_plain(counters, i):
+    counters[0, i] += 1
+    return counters[0, i] - 1
 
 
 # Threads take lanes as they come to it, not by equal shares: one that is disturbed leaves the rest to the others.
@@ -298,6 +301,28 @@ def _borrowed_plain(values):
 
 # References are counted in memory that all threads write: a tenth of a pass over blocks of 8 columns.
 borrowed = _borrowed_plain if config.DISABLE_JIT else _borrowed_compiled
+
+
+@intrinsic
+def _matrix_at_compiled(typingctx, array, offset, n_rows, n_columns):
+    """The numbers of a C-ordered array from a flat offset on as a matrix, which the array has to outlive."""
+    kind = types.Array(array.dtype, 2, "C")
+
+    def codegen(context, builder, signature, args):
+        data = builder.gep(make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
+        itemsize = context.get_constant(types.intp, array.dtype.bitwidth // 8)
+        view = make_array(kind)(context, builder)
+        populate_array(view, data, args[2:], (builder.mul(args[3], itemsize), itemsize), itemsize, None)
+        return view._getvalue()
+
+    return kind(array, offset, n_rows, n_columns), codegen
+
+
+def _matrix_at_plain(array, offset, n_rows, n_columns):
+    return array.reshape(-1)[offset : offset + n_rows * n_columns].reshape(n_rows, n_columns)
+
+
+matrix_at = _matrix_at_plain if config.DISABLE_JIT else _matrix_at_compiled
 
 
 @intrinsic

@@ -46,8 +46,8 @@ from fastem.kernels.sweep import (
     TAKE_TAILS,
     States,
     accumulate_block,
-    add_lanes,
     block_rows,
+    join_lanes,
     lane_addresses,
     padded,
     run_lanes,
@@ -384,36 +384,26 @@ def _chain_lane(products, X, weight, frame, states, chain, plan, first, last, su
                 copy_row(known_reach, piece, reach, 0)
                 call_at(products[_UP], (rows_of, desk, trail, chain, logs, at, n_rows))
             call_at(products[_DOWN], (rows_of, desk, trail, chain, logs, at, n_rows, sums, pairs))
-    add_waiting(work[INNER_SUMS], n_components - states[2], sums[: theta.shape[1]])
+    add_waiting(work[INNER_SUMS], states[2], listed, sums[: theta.shape[1]])
     free(work)
-
-
-@kernel
-def _take_lanes(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals):
-    rows = products, X, weight, frame, states, chain, plan
-    lane = take_number(turns)
-    while lane < sums.shape[0]:
-        first, last = plan[3][lane], plan[3][lane + 1]
-        call_at(lane_kernel, (*rows, first, last, sums[lane], pairs[lane], totals[lane, 0]))
-        lane = take_number(turns)
 
 
 @from_python
 @kernel
 def _chain_serial(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals):
-    _take_lanes(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals)
-    add_lanes(sums)
-    add_lanes(pairs)
-    add_lanes(totals)
+    rows = products, X, weight, frame, states, chain, plan
+    lane = take_number(turns, 0)
+    while lane < sums.shape[0]:
+        first, last = plan[3][lane], plan[3][lane + 1]
+        call_at(lane_kernel, (*rows, first, last, sums[lane], pairs[lane], totals[lane, 0]))
+        join_lanes(turns, lane, (sums, pairs, totals))
+        lane = take_number(turns, 0)
 
 
 @parallel
 def _chain_parallel(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals):
     for _ in numba.prange(turns.shape[0]):
-        _take_lanes(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals)
-    add_lanes(sums)
-    add_lanes(pairs)
-    add_lanes(totals)
+        _chain_serial(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals)
 
 
 def _addresses(X, weight, frame, states, chain, sums, pairs):

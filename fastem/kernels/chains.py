@@ -118,11 +118,11 @@ def _path_lane(chain, plan, scores, first, last, log_prob, states, posteriors):
 @from_python
 @kernel
 def _chains_serial(turns, lane_kernel, chain, plan, scores, log_prob, states, posteriors):
-    lane = take_number(turns)
+    lane = take_number(turns, 0)
     while lane < plan[3].shape[0] - 1:
         first, last = plan[3][lane], plan[3][lane + 1]
         call_at(lane_kernel, (chain, plan, scores, first, last, log_prob, states, posteriors))
-        lane = take_number(turns)
+        lane = take_number(turns, 0)
 
 
 @parallel

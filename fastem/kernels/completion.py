@@ -31,9 +31,9 @@ from fastem.kernels.patterns import NO_GROUPS, Groups, factor, invert, split_col
 from fastem.kernels.posteriors import GIVEN, first_maximum, log_normalizer, row_maximum
 from fastem.kernels.products import ROWS, product_addresses
 from fastem.kernels.sweep import (
-    add_lanes,
     add_moments,
     first_row_of,
+    join_lanes,
     padded,
     run_lanes,
     take_weights,
@@ -558,31 +558,23 @@ def completed_rows(n_rows, n_states, n_features):
     return min(rows, max(_NARROWEST, -(-n_rows // _NARROWEST) * _NARROWEST))
 
 
+@from_python
 @kernel
-def _take_lanes(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out):
+def _serial(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out):
     n_places, width = shape
-    lane = take_number(turns)
+    lane = take_number(turns, 0)
     while lane < sums.shape[0]:
         first = first_row_of(lane, sums.shape[0], n_places, width)
         last = first_row_of(lane + 1, sums.shape[0], n_places, width)
         call_at(lane_kernel, (products, data, groups, states, code, first, last, sums[lane], totals[lane, 0], out))
-        lane = take_number(turns)
-
-
-@from_python
-@kernel
-def _serial(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out):
-    _take_lanes(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out)
-    add_lanes(sums)
-    add_lanes(totals)
+        join_lanes(turns, lane, (sums, totals))
+        lane = take_number(turns, 0)
 
 
 @parallel
 def _parallel(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out):
     for _ in numba.prange(turns.shape[0]):
-        _take_lanes(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out)
-    add_lanes(sums)
-    add_lanes(totals)
+        _serial(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out)
 
 
 def sums_of_completed(X, weight, frame, groups: Groups, components: Components, posterior, n_threads):

@@ -129,23 +129,29 @@ def add_inner_products(a, m, b, n, depth, c, first, places):
 
 
 @piece
-def begin_waiting(inner, listed, n_listed):
-    """Make room in inner (K, more than P) for inner products of states of which none waits, whose last entry is 0."""
-    for j in range(n_listed):
-        k = listed[j]
-        if inner[k, -1] == 0.0:
-            for p in range(inner.shape[1]):
-                inner[k, p] = 0.0
-            inner[k, -1] = 1.0
+def begin_waiting(inner, k):
+    """Make room in inner (K, more than P) for sums of a state of which none waits, whose last entry is 0."""
+    if inner[k, -1] == 0.0:
+        for p in range(inner.shape[1]):
+            inner[k, p] = 0.0
+        inner[k, -1] = 1.0
 
 
 @piece
-def add_waiting(inner, n_fast, sums):
-    """sums (P, columns) += inner products of all blocks, of the fast states that have any."""
-    for k in range(n_fast if inner.shape[0] > 0 else 0):
-        if inner[k, -1] > 0.0:
-            for p in range(sums.shape[0]):
-                sums[p, k] += inner[k, p]
+def add_waiting(inner, n_thin, scratch, sums):
+    """sums (P, columns) += what waits from all blocks; thin states have the last columns, and rows after all others'.
+
+    Store by store down a column, each would go to a line of memory of its own, and take ten times as long.
+    """
+    n_fast, n_waiting = inner.shape[0] - 2 * n_thin, 0
+    for k in range(inner.shape[0]):
+        if inner[k, -1] > 0.0 and not n_fast <= k < n_fast + n_thin:
+            scratch[n_waiting] = k
+            n_waiting += 1
+    for p in range(sums.shape[0] if n_waiting > 0 else 0):
+        for j in range(n_waiting):
+            k = scratch[j]
+            sums[p, k if k < n_fast else k - inner.shape[0] + sums.shape[1]] += inner[k, p]
 
 
 def inner_address(like, sums):

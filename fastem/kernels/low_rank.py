@@ -22,11 +22,11 @@ from fastem.kernels.pruning import NOTHING
 from fastem.kernels.sweep import (
     States,
     _n_lanes,
-    _sweep_parallel,
-    _sweep_serial,
     block_rows,
     padded,
     run_lanes,
+    sweep_parallel,
+    sweep_serial,
     take_weights,
 )
 
@@ -154,7 +154,7 @@ def low_rank_statistics(X, weight, frame, states, n_threads):
     assert all(a.flags.c_contiguous for a in (X, weight, frame, theta, projections))
     lane = address(_low_rank_lane, (*arguments, 0, 0, sums[0], totals[0, 0]), X.dtype)
     work = len(X) * projections.size
-    run_lanes(_sweep_serial, _sweep_parallel, (lane, *arguments, sums, totals), work, n_lanes, n_threads)
+    run_lanes(sweep_serial, sweep_parallel, (lane, *arguments, sums, totals), work, n_lanes, n_threads)
     table = sums[0].reshape(n_states, n_sums, n_padded + 1)
     of_rows, of_factors = table[:, :n_features], table[:, n_features : n_features + n_factors]
     found = LowRankSums(

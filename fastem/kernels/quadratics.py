@@ -123,7 +123,8 @@ def add_quadratics(columns, resp, turned_resp, phi, inner, listed, sums):
     n_stats, width, n_states = sums.shape[0], columns.shape[1], resp.shape[0]
     n_columns = turned_resp.shape[1]
     if inner.shape[0] > 0:
-        begin_waiting(inner, listed, n_states)
+        for j in range(n_states):
+            begin_waiting(inner, listed[j])
     else:
         turn(resp, n_states, width, turned_resp)
     for first in range(0, n_stats, ROWS):

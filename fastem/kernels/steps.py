@@ -85,7 +85,8 @@ def _steps_full(calls, sweep, frame, rules, scratch, steps, n_done):
             return
         call_at(logs_of, (weights[step], logs))
         call_at(encode, (means[step], roots[step], logs, center, scale, theta, whitener, peaks))
-        turns[0] = 0
+        for i in range(turns.shape[1]):
+            turns[0, i] = 0
         call_at(run, sweep)
         call_at(prior_of, (means[step], roots[step], prior, value))
         if extra_rows > 0.0:

@@ -21,6 +21,7 @@ from fastem.kernels._jit import (
     free,
     from_python,
     kernel,
+    matrix_at,
     parallel,
     piece,
     rule,
@@ -206,8 +207,8 @@ def add_moments(product, source, turned, resp, weighted, second, sums, column):
 
 
 @piece
-def _add_features(feature_map, source, resp, spare, sums, column):
-    """sums[:, column] += sum of resp (B,) times the features of source (D, B); `spare` holds some of them at a time."""
+def _add_features(feature_map, source, resp, spare, sums):
+    """sums (P, 1) += sum of resp (B,) times the features of source (D, B); `spare` holds some of them at a time."""
     n_stats = sums.shape[0]
     chunk, width = spare.shape
     in_place = chunk == 0  # never: a literal would compile `build_features` once more
@@ -218,7 +219,7 @@ def _add_features(feature_map, source, resp, spare, sums, column):
             total = 0.0
             for b in range(width):
                 total += spare[p, b] * resp[b]
-            sums[first + p, column] += total
+            sums[first + p, 0] += total
 
 
 @piece
@@ -235,7 +236,8 @@ def _add_products(feature_map, listed, n_listed, n_fast, resp, built, products, 
         call_at(products[TURN], (resp, n_fast, width, turned_resp))
     n_inner = n_fast if whole else n_listed  # else thin states, of which nobody reads the sums, may lie between
     if not at_once:
-        begin_waiting(inner, listed, n_inner)
+        for j in range(n_inner):
+            begin_waiting(inner, listed[j])
     for first in range(0, n_stats, chunk):
         last = min(first + chunk, n_stats)
         if not built:
@@ -252,8 +254,8 @@ def _add_products(feature_map, listed, n_listed, n_fast, resp, built, products, 
 def accumulate_block(states, listed, n_listed, resp, built, products, columns, work, sums):
     """Add a block's statistics to sums (P, columns), with the responsibilities of the states that are listed.
 
-    Thin states have the last columns, and the statistics of their own whitened rows. What was added up as inner
-    products waits for `add_waiting`.
+    Thin states have the last columns, and the statistics of their own whitened rows. All but the products of a whole
+    block and all states waits for `add_waiting`, in a row for each state.
     """
     feature_map, theta, n_thin, whitener = states[0], states[1], states[2], states[3]
     n_features, n_fast = columns.shape[0], theta.shape[0] - n_thin
@@ -266,15 +268,15 @@ def accumulate_block(states, listed, n_listed, resp, built, products, columns, w
         _add_products(feature_map, listed, n_listed, n_fast, resp, built, products, columns, work, sums)
     if direct or n_fast_listed < n_listed:
         room, turned, second = work[_ROOM], work[_TURNED], work[_SECOND]
-        scratch = room, turned, second
-        call_at(products[ADD_WHITENED], (states, listed, n_listed, direct, resp, products, columns, scratch, sums))
+        scratch = work[INNER_SUMS], room, turned, second
+        call_at(products[ADD_WHITENED], (states, listed, n_listed, direct, resp, products, columns, scratch))
 
 
 @kernel
-def _add_whitened(states, listed, n_listed, direct, resp, products, columns, scratch, sums):
-    """Add the statistics of the thin states, and if direct of the others too."""
+def _add_whitened(states, listed, n_listed, direct, resp, products, columns, scratch):
+    """Add the statistics of the thin states, and if direct of the others too, to what waits."""
     feature_map, theta, n_thin, whitener, _, _ = states
-    room, turned, second = scratch
+    inner, room, turned, second = scratch
     product, product_of_sums = products[0], products[1]
     n_states, n_features, width = theta.shape[0], columns.shape[0], columns.shape[1]
     n_fast = n_states - n_thin
@@ -288,16 +290,18 @@ def _add_whitened(states, listed, n_listed, direct, resp, products, columns, scr
         if k < n_fast:
             if not direct:
                 continue
-            source, turned_source, column = columns, turned, k
+            source, turned_source, row = columns, turned, k
         else:
-            source, turned_source, column = y, turned_y, sums.shape[1] - n_states + k
+            source, turned_source, row = y, turned_y, k + n_thin
             whiten(product, columns, whitener[k - n_states + whitener.shape[0]], centred, y)
             if feature_map == FULL:
                 turn(y, n_features, width, turned_y)
+        begin_waiting(inner, row)
+        waiting = matrix_at(inner, row * inner.shape[1], theta.shape[1], 1)
         if feature_map == FULL:
-            add_moments(product_of_sums, source, turned_source, resp[j], weighted, second, sums, column)
+            add_moments(product_of_sums, source, turned_source, resp[j], weighted, second, waiting, 0)
         else:
-            _add_features(feature_map, source, resp[j], spare, sums, column)
+            _add_features(feature_map, source, resp[j], spare, waiting)
 
 
 def _whitened_addresses(states, sums, is_skipping):
@@ -306,11 +310,11 @@ def _whitened_addresses(states, sums, is_skipping):
     if not (n_thin or is_skipping or _goes_direct(len(theta), whitener.shape[2], feature_map, whitener, n_thin)):
         return 0, 0
     like, wide, listed = np.empty((0, 0), theta.dtype), np.empty((0, 0), sums.dtype), np.empty(0, np.int64)
-    products, scratch = np.empty(0, np.int64), (like, like, wide)
+    products, scratch = np.empty(0, np.int64), (wide, like, like, wide)
     types = theta.dtype, sums.dtype
     return (
         address(_score_whitened, (tuple(states), listed, 0, 0, like, like), types),
-        address(_add_whitened, (tuple(states), listed, 0, True, like, products, like, scratch, wide), types),
+        address(_add_whitened, (tuple(states), listed, 0, True, like, products, like, scratch), types),
     )
 
 
@@ -380,8 +384,9 @@ def workspace(products, X, states, width, sums):
     columns = tiles[:n_features]
     packed = uncounted_empty(n_states, n_stats, theta)
     resp = uncounted_empty(width, padded(n_states, theta.itemsize), theta)
-    inner = uncounted_empty(n_states if products[INNER] != 0 else 0, -(-n_stats // ROWS) * ROWS + 1, sums)
     n_whitened = n_features if products[ADD_WHITENED] != 0 else 0
+    n_waiting = n_states + states[2] if n_whitened > 0 or products[INNER] != 0 else 0
+    inner = uncounted_empty(n_waiting, -(-n_stats // ROWS) * ROWS + 1, sums)
     room = uncounted_empty(3 * n_whitened + (chunk if states[2] > 0 else 1), width, theta)
     turned = uncounted_empty(2 * width, padded(n_whitened, theta.itemsize), theta)
     second = uncounted_empty(ROWS, turned.shape[1], sums)
@@ -498,7 +503,7 @@ def _sweep_lane(products, X, weight, frame, states, posterior, skip, first_row, 
             )
         else:
             accumulate_block(states, listed, n_live, scores, built, products, columns, work, expected)
-    add_waiting(work[INNER_SUMS], n_states - states[2], expected)
+    add_waiting(work[INNER_SUMS], states[2], listed, expected)
     free((work, scores, precisions, of_rows, wide_of_rows, places, of_states))
 
 
@@ -510,28 +515,39 @@ def first_row_of(lane, n_lanes, n_rows, width):
 
 
 @kernel
-def add_lanes(lanes):
-    """lanes[0] = sum over axis 0, pairwise in a fixed order; overwrites the others."""
+def _add_lane(lanes, to, lane):
     widest_vectors()
-    n_lanes, n_rows, n_columns = lanes.shape
-    while n_lanes > 1:
-        half = n_lanes // 2
-        for lane in range(half):
-            for i in range(n_rows):
-                for j in range(n_columns):
-                    lanes[lane, i, j] += lanes[half + lane, i, j]
-        if n_lanes > 2 * half:  # the last, which has no other, goes on
-            for i in range(n_rows):
-                for j in range(n_columns):
-                    lanes[half, i, j] = lanes[2 * half, i, j]
-        n_lanes -= half
+    for i in range(lanes.shape[1]):
+        for j in range(lanes.shape[2]):
+            lanes[to, i, j] += lanes[lane, i, j]
 
 
 @kernel
-def _take_lanes(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
+def join_lanes(turns, lane, parts):
+    """Once a lane is done, add up what can be; in the end lane 0 is the sum of all. parts are arrays (lanes, ., .).
+
+    Lanes form a tree, so that the order does not depend on who is first. Who is last of two adds the second to the
+    first, and goes on with both as one; whether the other is done tells the entry of turns with the second's number.
+    """
+    n_lanes, size = parts[0].shape[0], 1
+    while size < n_lanes:
+        first = lane // (2 * size) * (2 * size)
+        second = first + size
+        if second < n_lanes:
+            if take_number(turns, second) == 0:
+                return
+            for part in parts:
+                _add_lane(part, first, second)
+        size *= 2
+
+
+@from_python
+@kernel
+def sweep_serial(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
+    """Take lanes of rows, and join them, as long as there are some."""
     n_lanes, n_rows, theta = sums.shape[0], X.shape[0], states[1]
     width = block_rows(n_rows, X.shape[1], theta.shape[0], theta.shape[1], theta.itemsize)
-    lane = take_number(turns)
+    lane = take_number(turns, 0)
     while lane < n_lanes:
         first, last = first_row_of(lane, n_lanes, n_rows, width), first_row_of(lane + 1, n_lanes, n_rows, width)
         mine, counted = sums[lane], totals[lane]
@@ -539,23 +555,15 @@ def _take_lanes(turns, lane_kernel, products, X, weight, frame, states, posterio
         clear(counted)
         arguments = products, X, weight, frame, states, posterior, skip, first, last, mine, counted[0]
         call_at(lane_kernel, arguments)
-        lane = take_number(turns)
-
-
-@from_python
-@kernel
-def _sweep_serial(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
-    _take_lanes(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals)
-    add_lanes(sums)
-    add_lanes(totals)
+        join_lanes(turns, lane, (sums, totals))
+        lane = take_number(turns, 0)
 
 
 @parallel
-def _sweep_parallel(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
+def sweep_parallel(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
+    """The same by one thread for each row of turns."""
     for _ in numba.prange(turns.shape[0]):
-        _take_lanes(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals)
-    add_lanes(sums)
-    add_lanes(totals)
+        sweep_serial(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals)
 
 
 def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
@@ -584,7 +592,7 @@ def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
         weight = weight / unit
     arguments = sweep_arguments(X, weight, frame, states, posterior, skip)
     *_, sums, totals = arguments
-    run_lanes(_sweep_serial, _sweep_parallel, arguments, len(X) * theta.size, len(sums), n_threads)
+    run_lanes(sweep_serial, sweep_parallel, arguments, len(X) * theta.size, len(sums), n_threads)
     sums, totals = sums[0], totals[0, 0]
     n_fast, n_columns = len(theta) - n_thin, sums.shape[1]
     if n_thin and n_columns > len(theta):  # columns of padding lie before those of the thin states
@@ -612,13 +620,17 @@ def sweep_arguments(X, weight, frame, states, posterior, skip=NOTHING):
 def entry(turns, arguments):
     """Address of the entry of a sweep that takes these turns, then `sweep_arguments`."""
     X, theta = arguments[2], arguments[5][1]
-    kernel = _sweep_parallel if len(turns) > 1 else _sweep_serial
+    kernel = sweep_parallel if len(turns) > 1 else sweep_serial
     return address(kernel, (turns, *arguments), (X.dtype, theta.dtype))
 
 
 def turns_for(work, n_lanes, n_threads):
-    """Turns for an entry, one a thread, of which the first counts lanes: a single one if work is too short to share."""
-    return np.zeros(n_threads if n_lanes > 1 and work >= _SERIAL_WORK else 1, np.int64)
+    """Turns for an entry: a row for each thread, a single one if work is too short to share.
+
+    The first row counts: lanes that were taken, then for `join_lanes`, which up to _MAX_LANES have.
+    """
+    n_rows = n_threads if n_lanes > 1 and work >= _SERIAL_WORK else 1
+    return np.zeros((n_rows, min(n_lanes, _MAX_LANES)), np.int64)
 
 
 def region(turns):
@@ -749,11 +761,11 @@ def _score_serial(turns, lane_kernel, products, X, frame, states, wanted, log_pr
     n_rows, theta = X.shape[0], states[1]
     width = block_rows(n_rows, X.shape[1], theta.shape[0] + states[4].shape[0], theta.shape[1], theta.itemsize)
     n_lanes = min(_MAX_LANES, -(-n_rows // width))
-    lane = take_number(turns)
+    lane = take_number(turns, 0)
     while lane < n_lanes:
         first, last = first_row_of(lane, n_lanes, n_rows, width), first_row_of(lane + 1, n_lanes, n_rows, width)
         call_at(lane_kernel, (products, X, frame, states, wanted, first, last, log_prob, labels, resp))
-        lane = take_number(turns)
+        lane = take_number(turns, 0)
 
 
 @parallel

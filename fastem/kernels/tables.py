@@ -28,11 +28,11 @@ from fastem.kernels.sweep import (
     _n_lanes,
     _score_parallel,
     _score_serial,
-    _sweep_parallel,
-    _sweep_serial,
     block_rows,
     padded,
     run_lanes,
+    sweep_parallel,
+    sweep_serial,
     take_weights,
 )
 
@@ -273,7 +273,7 @@ def table_statistics(codes, weight, theta, n_threads):
     assert all(a.flags.c_contiguous for a in (codes, weight, theta))
     lane = address(_table_lane, (*arguments, 0, 0, sums[0], totals[0, 0]), (codes.dtype, theta.dtype))
     work = len(codes) * n_columns * (2 * codes.shape[1] + 8)
-    run_lanes(_sweep_serial, _sweep_parallel, (lane, *arguments, sums, totals), work, n_lanes, n_threads)
+    run_lanes(sweep_serial, sweep_parallel, (lane, *arguments, sums, totals), work, n_lanes, n_threads)
     return np.ascontiguousarray(sums[0][:, :n_states].T), float(totals[0, 0, 0])
 
 
