@@ -26,7 +26,7 @@ from fastem.families.gaussian_records import GaussianParams, Moments
 from fastem.families.held import Held
 from fastem.families.matrices import apply, double_double_whiteners, first_singular, is_positive_definite
 from fastem.families.normal_inverse_wishart import NO_PRIOR, NormalInverseWishart, ResolvedPrior
-from fastem.kernels.components import cancellation, invert_roots, log_prior_full, mode_full, moments_full, natural_full
+from fastem.kernels.components import cancellation, kernels_of, log_prior_full, mode_full, moments_full
 from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, n_statistics
 from fastem.kernels.steps import Rules
 from fastem.kernels.sweep import States
@@ -53,9 +53,10 @@ _LEAST = 1e-9  # rows, with those that a prior counts for, of a covariance that 
 _EXACT = np.dtype(np.float64)
 _LOOSE = 8.0  # a frame's reach over that of the rows, at most
 _EPS = {np.dtype(dtype): float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
-# Full covariances of at most so many columns are encoded and decoded by kernels: below, NumPy's calls take longer than
-# the work (150 rows, 4 columns: 5 times as long), above, LAPACK is faster.
-_FEW_COLUMNS = 32
+# Full covariances of at most so many columns are encoded and decoded by kernels. NumPy's calls take longer than the work
+# of few columns (150 rows, 4 columns: 5 times as long), and LAPACK than kernels, which take eight components at a time:
+# 9 times as long for 32 components of 32 columns, 8 times for 16 of 64, half as long for one of 100.
+_FEW_COLUMNS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +194,8 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         if n_thin == 0 and self._in_kernels(n_features):
             theta = np.empty((n_components, n_statistics(FULL, n_features)), dtype)
             whitener, peaks = np.empty((n_components, n_features + 1, n_features), dtype), np.empty(n_components)
-            natural_full(*params[::2], log_weights, frame.center, frame.scale, theta, whitener, peaks)
+            natural_of, _ = kernels_of(n_features)
+            natural_of(*params[::2], log_weights, frame.center, frame.scale, theta, whitener, peaks)
             return States(FULL, theta, 0, whitener, peaks)
         peaks = self.peaks(params, log_weights)[order]
         theta = np.zeros((n_components, n_statistics(layout.feature_map, n_features)), dtype)
@@ -253,10 +255,15 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
 
     def log_densities(self, params: GaussianParams, X: np.ndarray) -> np.ndarray:
         """Log-densities (N, K) of a few rows, in NumPy."""
-        gaps = X - params.means[:, None, :]
-        roots = params.precisions_cholesky
-        y = gaps @ roots if self._is_matrix else gaps * np.atleast_2d(roots.T).T[:, None, :]
-        return self._log_constants(params) - 0.5 * np.einsum("knd,knd->nk", y, y)  # a third of the time of y**2, summed
+        means, roots = params.means, params.precisions_cholesky
+        if roots.ndim == 3:  # one product for all components takes half the time of one for each
+            center = means.mean(axis=0)
+            y = (X - center) @ np.swapaxes(roots, 0, 1).reshape(len(center), -1)
+            y = y.reshape(len(X), *means.shape) - ((means - center)[:, None] @ roots)[:, 0]
+        else:
+            gaps = X[:, None] - means
+            y = gaps @ roots if self._is_matrix else gaps * np.atleast_2d(roots.T).T
+        return self._log_constants(params) - 0.5 * np.einsum("nkd,nkd->nk", y, y)  # a third of the time of y**2, summed
 
     def expected_gaps(self, params: GaussianParams, log_weights: np.ndarray) -> np.ndarray:
         """Expected score in component k less that in j, for rows of component k; (K, K), from k to j."""
@@ -506,7 +513,8 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         stack = covariances if covariances.ndim == 3 else covariances[None]
         if granule is not None and self._in_kernels(stack.shape[1]):
             roots, good = np.empty(stack.shape), np.empty(1, np.int64)
-            invert_roots(stack, smallest, _DEPENDENT / stack.shape[1], roots, good)
+            _, invert = kernels_of(stack.shape[1])
+            invert(stack, smallest, _DEPENDENT / stack.shape[1], roots, good)
             if good[0] == len(stack):
                 return roots  # else, what is bad is found below
         try:

@@ -1,4 +1,4 @@
-"""Eight small matrices at a time, one in each lane of a vector: their factors, and the regressions of missing columns.
+"""Eight small matrices at a time, one in each lane of a vector: factors, inverses, the regressions of missing columns.
 
 With the columns o of a row seen and m missing, a normal of mean mu, covariance Sigma and precision Lambda has
 
@@ -13,13 +13,14 @@ one are too short for vectors.
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, from_python, helper, kernel
-from fastem.kernels._vectors import fused, new_function, vector_at
+from fastem.kernels._jit import PLAIN, from_python, helper, kernel, matrix_at
+from fastem.kernels._vectors import carried, filled, fused, new_function, vector_at
 from fastem.kernels.exp_log import log
+from fastem.kernels.layout import turn
 
 LANES = 8
 _ROWS = 4  # entries at once, so that a sum need not wait for the one before
@@ -32,63 +33,69 @@ def _pointer(context, builder, signature, args, i):
     return builder.gep(make_array(signature.args[i])(context, builder, args[i]).data, [args[i + 1]])
 
 
-@intrinsic(prefer_literal=True)
-def _subtract_products_vector(typingctx, out, o, ro, a, ia, ra, sa, b, ib, sb, depth, scale, s, rows):
-    """out[r] = (out[r] - sum over l < depth of a[r, l] b[l]) scale, with entries at o + r ro, ia + r ra + l sa, .."""
-    signature = types.void(out, o, ro, a, ia, ra, sa, b, ib, sb, depth, scale, s, rows)
-    n_rows = rows.literal_value
+@intrinsic
+def _subtract_products_vector(typingctx, out, o, ro, a, ia, ra, sa, b, ib, sb, depth, scale, s, n):
+    """out[r] = (out[r] - sum over l < depth of a[r, l] b[l]) scale for r < n.
+
+    Entries are at o + r ro, ia + r ra + l sa and ib + l sb; offsets and strides count numbers.
+    """
+    signature = types.void(out, o, ro, a, ia, ra, sa, b, ib, sb, depth, scale, s, n)
 
     def codegen(context, builder, signature, args):
         po, pa, pb, ps = (_pointer(context, builder, signature, args, i) for i in (0, 3, 7, 11))
-        function = _subtract_products_function(builder.module, n_rows)
-        builder.call(function, [po, args[2], pa, args[5], args[6], pb, args[9], args[10], ps])
+        function = _subtract_products_function(builder.module)
+        builder.call(function, [po, args[2], pa, args[5], args[6], pb, args[9], args[10], ps, args[13]])
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-def _subtract_products_function(module, n_rows):
-    """The LLVM function: sums stay in registers."""
+def _subtract_products_function(module):
+    """The LLVM function: sums of some rows at a time stay in registers."""
     pointer = _DOUBLE.as_pointer()
-    arguments = [pointer, _INDEX, pointer, _INDEX, _INDEX, pointer, _INDEX, _INDEX, pointer]
-    function, is_new = new_function(module, f"fastem_subtract_products_{n_rows}", arguments)
+    arguments = [pointer, _INDEX, pointer, _INDEX, _INDEX, pointer, _INDEX, _INDEX, pointer, _INDEX]
+    function, is_new = new_function(module, "fastem_subtract_products", arguments)
     if not is_new:
         return function
-    po, ro, pa, ra, sa, pb, sb, depth, ps = function.args
-    entry, loop, after = (function.append_basic_block(name) for name in ("entry", "loop", "after"))
-    builder = ir.IRBuilder(entry)
-    places = [vector_at(builder, po, builder.mul(ro, _INDEX(r)), _VECTOR) for r in range(n_rows)]
-    first = [builder.load(place, align=8) for place in places]
-    builder.cbranch(builder.icmp_signed(">", depth, _INDEX(0)), loop, after)
-    builder.position_at_end(loop)
-    step = builder.phi(_INDEX)
-    sums = [builder.phi(_VECTOR) for _ in range(n_rows)]
-    fma = fused(module, _VECTOR)
-    common = builder.fneg(builder.load(vector_at(builder, pb, builder.mul(step, sb), _VECTOR), align=8))
-    totals = []
-    for r in range(n_rows):
-        offset = builder.add(builder.mul(step, sa), builder.mul(ra, _INDEX(r)))
-        own = builder.load(vector_at(builder, pa, offset, _VECTOR), align=8)
-        totals.append(builder.call(fma, [own, common, sums[r]]))
-    following = builder.add(step, _INDEX(1))
-    builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
-    step.add_incoming(_INDEX(0), entry)
-    step.add_incoming(following, loop)
-    builder.position_at_end(after)
-    results = [builder.phi(_VECTOR) for _ in range(n_rows)]
-    for kept, start, new in zip(sums + results, first * 2, totals * 2, strict=True):
-        kept.add_incoming(start, entry)
-        kept.add_incoming(new, loop)
+    po, ro, pa, ra, sa, pb, sb, depth, ps, n = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
     scale = builder.load(vector_at(builder, ps, _INDEX(0), _VECTOR), align=8)
-    for place, result in zip(places, results, strict=True):
-        builder.store(builder.fmul(result, scale), place, align=8)
+    fma = fused(module, _VECTOR)
+
+    def subtract(first, n_rows):
+        begin = builder.gep(pa, [builder.mul(ra, first)])
+        rows = [builder.add(first, _INDEX(r)) for r in range(n_rows)]
+        places = [vector_at(builder, po, builder.mul(ro, row), _VECTOR) for row in rows]
+
+        def add(step, sums):
+            common = builder.fneg(builder.load(vector_at(builder, pb, builder.mul(step, sb), _VECTOR), align=8))
+            offset, totals = builder.mul(step, sa), []
+            for total in sums:
+                own = builder.load(vector_at(builder, begin, offset, _VECTOR), align=8)
+                totals.append(builder.call(fma, [own, common, total]))
+                offset = builder.add(offset, ra)
+            return totals
+
+        totals = carried(builder, depth, [builder.load(place, align=8) for place in places], add)
+        for place, total in zip(places, totals, strict=True):
+            builder.store(builder.fmul(total, scale), place, align=8)
+
+    n_groups = builder.udiv(n, _INDEX(_ROWS))
+    n_done = builder.mul(n_groups, _INDEX(_ROWS))
+    for count, start, n_rows in ((n_groups, _INDEX(0), _ROWS), (builder.sub(n, n_done), n_done, 1)):
+
+        def step(turn, _, start=start, n_rows=n_rows):
+            subtract(builder.add(start, builder.mul(turn, _INDEX(n_rows))), n_rows)
+            return []
+
+        carried(builder, count, [], step)
     builder.ret_void()
     return function
 
 
-def _subtract_products_plain(out, o, ro, a, ia, ra, sa, b, ib, sb, depth, scale, s, rows):
+def _subtract_products_plain(out, o, ro, a, ia, ra, sa, b, ib, sb, depth, scale, s, n):
     """The same as loops."""
-    for r in range(rows):
+    for r in range(n):
         for c in range(LANES):
             total = out[o + r * ro + c]
             for step in range(depth):
@@ -96,19 +103,7 @@ def _subtract_products_plain(out, o, ro, a, ia, ra, sa, b, ib, sb, depth, scale,
             out[o + r * ro + c] = total * scale[s + c]
 
 
-_subtract_products = helper(_subtract_products_plain) if PLAIN else _subtract_products_vector
-
-
-@kernel
-def subtract_products(out, o, ro, a, ia, ra, sa, b, ib, sb, depth, scale, s, n):
-    """out[r] = (out[r] - sum over l < depth of a[r, l] b[l]) scale for r < n; offsets and strides count numbers."""
-    r = 0
-    while r + _ROWS <= n:
-        _subtract_products(out, o + r * ro, ro, a, ia + r * ra, ra, sa, b, ib, sb, depth, scale, s, _ROWS)
-        r += _ROWS
-    while r < n:
-        _subtract_products(out, o + r * ro, ro, a, ia + r * ra, ra, sa, b, ib, sb, depth, scale, s, 1)
-        r += 1
+subtract_products = helper(_subtract_products_plain) if PLAIN else _subtract_products_vector
 
 
 @kernel
@@ -122,31 +117,91 @@ def _gather(matrices, which, columns, first_row, n_rows, first_column, n_columns
                 out[LANES * (i * n_columns + j) + c] = matrices[k, row, columns[c, first_column + j]]
 
 
-@kernel
-def _factor(a, n, signs, inverse, pivots, logs):
-    """Lower triangles of a (n, n) = Cholesky factors, inverse (n,) that of their diagonals, logs (8,) the sums of logs.
+@intrinsic
+def _take_root_vector(typingctx, a, o, inverse, i):
+    """Square roots in the place of the eight numbers at offset o of a flat array, and their reciprocals."""
 
-    NaN where there is no factor.
-    """
+    def codegen(context, builder, signature, args):
+        place, reciprocal = (
+            vector_at(builder, _pointer(context, builder, signature, args, i), _INDEX(0), _VECTOR) for i in (0, 2)
+        )
+        root_of = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_VECTOR, [_VECTOR]), f"llvm.sqrt.v{LANES}f64"
+        )
+        root = builder.call(root_of, [builder.load(place, align=8)])
+        builder.store(root, place, align=8)
+        builder.store(builder.fdiv(filled(_VECTOR, 1.0), root), reciprocal, align=8)
+        return context.get_dummy_value()
+
+    return types.void(a, o, inverse, i), codegen
+
+
+def _take_root_plain(a, o, inverse, i):
+    """The same as a loop."""
+    for c in range(LANES):
+        a[o + c] = np.sqrt(a[o + c])
+        inverse[i + c] = 1.0 / a[o + c]
+
+
+_take_root = helper(_take_root_plain) if PLAIN else _take_root_vector
+
+
+@kernel
+def take_matrices(matrices, first, a):
+    """a = eight matrices of a stack (K, n, n) from the first on, which stands for those beyond the last too."""
+    n, size = min(LANES, matrices.shape[0] - first), matrices.shape[1] * matrices.shape[2]
+    turn(matrix_at(matrices, first * size, n, size), n, size, matrix_at(a, 0, size, LANES))
+    for p in range(0, LANES * size if n < LANES else 0, LANES):
+        for c in range(n, LANES):
+            a[p + c] = a[p]
+
+
+@kernel
+def put_matrices(a, size, first, matrices):
+    """The way back, of matrices with so many entries into a stack that is longer than `first`."""
+    n = min(LANES, matrices.shape[0] - first)
+    turn(matrix_at(a, 0, size, LANES), size, n, matrix_at(matrices, first * size, n, size))
+
+
+@kernel
+def factor(a, n, signs, inverse):
+    """Lower triangles of a (n, n) = Cholesky factors, inverse (n,) that of their diagonals; NaN where there is none."""
     row = LANES * n
     for j in range(n):
         here = j * row + LANES * j
         subtract_products(a, here, row, a, j * row, row, LANES, a, j * row, LANES, j, signs, 0, 1)
-        for c in range(LANES):
-            pivots[LANES * j + c] = a[here + c]
-            a[here + c] = np.sqrt(a[here + c])
-            inverse[LANES * j + c] = 1.0 / a[here + c]
+        _take_root(a, here, inverse, LANES * j)
         below = here + row
         subtract_products(
             a, below, row, a, (j + 1) * row, row, LANES, a, j * row, LANES, j, inverse, LANES * j, n - 1 - j
         )
-    for p in range(row):
-        pivots[p] = log(pivots[p])
+
+
+@kernel
+def invert_factor(a, n, inverse, roots):
+    """roots (n, n) = upper triangular U, U' the inverse of the factor in the lower triangle of a: U U' that of A."""
+    row = LANES * n
+    for p in range(n * row):
+        roots[p] = 0.0
+    for i in range(n):
+        for j in range(0, i, _ROWS):  # of whose rows the first has its first number at j
+            here, depth = j * row + LANES * j, i - j
+            subtract_products(
+                roots, j * row + LANES * i, row, roots, here, row, LANES, a, i * row + LANES * j, LANES, depth,
+                inverse, LANES * i, min(_ROWS, depth),
+            )  # fmt: skip
+        for c in range(LANES):
+            roots[i * row + LANES * i + c] = inverse[LANES * i + c]
+
+
+@kernel
+def half_log_det(a, n, logs):
+    """logs (8,) = sums of the logarithms of the diagonal of the factors in a (n, n)."""
     for c in range(LANES):
         logs[c] = 0.0
-    for p in range(0, row, LANES):
+    for p in range(0, n * LANES * n, LANES * n + LANES):
         for c in range(LANES):
-            logs[c] += 0.5 * pivots[p + c]
+            logs[c] += log(a[p + c])
 
 
 @from_python
@@ -157,26 +212,20 @@ def regress(precision, covariance, log_roots, which, columns, n_seen, slopes, sp
     which (8,) are components, columns (8, D) those seen, then those missing. log_roots (K,) are log|precision| / 2,
     scratch is that of `scratch_of`. The cheaper of the two ways is taken.
     """
-    table, other, inverse, pivots, signs = scratch
+    table, other, inverse, signs = scratch
     o, m = n_seen, columns.shape[1] - n_seen
     seen_row, row = LANES * o, LANES * m
     if m <= o:
         _gather(precision, which, columns, o, m, o, m, table)
-        _factor(table, m, signs, inverse, pivots, logs)
-        for i in range(m):  # other = the inverse of the factor
-            for p in range(i * row, (i + 1) * row):
-                other[p] = 0.0
-            subtract_products(
-                other, i * row, LANES, other, 0, LANES, row, table, i * row, LANES, i, inverse, LANES * i, i
-            )
-            for c in range(LANES):
-                other[i * row + LANES * i + c] = inverse[LANES * i + c]
+        factor(table, m, signs, inverse)
+        half_log_det(table, m, logs)
+        invert_factor(table, m, inverse, other)
         for p in range(m * row):
             spread[p] = 0.0
         for i in range(m):
             last = i * row + LANES * i
             subtract_products(
-                spread, i * row, LANES, other, i * row, LANES, row, other, last, row, m - i, signs, LANES, i + 1
+                spread, i * row, LANES, other, LANES * i, row, LANES, other, last, LANES, m - i, signs, LANES, i + 1
             )
             for j in range(i):
                 for c in range(LANES):
@@ -190,7 +239,8 @@ def regress(precision, covariance, log_roots, which, columns, n_seen, slopes, sp
             logs[c] = -logs[c]
         return
     _gather(covariance, which, columns, 0, o, 0, o, table)
-    _factor(table, o, signs, inverse, pivots, logs)
+    factor(table, o, signs, inverse)
+    half_log_det(table, o, logs)
     _gather(covariance, which, columns, 0, o, o, m, other)
     for i in range(o):  # other (o, m) = L^-1 Sigma_om
         subtract_products(
@@ -214,8 +264,9 @@ def regress(precision, covariance, log_roots, which, columns, n_seen, slopes, sp
 
 @kernel
 def scratch_of(n_features):
-    """What `regress` needs: room for two matrices and two diagonals, then eight times 1 and eight times -1."""
+    """What `regress` needs: room for two matrices and a diagonal, then eight times 1 and eight times -1."""
     size = LANES * n_features
-    signs = np.ones(2 * LANES)
-    signs[LANES:] = -1.0
-    return np.empty(size * n_features), np.empty(size * n_features), np.empty(size), np.empty(size), signs
+    signs = np.empty(2 * LANES)
+    for c in range(LANES):
+        signs[c], signs[LANES + c] = 1.0, -1.0
+    return np.empty(size * n_features), np.empty(size * n_features), np.empty(size), signs

@@ -115,7 +115,7 @@ def _complete_batch(completed, which, owner, firsts, ends, parts, n_seen, slopes
     completed[k D + d, b] holds what is seen; parts (8, D) are the columns seen and those missing. The lanes take a row
     of each at a time, unless a run is longer than there are lanes.
     """
-    values, gaps, _, _, signs = scratch
+    values, gaps, _, signs = scratch
     n_features = parts.shape[1]
     n_missing, longest = n_features - n_seen, 0
     for c in range(n_lanes):

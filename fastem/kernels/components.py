@@ -9,7 +9,20 @@ other in memory, as short ones may be or not, and would take the sum in another 
 
 import numpy as np
 
-from fastem.kernels._jit import aligned_empty, exact, from_python, kernel
+from fastem.kernels._jit import aligned_empty, exact, from_python, kernel, matrix_at
+from fastem.kernels.batches import (
+    LANES,
+    factor,
+    half_log_det,
+    invert_factor,
+    put_matrices,
+    scratch_of,
+    subtract_products,
+    take_matrices,
+)
+from fastem.kernels.layout import turn
+
+_WIDE = 17  # columns from which eight components at a time are worth what they take to compile, a second
 
 
 @from_python
@@ -232,3 +245,94 @@ def invert_roots(covariances, smallest, dependent, roots, good):
                 good[0] = k
                 return
     good[0] = n_components
+
+
+@from_python
+@kernel
+def natural_of_wide(means, roots, log_weights, center, scale, theta, whitener, peaks):
+    """The same as `natural_full`, eight components at a time."""
+    n_components, n_features = means.shape
+    n_stats, row = theta.shape[1], LANES * n_features
+    table, turned, z, signs = scratch_of(n_features)
+    stats, y, logs, rows = np.empty(LANES * n_stats), np.empty(row), np.empty(LANES), np.empty((LANES, n_stats))
+    unit = 1.0 / scale  # exact: the scales are powers of two
+    for first in range(0, n_components, LANES):
+        take_matrices(roots, first, table)
+        half_log_det(table, n_features, logs)
+        for i in range(n_features):
+            for p in range(i * row, (i + 1) * row):
+                table[p] *= unit[i]
+            for c in range(LANES):
+                z[LANES * i + c] = (means[min(first + c, n_components - 1), i] - center[i]) * scale[i]
+        for p in range(row):
+            y[p] = 0.0
+        for p in range(LANES * n_stats):
+            stats[p] = 0.0
+        # W times the mean, then W' times this, then W' W, of which the rows of U have all in order
+        subtract_products(y, 0, LANES, table, 0, LANES, row, z, 0, LANES, n_features, signs, LANES, n_features)
+        subtract_products(stats, LANES, LANES, table, 0, row, LANES, y, 0, LANES, n_features, signs, LANES, n_features)
+        p = LANES + row
+        for i in range(n_features):
+            last = i * row + LANES * i
+            subtract_products(
+                stats, p, LANES, table, LANES * i, row, LANES, table, last, LANES, n_features - i, signs, 0, i + 1
+            )
+            p += LANES * i
+            for c in range(LANES):
+                stats[p + c] *= 0.5
+            p += LANES
+        for c in range(min(LANES, n_components - first)):
+            peaks[first + c] = logs[c] - 0.5 * n_features * np.log(2.0 * np.pi) + log_weights[first + c]
+            stats[c] = peaks[first + c]
+        for i in range(n_features):
+            for c in range(LANES):
+                stats[c] -= 0.5 * y[LANES * i + c] * y[LANES * i + c]
+        turn(matrix_at(stats, 0, n_stats, LANES), n_stats, rows.shape[0], rows)
+        for c in range(min(LANES, n_components - first)):
+            k = first + c
+            for p in range(n_stats):
+                theta[k, p] = rows[c, p]
+            turn(roots[k], n_features, n_features, matrix_at(turned, 0, n_features, n_features))
+            for i in range(n_features):
+                for j in range(n_features):
+                    whitener[k, i, j] = turned[i * n_features + j] * unit[j]
+            for i in range(n_features):
+                whitener[k, n_features, i] = z[LANES * i + c]
+
+
+@from_python
+@kernel
+def invert_roots_of_wide(covariances, smallest, dependent, roots, good):
+    """The same as `invert_roots`, eight components at a time."""
+    n_components, n_features = covariances.shape[:2]
+    row = LANES * n_features
+    table, inverted, inverse, signs = scratch_of(n_features)
+    for first in range(0, n_components, LANES):
+        take_matrices(covariances, first, table)
+        factor(table, n_features, signs, inverse)
+        for c in range(min(LANES, n_components - first)):
+            for i in range(n_features):
+                if not table[i * row + LANES * i + c] > smallest[i]:
+                    good[0] = first + c
+                    return
+        invert_factor(table, n_features, inverse, inverted)
+        put_matrices(inverted, n_features * n_features, first, roots)
+        for i in range(n_features):  # diagonals of the precisions
+            for c in range(LANES):
+                inverse[LANES * i + c] = 0.0
+            last = i * row + LANES * i
+            subtract_products(
+                inverse, LANES * i, LANES, inverted, last, 0, LANES, inverted, last, LANES, n_features - i,
+                signs, LANES, 1,
+            )  # fmt: skip
+        for c in range(min(LANES, n_components - first)):
+            for i in range(n_features):
+                if inverse[LANES * i + c] * covariances[first + c, i, i] > dependent:
+                    good[0] = first + c
+                    return
+    good[0] = n_components
+
+
+def kernels_of(n_features):
+    """What gives natural parameters and what gives roots of components of so many columns."""
+    return (natural_of_wide, invert_roots_of_wide) if n_features >= _WIDE else (natural_full, invert_roots)

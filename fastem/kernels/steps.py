@@ -12,11 +12,10 @@ from fastem.kernels._jit import address, call_at, from_python, kernel
 from fastem.kernels.components import (
     add_log_prior_of_weights,
     cancellation,
-    invert_roots,
+    kernels_of,
     log_prior_full,
     mode_full,
     moments_full,
-    natural_full,
     share_out,
     take_logs,
 )
@@ -153,14 +152,15 @@ def _calls(run, theta, whitener):
     """Addresses of the parts of a step, with the entry of its sweep."""
     line, flat, cube, mark = np.empty(0), np.empty((0, 0)), np.empty((0, 0, 0)), np.empty(0, np.int64)
     prior = line, 0.0, 0.0, flat
+    natural, invert = kernels_of(whitener.shape[2])
     return (
         address(take_logs, (line, line), None),
         address(cancellation, (cube, line, line, line, line, line), None),
-        address(natural_full, (flat, cube, line, line, line, theta, whitener, line), theta.dtype),
+        address(natural, (flat, cube, line, line, line, theta, whitener, line), theta.dtype),
         run,
         address(moments_full, (flat, line, line, 0.0, line, flat, cube), None),
         address(mode_full, (line, prior, 0.0, 0.0, flat, cube), None),
-        address(invert_roots, (cube, line, 0.0, cube, mark), None),
+        address(invert, (cube, line, 0.0, cube, mark), None),
         address(log_prior_full, (flat, cube, prior, line), None),
         address(add_log_prior_of_weights, (line, 0.0, line), None),
         address(share_out, (line, 0.0, line), None),
