@@ -11,7 +11,7 @@ from fastem import GaussianMixture
 from fastem.data import as_data
 from fastem.families.gaussian import Gaussian
 from fastem.families.gaussian_records import GaussianParams
-from fastem.kernels import completion
+from fastem.kernels import sweep
 from fastem.models.mixture import Mixture
 from fastem.models.mixture_records import MixtureParams
 
@@ -189,8 +189,8 @@ def test_one_row(rng):
 @EVERY_TYPE
 def test_threads_change_no_bits(name, rng, monkeypatch):
     X, noise, start = noisy_rows(rng, 30_000, 3, 3)
-    in_parallel, runs = completion._parallel, []
-    monkeypatch.setattr(completion, "_parallel", lambda *arguments: runs.append(1) or in_parallel(*arguments))
+    together, runs = sweep.run_together, []
+    monkeypatch.setattr(sweep, "run_together", lambda *arguments: runs.append(1) or together(*arguments))
     for form in (noise, np.einsum("nii->ni", noise), noise[0]):
         fits = [from_start(start, name, n_threads=n).fit(X, noise_covariance=form) for n in (1, 2)]
         assert np.array_equal(fits[0].covariances_, fits[1].covariances_)

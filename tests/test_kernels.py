@@ -19,7 +19,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from fastem import GaussianHMM
 from fastem.kernels import layout, sweep, whiten
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, free, helper, widest_vectors
+from fastem.kernels._arrays import free
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, widest_vectors
 from fastem.kernels.completion import completed_rows
 from fastem.kernels.components import take_logs
 from fastem.kernels.double_double import two_product, two_sum, whiten_exactly, whitener_of

@@ -22,7 +22,7 @@ from fastem.data import as_data
 from fastem.families.gaussian import Gaussian
 from fastem.families.gaussian_records import GaussianParams
 from fastem.families.normal_inverse_wishart import NormalInverseWishart
-from fastem.kernels import batches, completion, patterns
+from fastem.kernels import batches, completion, patterns, sweep
 from fastem.models import missing
 from fastem.models.missing import IncompleteMixture, IncompleteNormal
 from fastem.models.mixture import Mixture
@@ -122,8 +122,8 @@ def test_many_columns(n_features, rng):
 @EVERY_TYPE
 def test_threads_change_no_bits(name, rng, monkeypatch):
     X = punched(simulate(rng, 60_000, 4, 3), rng)
-    in_parallel, runs = completion._parallel, []
-    monkeypatch.setattr(completion, "_parallel", lambda *arguments: runs.append(1) or in_parallel(*arguments))
+    together, runs = sweep.run_together, []
+    monkeypatch.setattr(sweep, "run_together", lambda *arguments: runs.append(1) or together(*arguments))
     found = []
     for n_threads in (1, 2):
         gm = GaussianMixture(3, covariance_type=name, random_state=0, n_race=2, max_iter=3, tol=0, n_threads=n_threads)

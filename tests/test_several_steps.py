@@ -220,7 +220,7 @@ def test_steps_on_threads_have_the_bits_of_single_ones(may_skip, n_threads, rng,
     monkeypatch.setattr(skipping, "_SMALL_WORK", 0 if may_skip else np.inf)
     monkeypatch.setattr(skipping, "_GATHERING", 0.0)
     done, orders, n_turns = [], [], []
-    several, order_by, entry = Mixture.several_steps, skipping.order_by, steps.entry
+    several, order_by, runner_for = Mixture.several_steps, skipping.order_by, steps.runner_for
 
     def watched(model, params, data, n_steps):
         ascent = several(model, params, data, n_steps)
@@ -229,7 +229,7 @@ def test_steps_on_threads_have_the_bits_of_single_ones(may_skip, n_threads, rng,
 
     monkeypatch.setattr(Mixture, "several_steps", watched)
     monkeypatch.setattr(skipping, "order_by", lambda *arguments: orders.append(1) or order_by(*arguments))
-    monkeypatch.setattr(steps, "entry", lambda turns, sweep: n_turns.append(len(turns)) or entry(turns, sweep))
+    monkeypatch.setattr(steps, "runner_for", lambda turns: n_turns.append(len(turns)) or runner_for(turns))
     monkeypatch.setattr(sweep, "_SERIAL_WORK", 0)
     start = np.where(rng.random(20_000) < 0.8, rng.integers(0, 9, 20_000), labels)
     model = Mixture(Gaussian(), 9, start=start, n_threads=n_threads)

@@ -76,23 +76,19 @@ def bits(estimator, X=None):
 
 @contextlib.contextmanager
 def counted(calls):
-    """Count calls of the parallel kernels."""
+    """Count calls of kernels on several threads."""
     from fastem.kernels import sweep
 
-    originals = {name: getattr(sweep, name) for name in ("sweep_parallel", "_score_parallel")}
+    call_for = sweep.call_for
 
-    def counter(name):
-        def count(*arguments):
-            calls[name] = calls.get(name, 0) + 1
-            return originals[name](*arguments)
+    def count(kernel, turns, *arguments):
+        if len(turns) > 1:
+            calls[kernel.__name__] = calls.get(kernel.__name__, 0) + 1
+        return call_for(kernel, turns, *arguments)
 
-        return count
-
-    for name in originals:
-        setattr(sweep, name, counter(name))
+    sweep.call_for = count
     yield
-    for name, function in originals.items():
-        setattr(sweep, name, function)
+    sweep.call_for = call_for
 
 
 def job_thread_counts():
@@ -260,10 +256,10 @@ def job_settings():
 
 def dispatchers():
     """The kernels of the fused pass."""
-    from fastem.kernels import sweep
+    from fastem.kernels import _calls, sweep
 
-    names = ("_sweep_lane", "sweep_serial", "sweep_parallel", "_score_lane", "_score_serial", "_score_parallel")
-    return {name: getattr(sweep, name) for name in names}
+    found = {name: getattr(sweep, name) for name in ("_sweep_lane", "take_lanes", "_score_lane", "take_rows")}
+    return found | {name: getattr(_calls, name) for name in ("run_alone", "run_together")}
 
 
 def cache_use():
@@ -361,7 +357,7 @@ def job_tiny(dtype):
             noisy = fitted(X, covariance_type, resp_init=labels, noise=noise, **params)
             results += [noisy.lower_bounds_, noisy.score_samples(X, noise_covariance=noise)]
         found[f"known in part {covariance_type}"] = [np.asarray(result).ravel().tolist() for result in results]
-    jitted = hasattr(dispatchers()["sweep_serial"], "signatures")
+    jitted = hasattr(dispatchers()["take_lanes"], "signatures")
     return {"found": found, "jitted": jitted, "bounds": bool(numba.config.BOUNDSCHECK)}
 
 
@@ -448,8 +444,8 @@ def test_bits_at_1_2_and_4_threads(layer):
             if n_threads == 1:
                 assert not calls, name
             else:  # or nothing was split, and the comparison says nothing
-                assert calls["sweep_parallel"] >= 3, name
-                assert calls.get("_score_parallel", 0) == (3 if len(found) == 2 else 0), name
+                assert calls["take_lanes"] >= 3, name
+                assert calls.get("take_rows", 0) == (3 if len(found) == 2 else 0), name
     bits_of = {name: runs[0][1] for name, runs in answer["runs"].items()}
     SEEN.setdefault("bits", bits_of)
     assert bits_of == SEEN["bits"]  # from one process, and from one layer, to the next
@@ -468,7 +464,7 @@ def test_8_python_threads_at_once(layer):
 def test_fork_after_a_parallel_fit(layer):
     answer = run("fork", env=layer_environment(layer))
     assert answer["layer"] == layer
-    assert answer["calls"]["sweep_parallel"] > 0
+    assert answer["calls"]["take_lanes"] > 0
     assert answer["in_parent"] == [answer["expected"]] * 2
     assert answer["in_children"] == [[answer["expected"], 0]] * len(answer["in_children"])
     assert answer["statuses"] == [0]
@@ -503,7 +499,7 @@ def test_specialisations():
         for kind in kinds:
             assert "readonly" not in str(kind), f"{name}: {kind}"
             assert "nonaligned" not in str(kind), f"{name}: {kind}"
-        limit = len(KINDS) if "sweep" in name else 2  # densities are always computed in float64
+        limit = len(KINDS) if name in ("_sweep_lane", "take_lanes") else 2  # densities are always computed in float64
         assert 1 <= len(kinds) <= limit, f"{name}: {kinds}"
 
 

@@ -53,9 +53,9 @@ _LEAST = 1e-9  # rows, with those that a prior counts for, of a covariance that 
 _EXACT = np.dtype(np.float64)
 _LOOSE = 8.0  # a frame's reach over that of the rows, at most
 _EPS = {np.dtype(dtype): float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
-# Full covariances of at most so many columns are encoded and decoded by kernels. NumPy's calls take longer than the work
-# of few columns (150 rows, 4 columns: 5 times as long), and LAPACK than kernels, which take eight components at a time:
-# 9 times as long for 32 components of 32 columns, 8 times for 16 of 64, half as long for one of 100.
+# Full covariances of at most so many columns are encoded and decoded by kernels. NumPy's calls take longer than the
+# work of few columns (150 rows, 4 columns: 5 times as long), and LAPACK than kernels that take eight components at a
+# time: 9 times as long for 32 components of 32 columns, 8 times for 16 of 64, but half as long for one of 100.
 _FEW_COLUMNS = 64
 
 

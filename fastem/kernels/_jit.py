@@ -11,14 +11,11 @@ import threading
 
 import llvmlite.binding as llvm
 import numba
-import numpy as np
 import threadpoolctl
-from numba.core import cgutils, config, types
+from numba.core import config, types
 from numba.core.event import Listener, register
-from numba.core.imputils import impl_ret_new_ref
 from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic, register_jitable
-from numba.np.arrayobj import make_array, populate_array
 
 _HERE = __name__.rpartition(".")[0] + "."
 
@@ -115,77 +112,8 @@ def helper(function):
 
 
 def parallel(function):
-    """Compile a kernel that splits lanes over threads with `prange`."""
+    """Compile a kernel with `prange`."""
     return numba.njit(fastmath=_FAST, parallel=True, **_OPTIONS)(function)
-
-
-@intrinsic
-def _call_compiled(typingctx, pointer, arguments):
-    """Call the compiled kernel at an address, as numba itself would."""
-    signature = types.void(pointer, arguments)
-
-    def codegen(context, builder, signature, values):
-        argument_types = tuple(signature.args[1])
-        kind = context.call_conv.get_function_type(types.none, argument_types)
-        function = builder.inttoptr(values[0], kind.as_pointer())
-        unpacked = cgutils.unpack_tuple(builder, values[1], len(argument_types))
-        status, _ = context.call_conv.call_function(builder, function, types.none, argument_types, unpacked)
-        with cgutils.if_unlikely(builder, status.is_error):
-            context.call_conv.return_status_propagate(builder, status)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-def _call_plain(kernel, arguments):
-    kernel(*arguments)
-
-
-# Call `address(kernel, arguments)` inside a kernel: LLVM then compiles a lane once, not again for each entry to it.
-call_at = _call_plain if config.DISABLE_JIT else _call_compiled
-_addresses: dict = {}
-
-
-def address(kernel, arguments, dtypes):
-    """Return what `call_at` takes to call a kernel with such arguments, whose types these dtypes decide."""
-    if config.DISABLE_JIT:
-        return kernel
-    key = kernel, dtypes
-    if key not in _addresses:
-        signature = tuple(map(numba.typeof, arguments))
-        kernel.compile(signature)
-        compiled = kernel.overloads[signature]
-        _addresses[key] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    return _addresses[key]
-
-
-def address_array(addresses):
-    """Addresses in one array: numba passes an array as seven arguments, a tuple as one for each of its elements."""
-    return np.array(addresses, object if config.DISABLE_JIT else np.int64)
-
-
-@intrinsic
-def _take_number_compiled(typingctx, counters, i):
-    """Return entry i of counters (threads, n), by flat index, and add 1 to it, in one atomic step.
-
-    What a thread wrote before, whoever takes a later number sees.
-    """
-    signature = types.intp(counters, i)
-
-    def codegen(context, builder, signature, values):
-        data = make_array(signature.args[0])(context, builder, values[0]).data
-        return builder.atomic_rmw("add", builder.gep(data, [values[1]]), context.get_constant(types.intp, 1), "acq_rel")
-
-    return signature, codegen
-
-
-def _take_number_plain(counters, i):
-    counters[0, i] += 1
-    return counters[0, i] - 1
-
-
-# Threads take lanes as they come to it, not by equal shares: one that is disturbed leaves the rest to the others.
-take_number = _take_number_plain if config.DISABLE_JIT else _take_number_compiled
 
 
 class _NoCollection(Listener):
@@ -229,130 +157,6 @@ class _NoCollection(Listener):
 
 _no_collection = _NoCollection()
 register("numba:compile", _no_collection)
-
-
-def _empty_vector(is_counted):
-    def codegen(context, builder, signature, args):
-        kind = signature.return_type
-        itemsize = context.get_constant(types.intp, kind.dtype.bitwidth // 8)
-        stride = builder.mul(args[1], itemsize)
-        size = builder.mul(args[0], stride)
-        memory = context.nrt.meminfo_alloc_aligned_unchecked(builder, size, align=64)
-        with cgutils.if_unlikely(builder, cgutils.is_null(builder, memory)):
-            context.call_conv.return_user_exc(builder, MemoryError, ("a block does not fit in memory",))
-        array = make_array(kind)(context, builder)
-        data = builder.bitcast(context.nrt.meminfo_data(builder, memory), array.data.type)
-        owners = (memory, None) if is_counted else (None, memory)
-        populate_array(array, data, args[:2], (stride, itemsize), itemsize, *owners)
-        value = array._getvalue()
-        return impl_ret_new_ref(context, builder, kind, value) if is_counted else value
-
-    return codegen
-
-
-@intrinsic
-def _aligned_empty_vector(typingctx, n_rows, n_columns, like):
-    """Uninitialised (n_rows, n_columns) array of the dtype of `like` that starts on a cache line."""
-    return types.Array(like.dtype, 2, "C")(n_rows, n_columns, like), _empty_vector(True)
-
-
-@intrinsic
-def _uncounted_empty_vector(typingctx, n_rows, n_columns, like):
-    """The same, but nobody counts who holds it: somebody has to `free` it."""
-    return types.Array(like.dtype, 2, "C")(n_rows, n_columns, like), _empty_vector(False)
-
-
-def _aligned_empty_plain(n_rows, n_columns, like):
-    return np.empty((n_rows, n_columns), like.dtype)
-
-
-aligned_empty = _aligned_empty_plain if config.DISABLE_JIT else _aligned_empty_vector
-uncounted_empty = _aligned_empty_plain if config.DISABLE_JIT else _uncounted_empty_vector
-
-
-@intrinsic
-def _borrowed_compiled(typingctx, values):
-    """The same arrays, alone or in tuples, without owners, so that nobody counts.
-
-    The caller keeps what its arguments point to. What a kernel makes itself numba would free after the last use that it
-    counts: `uncounted_empty` and `free` are for that.
-    """
-
-    def stripped(context, builder, kind, value):
-        if isinstance(kind, types.BaseTuple):
-            parts = zip(kind, cgutils.unpack_tuple(builder, value, len(kind)), strict=True)
-            return context.make_tuple(builder, kind, [stripped(context, builder, *part) for part in parts])
-        if not isinstance(kind, types.Array):
-            return value
-        array = make_array(kind)(context, builder, value)
-        array.meminfo = cgutils.get_null_value(array.meminfo.type)
-        array.parent = cgutils.get_null_value(array.parent.type)
-        return array._getvalue()
-
-    def codegen(context, builder, signature, args):
-        return stripped(context, builder, signature.args[0], args[0])
-
-    return values(values), codegen
-
-
-def _borrowed_plain(values):
-    return values
-
-
-# References are counted in memory that all threads write: a tenth of a pass over blocks of 8 columns.
-borrowed = _borrowed_plain if config.DISABLE_JIT else _borrowed_compiled
-
-
-@intrinsic
-def _matrix_at_compiled(typingctx, array, offset, n_rows, n_columns):
-    """The numbers of a C-ordered array from a flat offset on as a matrix, which the array has to outlive."""
-    kind = types.Array(array.dtype, 2, "C")
-
-    def codegen(context, builder, signature, args):
-        data = builder.gep(make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
-        itemsize = context.get_constant(types.intp, array.dtype.bitwidth // 8)
-        view = make_array(kind)(context, builder)
-        populate_array(view, data, args[2:], (builder.mul(args[3], itemsize), itemsize), itemsize, None)
-        return view._getvalue()
-
-    return kind(array, offset, n_rows, n_columns), codegen
-
-
-def _matrix_at_plain(array, offset, n_rows, n_columns):
-    return array.reshape(-1)[offset : offset + n_rows * n_columns].reshape(n_rows, n_columns)
-
-
-matrix_at = _matrix_at_plain if config.DISABLE_JIT else _matrix_at_compiled
-
-
-@intrinsic
-def _free_compiled(typingctx, values):
-    """Give back the memory of arrays of `uncounted_empty`, or of one view of each, alone or in tuples.
-
-    Arrays that numba counts and made itself are left alone; those of Python must not be given.
-    """
-
-    def release(context, builder, kind, value):
-        if isinstance(kind, types.BaseTuple):
-            for part in zip(kind, cgutils.unpack_tuple(builder, value, len(kind)), strict=True):
-                release(context, builder, *part)
-            return
-        array = make_array(kind)(context, builder, value)
-        array.meminfo = array.parent
-        context.nrt.decref(builder, kind, array._getvalue())
-
-    def codegen(context, builder, signature, args):
-        release(context, builder, signature.args[0], args[0])
-        return context.get_dummy_value()
-
-    return types.void(values), codegen
-
-
-def _free_plain(values):
-    """Nothing: Python counts."""
-
-
-free = _free_plain if config.DISABLE_JIT else _free_compiled
 
 
 def _vector_bytes() -> int:

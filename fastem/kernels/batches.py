@@ -17,7 +17,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, from_python, helper, kernel, matrix_at
+from fastem.kernels._arrays import matrix_at
+from fastem.kernels._jit import PLAIN, from_python, helper, kernel
 from fastem.kernels._vectors import carried, filled, fused, new_function, vector_at
 from fastem.kernels.exp_log import log
 from fastem.kernels.layout import turn

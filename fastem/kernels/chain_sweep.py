@@ -7,22 +7,13 @@ sequence too long even for that, pieces are kept one at a time: the first way up
 each, the way down computes each again. A stretch in which underflow may matter is done again in logarithms.
 """
 
-import numba
 import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from fastem.kernels._jit import (
-    address,
-    address_array,
-    aligned_empty,
-    call_at,
-    free,
-    from_python,
-    kernel,
-    parallel,
-    take_number,
-)
+from fastem.kernels._arrays import aligned_empty, free
+from fastem.kernels._calls import address, address_array, call_at, take_number
+from fastem.kernels._jit import kernel
 from fastem.kernels.chain_plan import FLOOR, copy_row, mark, new_plan
 from fastem.kernels.exp_log import exp, log
 from fastem.kernels.forward_backward import (
@@ -388,9 +379,8 @@ def _chain_lane(products, X, weight, frame, states, chain, plan, first, last, su
     free(work)
 
 
-@from_python
 @kernel
-def _chain_serial(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals):
+def _take_lanes(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals):
     rows = products, X, weight, frame, states, chain, plan
     lane = take_number(turns, 0)
     while lane < sums.shape[0]:
@@ -398,12 +388,6 @@ def _chain_serial(turns, lane_kernel, products, X, weight, frame, states, chain,
         call_at(lane_kernel, (*rows, first, last, sums[lane], pairs[lane], totals[lane, 0]))
         join_lanes(turns, lane, (sums, pairs, totals))
         lane = take_number(turns, 0)
-
-
-@parallel
-def _chain_parallel(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals):
-    for _ in numba.prange(turns.shape[0]):
-        _chain_serial(turns, lane_kernel, products, X, weight, frame, states, chain, plan, sums, pairs, totals)
 
 
 def _addresses(X, weight, frame, states, chain, sums, pairs):
@@ -479,7 +463,8 @@ def chain_statistics(X, weight, frame, states, chain, offsets, sequence_weight, 
     arguments = (products, X, weight, frame, tuple(states), tuple(chain), tuple(plan))
     lane = address(_chain_lane, (*arguments, 0, 0, sums[0], pairs[0], totals[0, 0]), (X.dtype, theta.dtype))
     work = len(X) * (theta.size + 2 * chain.matrix.size)
-    run_lanes(_chain_serial, _chain_parallel, (lane, *arguments, sums, pairs, totals), work, n_lanes, n_threads)
+    arguments = (lane, *arguments, sums, pairs, totals)
+    run_lanes(_take_lanes, arguments, work, n_lanes, n_threads)
     sums, pairs, totals = sums[0], pairs[0], totals[0, 0]
     if n_thin and n_columns > len(theta):  # columns of padding lie before those of the thin states
         sums = np.delete(sums, np.s_[n_fast : n_columns - n_thin], axis=1)

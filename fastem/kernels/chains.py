@@ -1,9 +1,10 @@
 """What is said of the states of sequences whose rows are scored: posteriors, the best path; and paths drawn."""
 
-import numba
 import numpy as np
 
-from fastem.kernels._jit import address, aligned_empty, call_at, from_python, kernel, parallel, take_number
+from fastem.kernels._arrays import aligned_empty
+from fastem.kernels._calls import address, call_at, take_number
+from fastem.kernels._jit import from_python, kernel
 from fastem.kernels.chain_plan import FLOOR, new_plan
 from fastem.kernels.exp_log import exp, log
 from fastem.kernels.forward_backward import backward, backward_log, forward, forward_log, is_safe, traced
@@ -115,20 +116,13 @@ def _path_lane(chain, plan, scores, first, last, log_prob, states, posteriors):
         states[low] = state
 
 
-@from_python
 @kernel
-def _chains_serial(turns, lane_kernel, chain, plan, scores, log_prob, states, posteriors):
+def _take_chains(turns, lane_kernel, chain, plan, scores, log_prob, states, posteriors):
     lane = take_number(turns, 0)
     while lane < plan[3].shape[0] - 1:
         first, last = plan[3][lane], plan[3][lane + 1]
         call_at(lane_kernel, (chain, plan, scores, first, last, log_prob, states, posteriors))
         lane = take_number(turns, 0)
-
-
-@parallel
-def _chains_parallel(turns, lane_kernel, chain, plan, scores, log_prob, states, posteriors):
-    for _ in numba.prange(turns.shape[0]):
-        _chains_serial(turns, lane_kernel, chain, plan, scores, log_prob, states, posteriors)
 
 
 def _run(lane_kernel, chain, scores, offsets, n_threads, states, posteriors):
@@ -141,7 +135,7 @@ def _run(lane_kernel, chain, scores, offsets, n_threads, states, posteriors):
     lane = address(lane_kernel, (*arguments, 0, 0, log_prob, states, posteriors), scores.dtype)
     work = len(scores) * chain.matrix.size
     arguments = (lane, *arguments, log_prob, states, posteriors)
-    run_lanes(_chains_serial, _chains_parallel, arguments, work, n_sequences, n_threads)
+    run_lanes(_take_chains, arguments, work, n_sequences, n_threads)
     return log_prob
 
 

@@ -8,7 +8,7 @@ the completion are the two products of `sweep`, over blocks of completed rows, w
 Jordan 1994, Advances in Neural Information Processing Systems 6, 120-127). All sums are about the current means. Where
 columns are independent (diag, spherical) nothing is completed: a missing value drops out.
 
-Every lane has the same arguments, so that there is one serial and one parallel entry:
+Every lane has the same arguments:
 
     products, (X (N, D), weight, frame (2, D), noise), groups, states, code, first, last, sums (P, K), totals (3,), out
 
@@ -17,10 +17,11 @@ Every lane has the same arguments, so that there is one serial and one parallel 
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
-from fastem.kernels._jit import address, aligned_empty, call_at, from_python, kernel, parallel, rule, take_number
+from fastem.kernels._arrays import aligned_empty
+from fastem.kernels._calls import address, call_at, take_number
+from fastem.kernels._jit import kernel, rule
 from fastem.kernels.batches import LANES, regress, scratch_of, subtract_products
 from fastem.kernels.double_double import whiten_exactly, whitener_of
 from fastem.kernels.exponentials import softmax
@@ -558,9 +559,8 @@ def completed_rows(n_rows, n_states, n_features):
     return min(rows, max(_NARROWEST, -(-n_rows // _NARROWEST) * _NARROWEST))
 
 
-@from_python
 @kernel
-def _serial(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out):
+def _take_lanes(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out):
     n_places, width = shape
     lane = take_number(turns, 0)
     while lane < sums.shape[0]:
@@ -569,12 +569,6 @@ def _serial(turns, lane_kernel, products, data, groups, states, code, shape, sum
         call_at(lane_kernel, (products, data, groups, states, code, first, last, sums[lane], totals[lane, 0], out))
         join_lanes(turns, lane, (sums, totals))
         lane = take_number(turns, 0)
-
-
-@parallel
-def _parallel(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out):
-    for _ in numba.prange(turns.shape[0]):
-        _serial(turns, lane_kernel, products, data, groups, states, code, shape, sums, totals, out)
 
 
 def sums_of_completed(X, weight, frame, groups: Groups, components: Components, posterior, n_threads):
@@ -655,7 +649,8 @@ def _pass(lane, rows, groups, components, code, sums, out, work, n_threads):
     compiled = address(lane, (*arguments, 0, 0, sums[0], totals[0, 0], out), X.dtype)
     n_places = len(groups.order) or len(X)
     shape = n_places, int(completed_rows(n_places, n_states, X.shape[1]))
-    run_lanes(_serial, _parallel, (compiled, *arguments, shape, sums, totals, out), work, len(sums), n_threads)
+    arguments = (compiled, *arguments, shape, sums, totals, out)
+    run_lanes(_take_lanes, arguments, work, len(sums), n_threads)
     return totals[0, 0]
 
 

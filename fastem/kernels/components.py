@@ -9,7 +9,8 @@ other in memory, as short ones may be or not, and would take the sum in another 
 
 import numpy as np
 
-from fastem.kernels._jit import aligned_empty, exact, from_python, kernel, matrix_at
+from fastem.kernels._arrays import aligned_empty, matrix_at
+from fastem.kernels._jit import exact, from_python, kernel
 from fastem.kernels.batches import (
     LANES,
     factor,

@@ -11,7 +11,8 @@ those in `completion`; noise is (N, D, D), or (N, 1, D) for variances, in the un
 
 import numpy as np
 
-from fastem.kernels._jit import aligned_empty, kernel
+from fastem.kernels._arrays import aligned_empty
+from fastem.kernels._jit import kernel
 from fastem.kernels.completion import (
     ROWWISE,
     Components,

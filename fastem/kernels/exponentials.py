@@ -12,7 +12,8 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, for_each_number, helper, kernel
+from fastem.kernels._calls import address
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, for_each_number, helper, kernel
 from fastem.kernels._vectors import (
     broadcast,
     carried,

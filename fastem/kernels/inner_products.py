@@ -11,7 +11,8 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel, piece, rule
+from fastem.kernels._calls import address
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel, piece, rule
 from fastem.kernels._vectors import accumulated, added_across, new_function, opaque, places_in, scalar_of, vector_at
 from fastem.kernels.products import ROWS
 

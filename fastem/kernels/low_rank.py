@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastem.kernels._jit import address, aligned_empty, call_at, kernel, piece
+from fastem.kernels._arrays import aligned_empty
+from fastem.kernels._calls import address, call_at
+from fastem.kernels._jit import kernel, piece
 from fastem.kernels.exponentials import softmax
 from fastem.kernels.layout import clear, load_columns, tile_columns, turn
 from fastem.kernels.log_likelihood import count_rows
@@ -25,8 +27,7 @@ from fastem.kernels.sweep import (
     block_rows,
     padded,
     run_lanes,
-    sweep_parallel,
-    sweep_serial,
+    take_lanes,
     take_weights,
 )
 
@@ -154,7 +155,7 @@ def low_rank_statistics(X, weight, frame, states, n_threads):
     assert all(a.flags.c_contiguous for a in (X, weight, frame, theta, projections))
     lane = address(_low_rank_lane, (*arguments, 0, 0, sums[0], totals[0, 0]), X.dtype)
     work = len(X) * projections.size
-    run_lanes(sweep_serial, sweep_parallel, (lane, *arguments, sums, totals), work, n_lanes, n_threads)
+    run_lanes(take_lanes, (lane, *arguments, sums, totals), work, n_lanes, n_threads)
     table = sums[0].reshape(n_states, n_sums, n_padded + 1)
     of_rows, of_factors = table[:, :n_features], table[:, n_features : n_features + n_factors]
     found = LowRankSums(

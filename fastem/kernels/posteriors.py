@@ -7,7 +7,8 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel, widest_vectors
+from fastem.kernels._calls import address
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel, widest_vectors
 from fastem.kernels._vectors import carried, filled, folded, new_function, scalar_of, vector_at
 from fastem.kernels.exp_log import log, log1p
 from fastem.kernels.exponentials import LOWEST_32, LOWEST_64

@@ -9,7 +9,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, helper, kernel, piece
+from fastem.kernels._calls import address
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel, piece
 from fastem.kernels._vectors import accumulated, broadcasts, new_function, places_in, scalar_of, vector_at
 
 # Tiles of 8 rows x 3 vectors: 24 accumulators + 3 vectors + 1 broadcast fit the 32 registers of AVX-512 and NEON;

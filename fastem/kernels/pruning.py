@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastem.kernels._jit import address, kernel
+from fastem.kernels._calls import address
+from fastem.kernels._jit import kernel
 from fastem.kernels.posteriors import least_difference
 
 WINDOW = 2**16  # rows are put in order within windows: two bytes a row, and gathering them stays local

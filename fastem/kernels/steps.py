@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastem.kernels._jit import address, call_at, from_python, kernel
+from fastem.kernels._calls import address, call_at
+from fastem.kernels._jit import from_python, kernel
 from fastem.kernels.components import (
     add_log_prior_of_weights,
     cancellation,
@@ -21,7 +22,7 @@ from fastem.kernels.components import (
 )
 from fastem.kernels.features import FULL, n_statistics
 from fastem.kernels.posteriors import SOFTMAX
-from fastem.kernels.sweep import States, entry, region, sweep_arguments, turns_for
+from fastem.kernels.sweep import States, call_for, region, runner_for, sweep_arguments, take_lanes, turns_for
 
 
 class Rules(NamedTuple):
@@ -68,13 +69,12 @@ class Steps(NamedTuple):
 
 @from_python
 @kernel
-def _steps_full(calls, sweep, frame, rules, scratch, steps, n_done):
+def _steps_full(calls, call, sweep, frame, rules, scratch, steps, n_done):
     """Fill `steps` from its first parameters on, until one of them needs a closer look; n_done (1,) = steps taken."""
     logs_of, cancel, encode, run, decode, mode, invert, prior_of, prior_of_weights, share = calls
     center, scale, reach, deviation = frame
     outermost, typical, smallest, dependent, least, prior, reg_covar, extra_rows = rules
-    turns, states, sums, totals = sweep[0], sweep[6], sweep[9], sweep[10]
-    theta, whitener, peaks = states[1], states[3], states[4]
+    turns, theta, whitener, peaks, sums, totals = sweep
     logs, worst, largest, value, own, counts, good = scratch
     log_likelihoods, objectives, weights, means, covariances, roots = steps
     for step in range(objectives.shape[0]):
@@ -86,7 +86,7 @@ def _steps_full(calls, sweep, frame, rules, scratch, steps, n_done):
         call_at(encode, (means[step], roots[step], logs, center, scale, theta, whitener, peaks))
         for i in range(turns.shape[1]):
             turns[0, i] = 0
-        call_at(run, sweep)
+        call_at(run, (turns, call))
         call_at(prior_of, (means[step], roots[step], prior, value))
         if extra_rows > 0.0:
             call_at(prior_of_weights, (logs, extra_rows, value))
@@ -135,21 +135,24 @@ def steps_full(X, weight, dtype, frame, rules, weights, params, n_steps, n_threa
         np.empty(1, np.int64),
     )
     n_done = np.empty(1, np.int64)
-    turns = turns_for(len(X) * theta.size, len(sweep[-1]), n_threads)
-    calls = _calls(entry(turns, sweep), theta, whitener)
-    sweep = turns, *sweep
+    *_, sums, totals = sweep
+    turns = turns_for(len(X) * theta.size, len(sums), n_threads)
+    call = call_for(take_lanes, turns, sweep)
+    calls = _calls(turns, call, theta, whitener)
     *limits, smallest, dependent, least, (center, mean_rows, own_rows, scatter), reg_covar, extra_rows = rules
     numbers = *limits, dependent, least, mean_rows, own_rows, reg_covar, extra_rows
     assert all(type(number) is float for number in numbers)  # calls by address see no types
     assert all(a.dtype == np.float64 and a.flags.c_contiguous for a in (*places, smallest, center, scatter))
     with region(turns):
-        _steps_full(calls, sweep, tuple(places), tuple(rules), scratch, tuple(steps), n_done)
+        written = turns, theta, whitener, peaks, sums, totals
+        _steps_full(calls, call, written, tuple(places), tuple(rules), scratch, tuple(steps), n_done)
     n = int(n_done[0])
     return Steps(steps.log_likelihoods[:n], steps.objectives[:n], *(point[: n + 1] for point in points))
 
 
-def _calls(run, theta, whitener):
-    """Addresses of the parts of a step, with the entry of its sweep."""
+def _calls(turns, call, theta, whitener):
+    """Addresses of the parts of a step, with what makes the call of its sweep."""
+    run = runner_for(turns)
     line, flat, cube, mark = np.empty(0), np.empty((0, 0)), np.empty((0, 0, 0)), np.empty(0, np.int64)
     prior = line, 0.0, 0.0, flat
     natural, invert = kernels_of(whitener.shape[2])
@@ -157,7 +160,7 @@ def _calls(run, theta, whitener):
         address(take_logs, (line, line), None),
         address(cancellation, (cube, line, line, line, line, line), None),
         address(natural, (flat, cube, line, line, line, theta, whitener, line), theta.dtype),
-        run,
+        address(run, (turns, call), None),
         address(moments_full, (flat, line, line, 0.0, line, flat, cube), None),
         address(mode_full, (line, prior, 0.0, 0.0, flat, cube), None),
         address(invert, (cube, line, 0.0, cube, mark), None),

@@ -7,28 +7,12 @@ accumulators, and lanes are added pairwise in index order, so the bits do not de
 import contextlib
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from fastem.kernels import _jit
-from fastem.kernels._jit import (
-    VECTOR_BYTES,
-    address,
-    address_array,
-    aligned_empty,
-    borrowed,
-    call_at,
-    free,
-    from_python,
-    kernel,
-    matrix_at,
-    parallel,
-    piece,
-    rule,
-    take_number,
-    uncounted_empty,
-    widest_vectors,
-)
+from fastem.kernels._arrays import aligned_empty, borrowed, free, matrix_at, uncounted_empty
+from fastem.kernels._calls import address, address_array, call_at, kept, run_alone, run_together, take_number
+from fastem.kernels._jit import VECTOR_BYTES, kernel, piece, rule, widest_vectors
 from fastem.kernels.double_double import whiten_exactly
 from fastem.kernels.exponentials import few_address, softmax, softmax_panel
 from fastem.kernels.features import FULL, build_features, squared_norm, weigh
@@ -541,9 +525,8 @@ def join_lanes(turns, lane, parts):
         size *= 2
 
 
-@from_python
 @kernel
-def sweep_serial(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
+def take_lanes(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
     """Take lanes of rows, and join them, as long as there are some."""
     n_lanes, n_rows, theta = sums.shape[0], X.shape[0], states[1]
     width = block_rows(n_rows, X.shape[1], theta.shape[0], theta.shape[1], theta.itemsize)
@@ -557,13 +540,6 @@ def sweep_serial(turns, lane_kernel, products, X, weight, frame, states, posteri
         call_at(lane_kernel, arguments)
         join_lanes(turns, lane, (sums, totals))
         lane = take_number(turns, 0)
-
-
-@parallel
-def sweep_parallel(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals):
-    """The same by one thread for each row of turns."""
-    for _ in numba.prange(turns.shape[0]):
-        sweep_serial(turns, lane_kernel, products, X, weight, frame, states, posterior, skip, sums, totals)
 
 
 def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
@@ -592,7 +568,7 @@ def statistics(X, weight, frame, states, posterior, n_threads, skip=NOTHING):
         weight = weight / unit
     arguments = sweep_arguments(X, weight, frame, states, posterior, skip)
     *_, sums, totals = arguments
-    run_lanes(sweep_serial, sweep_parallel, arguments, len(X) * theta.size, len(sums), n_threads)
+    run_lanes(take_lanes, arguments, len(X) * theta.size, len(sums), n_threads)
     sums, totals = sums[0], totals[0, 0]
     n_fast, n_columns = len(theta) - n_thin, sums.shape[1]
     if n_thin and n_columns > len(theta):  # columns of padding lie before those of the thin states
@@ -617,15 +593,8 @@ def sweep_arguments(X, weight, frame, states, posterior, skip=NOTHING):
     return lane, *arguments, sums, totals
 
 
-def entry(turns, arguments):
-    """Address of the entry of a sweep that takes these turns, then `sweep_arguments`."""
-    X, theta = arguments[2], arguments[5][1]
-    kernel = sweep_parallel if len(turns) > 1 else sweep_serial
-    return address(kernel, (turns, *arguments), (X.dtype, theta.dtype))
-
-
 def turns_for(work, n_lanes, n_threads):
-    """Turns for an entry: a row for each thread, a single one if work is too short to share.
+    """Turns for lanes: a row for each thread, a single one if work is too short to share.
 
     The first row counts: lanes that were taken, then for `join_lanes`, which up to _MAX_LANES have.
     """
@@ -633,8 +602,13 @@ def turns_for(work, n_lanes, n_threads):
     return np.zeros((n_rows, min(n_lanes, _MAX_LANES)), np.int64)
 
 
+def runner_for(turns):
+    """What makes a call that takes these turns."""
+    return run_together if len(turns) > 1 else run_alone
+
+
 def region(turns):
-    """What to enter around an entry with these turns."""
+    """What to enter around lanes with these turns."""
     return _jit.parallel_region(len(turns)) if len(turns) > 1 else contextlib.nullcontext()
 
 
@@ -692,11 +666,17 @@ def _n_lanes(n_rows, n_columns, n_stats, n_features, theta):
     return min(n_blocks, max(_MIN_LANES, wanted))
 
 
-def run_lanes(serial, in_parallel, arguments, work, n_lanes, n_threads):
-    """Choose between the two entries of a kernel; both give the same bits."""
+def call_for(take, turns, arguments):
+    """The call of a kernel that takes lanes, for `runner_for`; the caller keeps the arrays alive."""
+    return kept(take, (turns, *arguments))
+
+
+def run_lanes(take, arguments, work, n_lanes, n_threads):
+    """Let one thread or several take lanes, as the work is; the bits are the same."""
     turns = turns_for(work, n_lanes, n_threads)
+    call = call_for(take, turns, arguments)
     with region(turns):
-        (in_parallel if len(turns) > 1 else serial)(turns, *arguments)
+        runner_for(turns)(turns, call)
 
 
 @kernel
@@ -755,9 +735,8 @@ def _score_lane(products, X, frame, states, wanted, first_row, last_row, log_pro
         turn(scores, n_states, n_rows, resp[first : first + n_rows])
 
 
-@from_python
 @kernel
-def _score_serial(turns, lane_kernel, products, X, frame, states, wanted, log_prob, labels, resp):
+def take_rows(turns, lane_kernel, products, X, frame, states, wanted, log_prob, labels, resp):
     n_rows, theta = X.shape[0], states[1]
     width = block_rows(n_rows, X.shape[1], theta.shape[0] + states[4].shape[0], theta.shape[1], theta.itemsize)
     n_lanes = min(_MAX_LANES, -(-n_rows // width))
@@ -766,12 +745,6 @@ def _score_serial(turns, lane_kernel, products, X, frame, states, wanted, log_pr
         first, last = first_row_of(lane, n_lanes, n_rows, width), first_row_of(lane + 1, n_lanes, n_rows, width)
         call_at(lane_kernel, (products, X, frame, states, wanted, first, last, log_prob, labels, resp))
         lane = take_number(turns, 0)
-
-
-@parallel
-def _score_parallel(turns, lane_kernel, products, X, frame, states, wanted, log_prob, labels, resp):
-    for _ in numba.prange(turns.shape[0]):
-        _score_serial(turns, lane_kernel, products, X, frame, states, wanted, log_prob, labels, resp)
 
 
 def score(X, frame, states, n_threads, wanted=LOG_DENSITY):
@@ -790,5 +763,5 @@ def score(X, frame, states, n_threads, wanted=LOG_DENSITY):
     lane_kernel = address(_score_lane, (*arguments, 0, 0, log_prob, labels, resp), X.dtype)
     arguments = (lane_kernel, *arguments, log_prob, labels, resp)
     work = n_rows * (theta.size + states.whitener.size)
-    run_lanes(_score_serial, _score_parallel, arguments, work, n_rows, n_threads)
+    run_lanes(take_rows, arguments, work, n_rows, n_threads)
     return {LOG_DENSITY: log_prob, LABEL: labels}.get(wanted, resp)

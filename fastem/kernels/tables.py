@@ -12,7 +12,9 @@ from numba.core import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, address, aligned_empty, helper, kernel, piece
+from fastem.kernels._arrays import aligned_empty
+from fastem.kernels._calls import address
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel, piece
 from fastem.kernels._vectors import new_function, vector_at
 from fastem.kernels.exponentials import softmax
 from fastem.kernels.layout import clear, turn
@@ -26,13 +28,11 @@ from fastem.kernels.sweep import (
     SCORE,
     States,
     _n_lanes,
-    _score_parallel,
-    _score_serial,
     block_rows,
     padded,
     run_lanes,
-    sweep_parallel,
-    sweep_serial,
+    take_lanes,
+    take_rows,
     take_weights,
 )
 
@@ -273,7 +273,7 @@ def table_statistics(codes, weight, theta, n_threads):
     assert all(a.flags.c_contiguous for a in (codes, weight, theta))
     lane = address(_table_lane, (*arguments, 0, 0, sums[0], totals[0, 0]), (codes.dtype, theta.dtype))
     work = len(codes) * n_columns * (2 * codes.shape[1] + 8)
-    run_lanes(sweep_serial, sweep_parallel, (lane, *arguments, sums, totals), work, n_lanes, n_threads)
+    run_lanes(take_lanes, (lane, *arguments, sums, totals), work, n_lanes, n_threads)
     return np.ascontiguousarray(sums[0][:, :n_states].T), float(totals[0, 0, 0])
 
 
@@ -324,7 +324,7 @@ def table_score(codes, theta, n_threads, wanted=LOG_DENSITY):
     lane = address(_table_score_lane, (*arguments, 0, 0, log_prob, labels, resp), codes.dtype)
     arguments = (lane, *arguments, log_prob, labels, resp)
     work = n_rows * n_states * (codes.shape[1] + 8)
-    run_lanes(_score_serial, _score_parallel, arguments, work, n_rows, n_threads)
+    run_lanes(take_rows, arguments, work, n_rows, n_threads)
     return {LOG_DENSITY: log_prob, LABEL: labels}.get(wanted, resp)
 
 

@@ -10,7 +10,8 @@ from numba.core import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, call_at, helper, kernel
+from fastem.kernels._calls import call_at
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel
 from fastem.kernels._vectors import accumulated, broadcast, broadcasts, fused, new_function, scalar_of, vector_at
 from fastem.kernels.products import ROWS
 
