@@ -212,6 +212,7 @@ def _warmup(args: argparse.Namespace) -> int:
     from sklearn.exceptions import ConvergenceWarning
 
     from fastem.families.covariance_structures import FORMS
+    from fastem.kernels.components import WIDE
     from fastem.kernels.exponentials import FEW
     from fastem.kernels.quadratics import MOST_COLUMNS
 
@@ -238,7 +239,7 @@ def _warmup(args: argparse.Namespace) -> int:
                 )
                 estimator.fit(X).predict_proba(X)
         few_states = [(_WARMUP_FEATURES, k) for k in range(2, FEW + 1)]  # which have kernels of their own, as have
-        few_columns = [(d, _WARMUP_COMPONENTS) for d in range(_WARMUP_FEATURES + 1, MOST_COLUMNS + 1)]
+        few_columns = [(d, _WARMUP_COMPONENTS) for d in (*range(_WARMUP_FEATURES + 1, MOST_COLUMNS + 1), WIDE)]
         for dtype, shape in itertools.product((np.float64, np.float32), few_states + few_columns):
             n_features, n_components = shape
             X = rng.standard_normal((10 * _WARMUP_ROWS[0], n_features)).astype(dtype)  # of fewer, components are thin

@@ -17,12 +17,20 @@ from numba.core.event import Listener, install_listener
 from numba.core.runtime import _nrt_python, rtsys
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fastem import GaussianHMM
+import fastem
+from fastem import Gaussian, GaussianHMM, Mixture
 from fastem.kernels import layout, sweep, whiten
 from fastem.kernels._arrays import free
-from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, widest_vectors
+from fastem.kernels._calls import take_number
+from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel, widest_vectors
 from fastem.kernels.completion import completed_rows
-from fastem.kernels.components import take_logs
+from fastem.kernels.components import (
+    invert_roots,
+    invert_roots_of_wide,
+    natural_full,
+    natural_of_wide,
+    take_logs,
+)
 from fastem.kernels.double_double import two_product, two_sum, whiten_exactly, whitener_of
 from fastem.kernels.exp_log import _exp_32, _exp_64, log
 from fastem.kernels.exponentials import _few_states, few_address, softmax, softmax_panel
@@ -768,12 +776,13 @@ def test_lanes_depend_on_the_shape_alone():
 
 @pytest.mark.parametrize("n_lanes", [1, 2, 3, 5, 8, 13, 64])
 def test_lanes_are_joined_to_the_same_bits_whoever_is_first(n_lanes, rng):
-    """Each once; the last to come finds all others added up."""
+    """Each once and after it is done; the last to come finds all others added up."""
     sums, totals = rng.normal(size=(n_lanes, 3, 5)) * 1e3, rng.normal(size=(n_lanes, 1, 3))
     found = []
     for order in (np.arange(n_lanes), np.arange(n_lanes)[::-1], *(rng.permutation(n_lanes) for _ in range(5))):
-        parts, turns = (sums.copy(), totals.copy()), sweep.turns_for(0, n_lanes, 1)
+        parts, turns = (np.full_like(sums, np.nan), np.full_like(totals, np.nan)), sweep.turns_for(0, n_lanes, 1)
         for lane in order:
+            parts[0][lane], parts[1][lane] = sums[lane], totals[lane]
             sweep.join_lanes(turns, lane, parts)
         assert turns[0, 1:].tolist() == [2] * (n_lanes - 1)
         found.append([part[0] for part in parts])
@@ -781,6 +790,67 @@ def test_lanes_are_joined_to_the_same_bits_whoever_is_first(n_lanes, rng):
     assert_allclose(found[0][1], totals.sum(axis=0), rtol=1e-12, atol=1e-12)
     for part, first in zip(zip(*found, strict=True), found[0], strict=True):
         assert all((other == first).all() for other in part)
+
+
+@kernel
+def _lanes_without_memory(turns, bad, done):
+    lane = take_number(turns, 0)
+    while lane < done.shape[0]:
+        if lane == bad:
+            raise MemoryError("a block does not fit in memory")
+        done[lane] = 1.0
+        lane = take_number(turns, 0)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_lane_that_finds_no_memory_is_told_of(n_threads, monkeypatch):
+    """Also by another thread, where numba forgets it."""
+    monkeypatch.setattr(sweep, "_SERIAL_WORK", 0)
+    for _ in range(5):
+        done = np.zeros(64)
+        with pytest.raises(MemoryError, match=r"a block does not fit|no memory for a block"):
+            sweep.run_lanes(_lanes_without_memory, (5, done), 1, 64, n_threads)
+        assert done[5] == 0.0
+        sweep.run_lanes(_lanes_without_memory, (64, done), 1, 64, n_threads)
+        assert (done == 1.0).all()
+
+
+def test_no_rows_are_scored():
+    """There is nothing to do, and nothing is written."""
+    result = fastem.fit(Mixture(Gaussian(), 2), np.random.default_rng(0).normal(size=(50, 2)), random_state=0)
+    assert result.model.log_densities(result.params, np.empty((0, 2))).shape == (0,)
+
+
+@pytest.mark.parametrize("n_features", [17, 31, 64])
+@pytest.mark.parametrize("n_components", [1, 3, 7, 8, 9, 17])
+def test_eight_wide_components_at_a_time(n_components, n_features, rng):
+    """The same as one by one; good tells of any bad component, wherever it is."""
+    spread = rng.normal(size=(n_components, n_features, 2 * n_features))
+    covariances = spread @ np.swapaxes(spread, 1, 2) / n_features
+    means, center, scale = rng.normal(size=(n_components, n_features)), rng.normal(size=n_features), np.ones(n_features)
+    scale[::3] = 0.25
+    smallest, log_weights, found = np.full(n_features, 1e-9), np.log(rng.random(n_components)), []
+    for natural, invert in ((natural_full, invert_roots), (natural_of_wide, invert_roots_of_wide)):
+        roots, good = np.full(covariances.shape, np.nan), np.empty(1, np.int64)
+        invert(covariances, smallest, 1e12, roots, good)
+        assert good[0] == n_components
+        theta = np.empty((n_components, n_statistics(FULL, n_features)))
+        whitener, peaks = np.empty((n_components, n_features + 1, n_features)), np.empty(n_components)
+        natural(means, roots, log_weights, center, scale, theta, whitener, peaks)
+        found.append((roots, theta, whitener, peaks))
+        for k in {0, n_components // 2, n_components - 1}:
+            bad, others = covariances.copy(), np.empty_like(roots)
+            bad[k, 2] = bad[k, :, 2] = 0.0
+            invert(bad, smallest, 1e12, others, good)
+            assert good[0] < n_components
+            bad[k, 2, 2] = np.nan
+            invert(bad, smallest, 1e12, others, good)
+            assert good[0] < n_components
+            invert(covariances, smallest, 1.0, others, good)  # no column is independent of the others
+            assert good[0] < n_components
+    for one, eight in zip(*found, strict=True):
+        assert_allclose(eight, one, rtol=1e-9, atol=1e-10 * np.abs(one).max())
+    assert np.allclose(found[1][0] @ np.swapaxes(found[1][0], 1, 2) @ covariances, np.eye(n_features), atol=1e-8)
 
 
 def _assembly(kernel):

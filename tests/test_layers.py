@@ -6,10 +6,12 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from numba.core import config
 from numba.core.registry import CPUDispatcher
 
+from fastem.kernels import components, sweep
 from fastem.kernels._jit import _Inner
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "fastem"
@@ -107,6 +109,10 @@ def test_kernels_that_python_calls_have_an_entry_from_there():
             assert not isinstance(kernel, _Inner), f"{name} calls {called}, which is not decorated by from_python"
             found += isinstance(kernel, CPUDispatcher)
     assert found > 10
+    chosen = [*components.kernels_of(8, 2), *components.kernels_of(8, 64)]  # which Python calls by other names
+    chosen += [sweep.runner_for(np.zeros((n, 1))) for n in (1, 2)]
+    assert len(set(chosen)) == 6
+    assert all(type(kernel) is CPUDispatcher for kernel in chosen)
 
 
 def test_sklearn_is_imported_by_estimators_only():

@@ -198,6 +198,16 @@ def test_order_puts_labels_together_within_windows(rng):
         assert not np.array_equal(window, order[first : first + WINDOW])
 
 
+def test_looks_keep_blas_to_one_thread(rng, monkeypatch):
+    """The bits of a large product depend on how many there are; here one of twice as many rows as are looked at."""
+    works, guard = [], skipping.one_blas_thread
+    monkeypatch.setattr(skipping, "one_blas_thread", lambda work: works.append(work) or guard(work))
+    data = as_data(simulate(rng, 2000, 3, 5)).with_notes()
+    model = fastem.Mixture(fastem.Gaussian(), 5).prepare(data)
+    climbed(model, data, model.initialize(data, np.random.default_rng(0)), 3)
+    assert 2 * skipping._PROBED * 5 * 3**2 in works
+
+
 def test_rows_are_labelled_anew_while_pairs_are_skipped(rng, monkeypatch):
     """The labels are those of a pass over every pair, each at the place of its row."""
     wanted, calls, order_by = iter([True, False, False, True]), [], skipping.order_by

@@ -55,8 +55,10 @@ _LOOSE = 8.0  # a frame's reach over that of the rows, at most
 _EPS = {np.dtype(dtype): float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
 # Full covariances of at most so many columns are encoded and decoded by kernels. NumPy's calls take longer than the
 # work of few columns (150 rows, 4 columns: 5 times as long), and LAPACK than kernels that take eight components at a
-# time: 9 times as long for 32 components of 32 columns, 8 times for 16 of 64, but half as long for one of 100.
+# time: 9 times as long for 32 components of 32 columns, 8 times for 16 of 64, but half as long for one of 100. One or
+# two components, by themselves, take a kernel half as long as LAPACK.
 _FEW_COLUMNS = 64
+_MANY_ROWS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,8 +196,9 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         if n_thin == 0 and self._in_kernels(n_features):
             theta = np.empty((n_components, n_statistics(FULL, n_features)), dtype)
             whitener, peaks = np.empty((n_components, n_features + 1, n_features), dtype), np.empty(n_components)
-            natural_of, _ = kernels_of(n_features)
-            natural_of(*params[::2], log_weights, frame.center, frame.scale, theta, whitener, peaks)
+            natural_of, _ = kernels_of(*params.means.shape)
+            means, roots = (np.ascontiguousarray(part) for part in params[::2])
+            natural_of(means, roots, log_weights, frame.center, frame.scale, theta, whitener, peaks)
             return States(FULL, theta, 0, whitener, peaks)
         peaks = self.peaks(params, log_weights)[order]
         theta = np.zeros((n_components, n_statistics(layout.feature_map, n_features)), dtype)
@@ -254,9 +257,13 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         return np.sqrt(low), np.sqrt(high), np.sqrt((shift**2).sum(axis=1))
 
     def log_densities(self, params: GaussianParams, X: np.ndarray) -> np.ndarray:
-        """Log-densities (N, K) of a few rows, in NumPy."""
+        """Log-densities (N, K) of some rows, in NumPy.
+
+        Of 100 rows and more in one product for all components, which takes half the time of one for each, and loses as
+        many digits as means lie widths apart.
+        """
         means, roots = params.means, params.precisions_cholesky
-        if roots.ndim == 3:  # one product for all components takes half the time of one for each
+        if roots.ndim == 3 and len(X) >= _MANY_ROWS:
             center = means.mean(axis=0)
             y = (X - center) @ np.swapaxes(roots, 0, 1).reshape(len(center), -1)
             y = y.reshape(len(X), *means.shape) - ((means - center)[:, None] @ roots)[:, 0]
@@ -513,8 +520,8 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
         stack = covariances if covariances.ndim == 3 else covariances[None]
         if granule is not None and self._in_kernels(stack.shape[1]):
             roots, good = np.empty(stack.shape), np.empty(1, np.int64)
-            _, invert = kernels_of(stack.shape[1])
-            invert(stack, smallest, _DEPENDENT / stack.shape[1], roots, good)
+            _, invert = kernels_of(*stack.shape[:2])
+            invert(np.ascontiguousarray(stack), smallest, _DEPENDENT / stack.shape[1], roots, good)
             if good[0] == len(stack):
                 return roots  # else, what is bad is found below
         try:

@@ -2,6 +2,7 @@
 
 import numpy as np
 from numba.core import cgutils, config, types
+from numba.core.errors import TypingError
 from numba.core.imputils import impl_ret_new_ref
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
@@ -84,6 +85,8 @@ borrowed = _borrowed_plain if config.DISABLE_JIT else _borrowed_compiled
 @intrinsic
 def _matrix_at_compiled(typingctx, array, offset, n_rows, n_columns):
     """The numbers of a C-ordered array from a flat offset on as a matrix, which the array has to outlive."""
+    if array.layout != "C":
+        raise TypingError(f"a matrix is taken from C-ordered arrays, not {array}")
     kind = types.Array(array.dtype, 2, "C")
 
     def codegen(context, builder, signature, args):

@@ -83,13 +83,13 @@ take_number = _take_number_plain if config.DISABLE_JIT else _take_number_compile
 
 
 _ROOM = 512  # words of 8 bytes for what a kernel takes
-_RUN, _KERNEL, _ARGUMENTS = range(3)  # places there
+_RUN, _KERNEL, _FAILED, _ARGUMENTS = range(4)  # places there
 
 
 @intrinsic
-def _keep_compiled(typingctx, room, place, arguments):
-    """Note in room, an array of words, the call of the kernel at a place with a tuple of arguments, without owners."""
-    signature = types.void(room, place, arguments)
+def _keep_compiled(typingctx, room, pointer, arguments):
+    """Note in room, an array of words, the call of the kernel at an address with arguments, without their owners."""
+    signature = types.void(room, pointer, arguments)
 
     def codegen(context, builder, signature, values):
         words = make_array(signature.args[0])(context, builder, values[0])
@@ -127,10 +127,15 @@ def _run_function(context, module, argument_types, struct):
     return function
 
 
-def _call_at_address(context, builder, address, argument_types, arguments):
+def _status_of(context, builder, address, argument_types, arguments):
+    """How a call of the kernel at an address ends."""
     kind = context.call_conv.get_function_type(types.none, argument_types)
     function = builder.inttoptr(address, kind.as_pointer())
-    status, _ = context.call_conv.call_function(builder, function, types.none, argument_types, arguments)
+    return context.call_conv.call_function(builder, function, types.none, argument_types, arguments)[0]
+
+
+def _call_at_address(context, builder, address, argument_types, arguments):
+    status = _status_of(context, builder, address, argument_types, arguments)
     with cgutils.if_unlikely(builder, status.is_error):
         context.call_conv.return_status_propagate(builder, status)
 
@@ -149,8 +154,25 @@ def _run_kept_compiled(typingctx, room):
     return signature, codegen
 
 
-def _keep_plain(room, place, arguments):
-    room[_KERNEL], room[_ARGUMENTS] = place, arguments
+@intrinsic
+def _try_kept_compiled(typingctx, room):
+    """The same in a parallel loop, where numba forgets what is raised: an error leaves a mark in room."""
+    signature = types.void(room)
+
+    def codegen(context, builder, signature, values):
+        data = make_array(signature.args[0])(context, builder, values[0]).data
+        place = builder.ptrtoint(data, context.get_value_type(types.intp))
+        status = _status_of(context, builder, builder.load(data), (types.intp,), [place])
+        with cgutils.if_unlikely(builder, status.is_error):
+            mark = builder.gep(data, [context.get_constant(types.intp, _FAILED)])
+            builder.store(context.get_constant(types.intp, 1), mark)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _keep_plain(room, kernel, arguments):
+    room[_KERNEL], room[_ARGUMENTS] = kernel, arguments
 
 
 def _run_kept_plain(room):
@@ -159,12 +181,14 @@ def _run_kept_plain(room):
 
 _keep = _keep_plain if config.DISABLE_JIT else _keep_compiled
 _run_kept = _run_kept_plain if config.DISABLE_JIT else _run_kept_compiled
+_try_kept = _run_kept_plain if config.DISABLE_JIT else _try_kept_compiled
 
 
 @from_python
 @kernel
-def _note(room, place, arguments):
-    _keep(room, place, arguments)
+def _note(room, pointer, arguments):
+    room[_FAILED] = 0
+    _keep(room, pointer, arguments)
 
 
 def kept(kernel, arguments):
@@ -186,4 +210,6 @@ def run_alone(turns, room):
 def run_together(turns, room):
     """Make a call that is `kept` on a thread for each row of turns."""
     for _ in numba.prange(turns.shape[0]):
-        _run_kept(room)
+        _try_kept(room)
+    if room[_FAILED] != 0:
+        raise MemoryError("no memory for a block of rows")

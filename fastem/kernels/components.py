@@ -23,7 +23,8 @@ from fastem.kernels.batches import (
 )
 from fastem.kernels.layout import turn
 
-_WIDE = 17  # columns from which eight components at a time are worth what they take to compile, a second
+WIDE = 17  # columns from which eight components at a time are worth what they take to compile, a second
+_FEW = 2  # components that one by one are as fast
 
 
 @from_python
@@ -207,10 +208,10 @@ def blend_full(one, two, share, smallest, blended):
 @from_python
 @kernel
 def invert_roots(covariances, smallest, dependent, roots, good):
-    """roots (K, D, D) = upper triangular U with U U' the inverse of each covariance; good (1,) those before a bad one.
+    """roots (K, D, D) = upper triangular U with U U' the inverse of each covariance; good (1,) = K.
 
-    Bad is a component whose deviation in a column, given those before, is not above smallest (D,), or of which a
-    column's variance inflation factor is above `dependent`.
+    With a bad one good is less than K. Bad is a component whose deviation in a column, given those before, is not above
+    smallest (D,), or of which a column's variance inflation factor is above `dependent`.
     """
     n_components, n_features = covariances.shape[:2]
     lower = aligned_empty(n_features, n_features, covariances)
@@ -251,7 +252,7 @@ def invert_roots(covariances, smallest, dependent, roots, good):
 @from_python
 @kernel
 def natural_of_wide(means, roots, log_weights, center, scale, theta, whitener, peaks):
-    """The same as `natural_full`, eight components at a time."""
+    """The same as `natural_full`, eight components at a time; below the diagonal roots must be 0."""
     n_components, n_features = means.shape
     n_stats, row = theta.shape[1], LANES * n_features
     table, turned, z, signs = scratch_of(n_features)
@@ -304,7 +305,7 @@ def natural_of_wide(means, roots, log_weights, center, scale, theta, whitener, p
 @from_python
 @kernel
 def invert_roots_of_wide(covariances, smallest, dependent, roots, good):
-    """The same as `invert_roots`, eight components at a time."""
+    """The same as `invert_roots`, eight at a time; with a bad component roots are undefined."""
     n_components, n_features = covariances.shape[:2]
     row = LANES * n_features
     table, inverted, inverse, signs = scratch_of(n_features)
@@ -334,6 +335,8 @@ def invert_roots_of_wide(covariances, smallest, dependent, roots, good):
     good[0] = n_components
 
 
-def kernels_of(n_features):
-    """What gives natural parameters and what gives roots of components of so many columns."""
-    return (natural_of_wide, invert_roots_of_wide) if n_features >= _WIDE else (natural_full, invert_roots)
+def kernels_of(n_components, n_features):
+    """What gives natural parameters and what gives roots of so many components of so many columns."""
+    if n_features >= WIDE and n_components > _FEW:
+        return natural_of_wide, invert_roots_of_wide
+    return natural_full, invert_roots

@@ -155,7 +155,7 @@ def _calls(turns, call, theta, whitener):
     run = runner_for(turns)
     line, flat, cube, mark = np.empty(0), np.empty((0, 0)), np.empty((0, 0, 0)), np.empty(0, np.int64)
     prior = line, 0.0, 0.0, flat
-    natural, invert = kernels_of(whitener.shape[2])
+    natural, invert = kernels_of(len(theta), whitener.shape[2])
     return (
         address(take_logs, (line, line), None),
         address(cancellation, (cube, line, line, line, line, line), None),

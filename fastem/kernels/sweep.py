@@ -594,12 +594,13 @@ def sweep_arguments(X, weight, frame, states, posterior, skip=NOTHING):
 
 
 def turns_for(work, n_lanes, n_threads):
-    """Turns for lanes: a row for each thread, a single one if work is too short to share.
+    """Turns for lanes: as many rows as there are threads, one if the work is too short to share.
 
-    The first row counts: lanes that were taken, then for `join_lanes`, which up to _MAX_LANES have.
+    Only the first row is used: it counts the lanes that were taken, then, for `join_lanes`, how many of two lanes are
+    done, at the number of the second. Lanes that are joined are no more than _MAX_LANES.
     """
     n_rows = n_threads if n_lanes > 1 and work >= _SERIAL_WORK else 1
-    return np.zeros((n_rows, min(n_lanes, _MAX_LANES)), np.int64)
+    return np.zeros((n_rows, max(1, min(n_lanes, _MAX_LANES))), np.int64)
 
 
 def runner_for(turns):
@@ -737,6 +738,7 @@ def _score_lane(products, X, frame, states, wanted, first_row, last_row, log_pro
 
 @kernel
 def take_rows(turns, lane_kernel, products, X, frame, states, wanted, log_prob, labels, resp):
+    """Take lanes of rows that are scored, as long as there are some."""
     n_rows, theta = X.shape[0], states[1]
     width = block_rows(n_rows, X.shape[1], theta.shape[0] + states[4].shape[0], theta.shape[1], theta.itemsize)
     n_lanes = min(_MAX_LANES, -(-n_rows // width))

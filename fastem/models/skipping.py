@@ -121,7 +121,7 @@ class Skipping:
             limit = (self.fewest - _PRICE / self.n_passes) / _BLOCKING
         if limit <= 0.0:
             return False
-        with one_blas_thread(_PROBED * X.shape[1] ** 2):
+        with one_blas_thread(2 * _PROBED * len(now.log_weights) * X.shape[1] ** 2):  # twice as many rows, at most
             return part_that_may_matter(family, last, now, _cutoff(now.log_weights), X, limit) < limit
 
 
