@@ -13,6 +13,7 @@ from conftest import simulate
 from exponential_kinds import KINDS, draw_rows, punched
 from scipy.linalg import expm
 from scipy.special import gammaln
+from scipy.stats import multivariate_normal
 
 import fastem
 from fastem.data import as_data
@@ -705,6 +706,21 @@ def test_kernels_of_few_columns_agree_with_numpy(n_features, dtype, rng, monkeyp
     for kernel, numpy in zip(states, states_, strict=True):
         rtol = 1e-5 if getattr(kernel, "dtype", None) == np.float32 else 1e-9
         np.testing.assert_allclose(kernel, numpy, rtol=rtol, atol=rtol * np.abs(numpy).max(initial=0.0))
+
+
+@pytest.mark.parametrize("n_rows", [1, 3, 99, 100, 250])
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+def test_log_densities_of_some_rows(covariance_type, n_rows, rng):
+    """Of few rows, of as many as there are components, and of many, which are one product."""
+    X = rng.normal(size=(300, 4)) @ rng.normal(size=(4, 4)) + 50.0
+    found = fastem.fit(Mixture(Gaussian(covariance_type), 3), X, random_state=0, max_iter=3, tol=0).params.components
+    if covariance_type in ("diag", "spherical"):
+        full = np.eye(4) * found.covariances.reshape(3, 1, -1)
+    else:
+        full = np.broadcast_to(found.covariances, (3, 4, 4))
+    want = [multivariate_normal(*part).logpdf(X[:n_rows]) for part in zip(found.means, full, strict=True)]
+    got = Gaussian(covariance_type).log_densities(found, X[:n_rows])
+    np.testing.assert_allclose(got, np.reshape(want, (3, n_rows)).T, rtol=1e-9)
 
 
 @pytest.mark.parametrize("few", [0, 24])

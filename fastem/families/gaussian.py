@@ -268,8 +268,9 @@ class Gaussian(MomentAlgebra, Coordinates, HeldGaussians, Family):
             y = (X - center) @ np.swapaxes(roots, 0, 1).reshape(len(center), -1)
             y = y.reshape(len(X), *means.shape) - ((means - center)[:, None] @ roots)[:, 0]
         else:
-            gaps = X[:, None] - means
-            y = gaps @ roots if self._is_matrix else gaps * np.atleast_2d(roots.T).T
+            gaps = X - means[:, None]
+            y = gaps @ roots if self._is_matrix else gaps * np.atleast_2d(roots.T).T[:, None]
+            y = np.swapaxes(y, 0, 1)
         return self._log_constants(params) - 0.5 * np.einsum("nkd,nkd->nk", y, y)  # a third of the time of y**2, summed
 
     def expected_gaps(self, params: GaussianParams, log_weights: np.ndarray) -> np.ndarray:
