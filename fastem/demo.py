@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     out = parser.parse_args(argv).out
     out.mkdir(parents=True, exist_ok=True)
-    print(f"fastem {fastem.__version__}; the first run on a machine compiles its kernels, for about a minute\n")
+    print(f"fastem {fastem.__version__}; the first run on a machine compiles its kernels, for ten to twenty seconds\n")
 
     eruptions = old_faithful()
     geyser = fastem.GaussianMixture(2, tol=1e-6, random_state=0)

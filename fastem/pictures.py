@@ -55,10 +55,11 @@ def density(mixture: Any, X: np.ndarray, names: tuple[str, str], title: str) -> 
     log_density = mixture.score_samples(grid.reshape(-1, 2)).reshape(grid.shape[:2])
     levels = np.unique(np.quantile(mixture.score_samples(X), [0.02, 0.1, 0.25, 0.5, 0.75, 0.95]))
     contours = axes.contourf(x, y, log_density, levels=levels, cmap="Greys", alpha=0.4, extend="max")
-    axes.scatter(*X.T, c=mixture.predict(X), cmap="tab10", vmin=0, vmax=9, s=14, linewidths=0)
+    colours = [*(f"C{k}" for k in range(len(mixture.means_))), "grey"]  # the last for rows of noise, of label -1
+    axes.scatter(*X.T, c=np.array(colours)[mixture.predict(X)], s=14, linewidths=0)
     for k, (mean, covariance) in enumerate(zip(mixture.means_, component_covariances(mixture), strict=True)):
         for radius, style in _RADII.items():
-            axes.plot(*ellipse(mean, covariance, radius).T, color=f"C{k}", linestyle=style, linewidth=1.8)
+            axes.plot(*ellipse(mean, covariance, radius).T, color=colours[k], linestyle=style, linewidth=1.8)
         axes.plot(*mean, marker="+", color="black", markersize=11, markeredgewidth=1.6)
         axes.annotate(f"{mixture.weights_[k]:.0%}", mean, xytext=(9, 9), textcoords="offset points", weight="bold")
     axes.set(xlabel=names[0], ylabel=names[1], title=title)

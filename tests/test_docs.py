@@ -86,6 +86,28 @@ def test_ellipses_have_the_right_distance(kind, rng):
     np.testing.assert_allclose(distance, 1.5)
 
 
+def test_rows_have_the_colours_of_their_ellipses(rng):
+    from matplotlib.colors import to_rgba
+
+    from fastem.pictures import density
+
+    centres = np.stack([np.arange(12.0), np.zeros(12)], axis=1)
+    X = np.concatenate(
+        [np.repeat(centres, 20, axis=0) + rng.normal(0, 0.05, (240, 2)), rng.uniform([0, 1], [11, 9], (20, 2))]
+    )
+    mixture = fastem.GaussianMixture(12, covariance_type="spherical", noise=True, means_init=centres, random_state=0)
+    axes = density(mixture.fit(X), X, ("x", "y"), "twelve and one that is noise").axes[0]
+    labels = mixture.predict(X)
+    assert labels.max() == 11
+    assert labels.min() == -1
+    points = axes.collections[-1].get_facecolors()
+    ellipses = [
+        to_rgba(line.get_color()) for line in axes.lines if line.get_linestyle() == "-" and len(line.get_xdata()) > 1
+    ]
+    assert len(ellipses) == 12
+    np.testing.assert_array_equal(points, np.array([*ellipses, to_rgba("grey")])[labels])
+
+
 def test_pictures_without_matplotlib_name_the_cure(monkeypatch):
     import sys
 

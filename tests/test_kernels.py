@@ -19,7 +19,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastem
 from fastem import Gaussian, GaussianHMM, Mixture
-from fastem.kernels import layout, sweep, whiten
+from fastem.kernels import _calls, _jit, layout, sweep, whiten
 from fastem.kernels._arrays import free
 from fastem.kernels._calls import take_number
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel, widest_vectors
@@ -813,6 +813,41 @@ def test_a_lane_that_finds_no_memory_is_told_of(n_threads, monkeypatch):
         assert done[5] == 0.0
         sweep.run_lanes(_lanes_without_memory, (64, done), 1, 64, n_threads)
         assert (done == 1.0).all()
+
+
+@pytest.mark.parametrize("step", ["_load_index", "_save_data", "_save_index"])
+@pytest.mark.parametrize("is_done", [False, True])
+def test_processes_that_save_kernels_at_once_leave_no_wrong_code(step, is_done, tmp_path, monkeypatch):
+    """Whenever the other, which found an empty index, comes in between: code is that of its types or missing."""
+    one, other = (_jit._CacheFile(str(tmp_path), "kernel", "stamp") for _ in range(2))
+    monkeypatch.setattr(other, "_load_index", dict)
+    own_step = getattr(one, step)
+
+    def interrupted(*arguments):
+        monkeypatch.setattr(one, step, own_step)
+        found = own_step(*arguments) if is_done else None
+        other.save("types of the other", "code of the other")
+        return found if is_done else own_step(*arguments)
+
+    monkeypatch.setattr(one, step, interrupted)
+    one.save("types of one", "code of one")
+    one, other = (one.load(f"types of {name}") for name in ("one", "the other"))
+    assert one in (None, "code of one")
+    assert other in (None, "code of the other")
+    assert one or other
+
+
+def test_cached_kernels_have_files_named_by_types(tmp_path):
+    """A key that is there keeps its file; others have one each."""
+    file = _jit._CacheFile(str(tmp_path), "kernel", "stamp")
+    for code in ("first", "second"):
+        for key in ("a", "b"):
+            file.save(key, code + key)
+    assert [file.load(key) for key in ("a", "b", "c")] == ["seconda", "secondb", None]
+    assert len(list(tmp_path.glob("*.nbc"))) == 2
+    if not _jit.PLAIN:
+        assert type(sweep._sweep_lane._cache._cache_file) is _jit._CacheFile
+        assert type(_calls.run_together._cache._cache_file) is _jit._CacheFile
 
 
 def test_no_rows_are_scored():

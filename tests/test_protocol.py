@@ -28,6 +28,7 @@ from fastem.families.normal_inverse_wishart import NormalInverseWishart
 from fastem.families.regression import Regression
 from fastem.families.student_t import StudentT
 from fastem.families.student_t_records import StudentTParams
+from fastem.kernels.components import kernels_of, natural_of_wide
 from fastem.labels import as_labels
 from fastem.models.factor_analyzers import FactorAnalyzers
 from fastem.models.gated_regressions import GatedRegressions
@@ -681,17 +682,20 @@ def test_explicit_starts_are_checked_before_computing(given, words, rng):
         fastem.fit(Mixture(Gaussian(), 2, **given), rng.normal(size=(20, 2)))
 
 
-@pytest.mark.parametrize("n_features", [1, 2, 5, 24])
+@pytest.mark.parametrize(("n_features", "n_components"), [(1, 2), (2, 2), (5, 2), (24, 2), (24, 3), (17, 9), (41, 8)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_kernels_of_few_columns_agree_with_numpy(n_features, dtype, rng, monkeypatch):
+def test_kernels_of_few_columns_agree_with_numpy(n_features, n_components, dtype, rng, monkeypatch):
     """Encoding, decoding and roots are kernels for full covariances of few columns, and NumPy beyond."""
-    X = (rng.normal(size=(400, n_features)) @ rng.normal(size=(n_features, n_features)) + 3.0).astype(dtype)
-    X[:200] += 2.0
+    is_wide = kernels_of(n_components, n_features)[0] is natural_of_wide
+    assert is_wide == (n_features > 16 and n_components > 2)  # or they are not tested here
+    members = np.repeat(np.arange(n_components), 200)
+    X = (rng.normal(size=(len(members), n_features)) @ rng.normal(size=(n_features, n_features)) + 3.0).astype(dtype)
+    X += 2.0 * members[:, None]
     data = as_data(X)
     results = []
-    for few in (24, 0):
+    for few in (n_features, 0):
         monkeypatch.setattr(gaussian, "_FEW_COLUMNS", few)
-        model = Mixture(Gaussian(reg_covar=1e-9), 2, start=np.repeat([0, 1], 200)).prepare(data)
+        model = Mixture(Gaussian(reg_covar=1e-9), n_components, start=members).prepare(data)
         params = model.initialize(data, np.random.default_rng(0))
         layout = model.family.layout(params.components, model.bound)
         states = model.family.natural(params.components, np.log(params.weights), layout, model.bound)

@@ -82,14 +82,18 @@ def test_products_are_of_the_dtype_that_the_model_was_prepared_for(rng):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("n_features", [1, 2, 7, 20])
-def test_weights_columns_and_rules(n_features, dtype, rng):
-    X = (rng.normal(size=(400, n_features)) + 3.0 * rng.integers(0, 2, (400, 1))).astype(dtype)
-    weight = rng.integers(0, 3, 400) * 1.5
+@pytest.mark.parametrize(("n_features", "n_components"), [(1, 2), (2, 2), (7, 2), (20, 2), (20, 3), (17, 9)])
+def test_weights_columns_and_rules(n_features, n_components, dtype, rng):
+    """From 17 columns and 3 components on, eight components are taken at a time."""
+    n_rows = 200 * n_components
+    X = (
+        rng.normal(size=(n_rows, n_features)) + 6.0 / n_components * rng.integers(0, n_components, (n_rows, 1))
+    ).astype(dtype)
+    weight = rng.integers(0, 3, n_rows) * 1.5
     for stopping in ("change", "aitken"):
         for family in (Gaussian(), Gaussian(prior=NormalInverseWishart(mean_precision=0.3))):
-            same(*both(Mixture(family, 2), X, sample_weight=weight, stopping=stopping, tol=1e-4))
-    one = fastem.fit(Mixture(Gaussian(), 2), X, tol=1e-4, random_state=0)
+            same(*both(Mixture(family, n_components), X, sample_weight=weight, stopping=stopping, tol=1e-4))
+    one = fastem.fit(Mixture(Gaussian(), n_components), X, tol=1e-4, random_state=0)
     assert one.status is Status.CONVERGED
     assert one.n_iter % _AT_ONCE  # a rule that stops between two calls
     assert len(one.model.several_steps(one.params, as_data(X), 2).objectives) == 2

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import fastem
 from fastem.data import as_data
+from fastem.kernels import _jit
 from fastem.kernels.pruning import CUTOFF, WINDOW, label_rows
 from fastem.models import skipping
 from fastem.models.mixture_records import MixtureParams
@@ -200,12 +201,15 @@ def test_order_puts_labels_together_within_windows(rng):
 
 def test_looks_keep_blas_to_one_thread(rng, monkeypatch):
     """The bits of a large product depend on how many there are; here one of twice as many rows as are looked at."""
-    works, guard = [], skipping.one_blas_thread
-    monkeypatch.setattr(skipping, "one_blas_thread", lambda work: works.append(work) or guard(work))
-    data = as_data(simulate(rng, 2000, 3, 5)).with_notes()
-    model = fastem.Mixture(fastem.Gaussian(), 5).prepare(data)
+    guarded, part = [], skipping.part_that_may_matter
+    monkeypatch.setattr(
+        skipping, "part_that_may_matter", lambda *looked: guarded.append(_jit._blas_limit.users > 0) or part(*looked)
+    )
+    data = as_data(simulate(rng, 4000, 8, 16)).with_notes()
+    model = fastem.Mixture(fastem.Gaussian(), 16).prepare(data)
     climbed(model, data, model.initialize(data, np.random.default_rng(0)), 3)
-    assert 2 * skipping._PROBED * 5 * 3**2 in works
+    assert guarded
+    assert all(guarded)
 
 
 def test_rows_are_labelled_anew_while_pairs_are_skipped(rng, monkeypatch):

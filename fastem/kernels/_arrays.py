@@ -35,7 +35,10 @@ def _aligned_empty_vector(typingctx, n_rows, n_columns, like):
 
 @intrinsic
 def _uncounted_empty_vector(typingctx, n_rows, n_columns, like):
-    """The same, but nobody counts who holds it: somebody has to `free` it."""
+    """The same, but nobody counts who holds it: somebody has to `free` it.
+
+    Where the memory runs out, what a kernel has made before is lost, as are the arrays that numba counts.
+    """
     return types.Array(like.dtype, 2, "C")(n_rows, n_columns, like), _empty_vector(False)
 
 

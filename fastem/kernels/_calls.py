@@ -40,11 +40,11 @@ call_at = _call_plain if config.DISABLE_JIT else _call_compiled
 _addresses: dict = {}
 
 
-def address(kernel, arguments, dtypes):
-    """Return what `call_at` takes to call a kernel with such arguments, whose types `dtypes` decides."""
+def address(kernel, arguments, dtypes=None):
+    """Return what `call_at` takes to call a kernel with such arguments; `dtypes`, if given, decides their types."""
     if config.DISABLE_JIT:
         return kernel
-    key = kernel, dtypes
+    key = kernel, compute_fingerprint(arguments) if dtypes is None else dtypes
     if key not in _addresses:
         signature = tuple(map(numba.typeof, arguments))
         kernel.compile(signature)
@@ -194,8 +194,7 @@ def _note(room, pointer, arguments):
 def kept(kernel, arguments):
     """Room with the call of a kernel, compiled for such arguments; the caller keeps their arrays alive."""
     room = np.empty(_ROOM, object if config.DISABLE_JIT else np.int64)
-    kinds = None if config.DISABLE_JIT else compute_fingerprint(arguments)
-    _note(room, address(kernel, arguments, kinds), arguments)
+    _note(room, address(kernel, arguments), arguments)
     return room
 
 
@@ -206,10 +205,14 @@ def run_alone(turns, room):
     _run_kept(room)
 
 
+# All that a lane raises, unless indices are checked.
+_FAILURE = "a lane failed; on one thread it says why" if config.BOUNDSCHECK else "no memory for a block of rows"
+
+
 @parallel
 def run_together(turns, room):
     """Make a call that is `kept` on a thread for each row of turns."""
     for _ in numba.prange(turns.shape[0]):
         _try_kept(room)
     if room[_FAILED] != 0:
-        raise MemoryError("no memory for a block of rows")
+        raise MemoryError(_FAILURE)

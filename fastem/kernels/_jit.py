@@ -6,6 +6,7 @@ No other file calls numba's decorators: `test_layers.py` holds this.
 import contextlib
 import functools
 import gc
+import hashlib
 import os
 import threading
 
@@ -13,6 +14,7 @@ import llvmlite.binding as llvm
 import numba
 import threadpoolctl
 from numba.core import config, types
+from numba.core.caching import IndexDataCacheFile
 from numba.core.event import Listener, register
 from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic, register_jitable
@@ -42,15 +44,39 @@ class _Inner(CPUDispatcher):
         return _entry_to(self)(*arguments)
 
 
+class _CacheFile(IndexDataCacheFile):
+    """Files of a kernel in the cache, of which those with code are named by the types that it takes.
+
+    numba numbers them: of two processes that save at once both take the same number, and from then on the index may
+    lead from the types of one to the code of the other. Here one of them may have to compile once more, at worst.
+    """
+
+    def save(self, key, data):
+        """Save code, then say in the index where it is."""
+        name = self._load_index().get(key) or self._data_name(key)
+        self._save_data(name, data)
+        self._save_index(self._load_index() | {key: name})
+
+    def _data_name(self, key):
+        number = int.from_bytes(hashlib.sha256(str(key).encode()).digest()[:8])
+        return super()._data_name(number)
+
+
 @functools.cache
 def _entry_to(kernel):
     return numba.njit(lambda *arguments: kernel(*arguments))
 
 
+def _cached(compiled):
+    if _OPTIONS["cache"]:
+        compiled._cache._cache_file.__class__ = _CacheFile
+    return compiled
+
+
 def _inner(function, fastmath):
     if config.DISABLE_JIT:
         return function
-    compiled = numba.njit(fastmath=fastmath, no_cpython_wrapper=True, **_OPTIONS)(function)
+    compiled = _cached(numba.njit(fastmath=fastmath, no_cpython_wrapper=True, **_OPTIONS)(function))
     compiled.__class__ = _Inner
     return compiled
 
@@ -113,7 +139,7 @@ def helper(function):
 
 def parallel(function):
     """Compile a kernel with `prange`."""
-    return numba.njit(fastmath=_FAST, parallel=True, **_OPTIONS)(function)
+    return _cached(numba.njit(fastmath=_FAST, parallel=True, **_OPTIONS)(function))
 
 
 class _NoCollection(Listener):

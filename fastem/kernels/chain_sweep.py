@@ -461,7 +461,7 @@ def chain_statistics(X, weight, frame, states, chain, offsets, sequence_weight, 
     )
     products = _addresses(X, weight, frame, tuple(states), tuple(chain), sums[0], pairs[0])
     arguments = (products, X, weight, frame, tuple(states), tuple(chain), tuple(plan))
-    lane = address(_chain_lane, (*arguments, 0, 0, sums[0], pairs[0], totals[0, 0]), (X.dtype, theta.dtype))
+    lane = address(_chain_lane, (*arguments, 0, 0, sums[0], pairs[0], totals[0, 0]))
     work = len(X) * (theta.size + 2 * chain.matrix.size)
     arguments = (lane, *arguments, sums, pairs, totals)
     run_lanes(_take_lanes, arguments, work, n_lanes, n_threads)

@@ -132,7 +132,7 @@ def _run(lane_kernel, chain, scores, offsets, n_threads, states, posteriors):
     log_prob = np.empty(n_sequences)
     arguments = (tuple(chain), tuple(plan), scores)
     assert all(a.flags.c_contiguous for a in (scores, offsets, *chain))
-    lane = address(lane_kernel, (*arguments, 0, 0, log_prob, states, posteriors), scores.dtype)
+    lane = address(lane_kernel, (*arguments, 0, 0, log_prob, states, posteriors))
     work = len(scores) * chain.matrix.size
     arguments = (lane, *arguments, log_prob, states, posteriors)
     run_lanes(_take_chains, arguments, work, n_sequences, n_threads)

@@ -646,7 +646,7 @@ def _pass(lane, rows, groups, components, code, sums, out, work, n_threads):
     like, n_states = components[1][0], len(components[0])
     assert all(a.flags.c_contiguous for a in (*rows, *groups, sums, out))  # the lane sees no types
     arguments = (product_addresses(like, sums[0]), rows, tuple(groups), components, code)
-    compiled = address(lane, (*arguments, 0, 0, sums[0], totals[0, 0], out), X.dtype)
+    compiled = address(lane, (*arguments, 0, 0, sums[0], totals[0, 0], out))
     n_places = len(groups.order) or len(X)
     shape = n_places, int(completed_rows(n_places, n_states, X.shape[1]))
     arguments = (compiled, *arguments, shape, sums, totals, out)

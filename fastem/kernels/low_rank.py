@@ -153,7 +153,7 @@ def low_rank_statistics(X, weight, frame, states, n_threads):
     packed = tuple(States(_LOW_RANK, theta, 0, projections, states.peaks))
     arguments = (product_addresses(theta, sums[0]), X, weight, frame, packed, SOFTMAX, tuple(NOTHING))
     assert all(a.flags.c_contiguous for a in (X, weight, frame, theta, projections))
-    lane = address(_low_rank_lane, (*arguments, 0, 0, sums[0], totals[0, 0]), X.dtype)
+    lane = address(_low_rank_lane, (*arguments, 0, 0, sums[0], totals[0, 0]))
     work = len(X) * projections.size
     run_lanes(take_lanes, (lane, *arguments, sums, totals), work, n_lanes, n_threads)
     table = sums[0].reshape(n_states, n_sums, n_padded + 1)

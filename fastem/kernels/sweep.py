@@ -589,7 +589,7 @@ def sweep_arguments(X, weight, frame, states, posterior, skip=NOTHING):
     assert all(
         a.flags.c_contiguous for a in (X, weight, frame, theta, states.whitener, states.tails, *skip)
     )  # the lane sees no types
-    lane = address(_sweep_lane, (*arguments, 0, 0, sums[0], totals[0, 0]), (X.dtype, theta.dtype))
+    lane = address(_sweep_lane, (*arguments, 0, 0, sums[0], totals[0, 0]))
     return lane, *arguments, sums, totals
 
 
@@ -762,7 +762,7 @@ def score(X, frame, states, n_threads, wanted=LOG_DENSITY):
     products = product_addresses(theta, theta)[0], tail_addresses(tails, theta, theta)[0]
     arguments = (products, X, frame, tuple(states), wanted)
     assert all(a.flags.c_contiguous for a in (X, frame, theta, states.whitener, tails))
-    lane_kernel = address(_score_lane, (*arguments, 0, 0, log_prob, labels, resp), X.dtype)
+    lane_kernel = address(_score_lane, (*arguments, 0, 0, log_prob, labels, resp))
     arguments = (lane_kernel, *arguments, log_prob, labels, resp)
     work = n_rows * (theta.size + states.whitener.size)
     run_lanes(take_rows, arguments, work, n_rows, n_threads)
