@@ -38,7 +38,7 @@ from fastem.kernels.features import DIAGONAL, FULL, LINEAR, SPHERICAL, build_fea
 from fastem.kernels.inner_products import _inner_tile_plain, add_inner_products, is_inner
 from fastem.kernels.layout import _load_tile_plain, _turn_tile_plain, load_columns, tile_columns, turn
 from fastem.kernels.log_likelihood import _note, _note_plain, sum_logs
-from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX, least_difference
+from fastem.kernels.posteriors import GIVEN, HARD, SOFTMAX, first_maximum, least_difference, row_maximum
 from fastem.kernels.products import ROWS, _tile_plain, product
 from fastem.kernels.pruning import WINDOW, place_rows
 from fastem.kernels.quadratics import _quadratic_scores, _scores, add_quadratics, quadratic_addresses
@@ -848,6 +848,19 @@ def test_cached_kernels_have_files_named_by_types(tmp_path):
     if not _jit.PLAIN:
         assert type(sweep._sweep_lane._cache._cache_file) is _jit._CacheFile
         assert type(_calls.run_together._cache._cache_file) is _jit._CacheFile
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("n_states", "width"), [(1, 16), (2, 48), (16, 96), (70, 48)])
+def test_labels_are_of_the_first_of_the_best(n_states, width, dtype, rng):
+    """Of rows with one best state, with several, and with none; states beyond are not looked at."""
+    scores = rng.integers(-3, 0, (n_states + 1, width)).astype(dtype)
+    scores[n_states] = 0.0
+    scores[:n_states, 5] = -np.inf
+    best, label = np.empty(width, dtype), np.full(width, 99, dtype)
+    row_maximum(scores, n_states, best)
+    kernel(lambda *arguments: first_maximum(*arguments))(scores, n_states, best, label)
+    assert_array_equal(label, scores[:n_states].argmax(axis=0))
 
 
 def test_no_rows_are_scored():

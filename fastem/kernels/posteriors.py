@@ -9,7 +9,7 @@ from numba.np.arrayobj import make_array
 
 from fastem.kernels._calls import address
 from fastem.kernels._jit import PLAIN, VECTOR_BYTES, helper, kernel, widest_vectors
-from fastem.kernels._vectors import carried, filled, folded, new_function, scalar_of, vector_at
+from fastem.kernels._vectors import broadcast, carried, filled, folded, new_function, scalar_of, vector_at
 from fastem.kernels.exp_log import log, log1p
 from fastem.kernels.exponentials import LOWEST_32, LOWEST_64
 
@@ -102,20 +102,68 @@ def log_normalizer(best, total, out):
         out[b] = value if total[b] > 0.0 else -np.inf
 
 
-@kernel
-def first_maximum(scores, n_states, best, label):
+@intrinsic
+def _first_vectors(typingctx, scores, n_states, best, label):
     """label (B,) = the first of scores[:n_states] that reaches best, their `row_maximum`; 0 where all are -inf.
 
-    Labels are of the dtype of the scores: a loop over both is then turned into vectors.
+    All are of the dtype of the scores; B is a multiple of 16.
     """
-    widest_vectors()
-    width = scores.shape[1]
-    for b in range(width):
+    if any(a.layout != "C" or a.dtype != scores.dtype for a in (scores, best, label)):
+        raise TypingError(f"labels need C-ordered arrays of one dtype, got {scores}, {best}, {label}")
+    signature = types.void(scores, types.intp, best, label)
+
+    def codegen(context, builder, signature, args):
+        scores, best, label = (make_array(signature.args[i])(context, builder, args[i]) for i in (0, 2, 3))
+        function = _first_function(builder.module, signature.args[0].dtype.bitwidth)
+        width = builder.extract_value(scores.shape, 1)
+        builder.call(function, [scores.data, best.data, label.data, args[1], width])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _first_function(module, bits):
+    """The LLVM function: labels stay in a register, where a loop over rows reads and writes them for every state."""
+    scalar, index = scalar_of(bits), ir.IntType(64)
+    pointer = scalar.as_pointer()
+    function, is_new = new_function(module, f"fastem_first_f{bits}", [pointer, pointer, pointer, index, index])
+    if not is_new:
+        return function
+    scores, best, label, n_states, width = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    vector = ir.VectorType(scalar, 8 * VECTOR_BYTES // bits)
+
+    def label_vector(turn, nothing):
+        start = builder.mul(turn, index(vector.count))
+        largest = builder.load(vector_at(builder, best, start, vector), align=bits // 8)
+
+        def compare(step, labels):
+            k = builder.sub(builder.sub(n_states, index(1)), step)
+            place = builder.add(builder.mul(k, width), start)
+            reached = builder.fcmp_ordered(
+                "==", builder.load(vector_at(builder, scores, place, vector), align=bits // 8), largest
+            )
+            return [builder.select(reached, broadcast(builder, builder.sitofp(k, scalar), vector.count), labels[0])]
+
+        (labels,) = carried(builder, n_states, [filled(vector, 0.0)], compare)
+        builder.store(labels, vector_at(builder, label, start, vector), align=bits // 8)
+        return nothing
+
+    carried(builder, builder.udiv(width, index(vector.count)), [], label_vector)
+    builder.ret_void()
+    return function
+
+
+def _first_plain(scores, n_states, best, label):
+    """The same in loops."""
+    for b in range(scores.shape[1]):
         label[b] = 0.0
-    for k in range(n_states - 1, -1, -1):
-        value = label.dtype.type(k)
-        for b in range(width):
-            label[b] = value if scores[k, b] == best[b] else label[b]
+        for k in range(n_states - 1, -1, -1):
+            if scores[k, b] == best[b]:
+                label[b] = k
+
+
+first_maximum = helper(_first_plain) if PLAIN else _first_vectors
 
 
 @kernel

@@ -44,8 +44,9 @@ class Skip(NamedTuple):
         Of each state of theta: score at distance 0, now and in the pass before, cut-off, shrink, stretch, shift.
     component : ndarray of shape (K,), int64
         Column of `gaps` and label of each state of theta.
-    marks : ndarray of shape (K, K), int64
-        What a state that is alive, by column, adds to the label of a row whose best is the state of a row.
+    marks : ndarray of shape (K, ceil(K / 4), 16), uint16
+        What each four states in a row, of which those are alive whose bits are set, add to the label of a row, by its
+        best state.
     labels : ndarray of shape (N,), uint16
         What to sort the rows by, see `label_rows`, each at its place. Written.
     """
@@ -64,7 +65,7 @@ NOTHING = Skip(
     np.empty((0, 0), np.float32),
     np.empty((6, 0)),
     np.empty(0, np.int64),
-    np.empty((0, 0), np.int64),
+    np.empty((0, 0, 16), np.uint16),
     np.empty(0, np.uint16),
 )
 
@@ -88,13 +89,11 @@ def label_rows(scores, listed, n_listed, best, first, bounds, marks, alive, labe
     """labels (n_rows,) = sum of the marks of the states that are alive: the best one's number and its neighbours' bits.
 
     best (B,) is the score of the most probable of the states that are listed, the first (B,) of them; the others are
-    dead. alive (B,) int64 is scratch, of bits of 64 states at a time. No branches, as what is alive cannot be foretold,
-    and no single number is gathered: both are slower by far.
+    dead. alive (B,) int64 is scratch, of bits of 64 states at a time. No branches, as what is alive cannot be foretold.
     """
-    n_states = marks.shape[0]
     for b in range(labels.shape[0]):
         labels[b] = 0
-    for start in range(0, n_states, 64):
+    for start in range(0, marks.shape[0], 64):
         for b in range(alive.shape[0]):
             alive[b] = 0
         for j in range(n_listed):
@@ -105,10 +104,11 @@ def label_rows(scores, listed, n_listed, best, first, bounds, marks, alive, labe
             for b in range(alive.shape[0]):
                 alive[b] |= np.int64(scores[j, b] - best[b] > limit) << (k - start)
         for b in range(labels.shape[0]):
-            mine, bits, label = marks[listed[np.int64(first[b])]], alive[b], 0
-            for k in range(start, min(start + 64, n_states)):
-                label += mine[k] & -((bits >> (k - start)) & 1)
-            labels[b] += label
+            best_state, bits, label = listed[np.int64(first[b])], alive[b], np.int64(labels[b])
+            for four in range(start // 4, min(start // 4 + 16, marks.shape[1])):
+                label += marks[best_state, four, bits & 15]
+                bits >>= 4
+            labels[b] = label
 
 
 @kernel

@@ -155,16 +155,18 @@ def part_that_may_matter(
 
 
 def marks_of(gaps: np.ndarray, component: np.ndarray) -> np.ndarray:
-    """Marks (K, K) of labels that sort rows by their best component, then by which states near it are alive.
+    """Marks of labels, see `Skip`, that sort rows by their best component, then by which states near it are alive.
 
     The nearest by the gaps (K, K), from the state of a row, have the highest bits, as many as a label has room for.
     """
     n_states = len(gaps)
     bits = min(16 - (n_states - 1).bit_length(), n_states - 1)
     order = np.argsort(gaps + np.diag(np.full(n_states, np.inf)), axis=1, kind="stable")[:, :bits]
-    marks = np.diag(component.astype(np.int64) << bits)
-    np.put_along_axis(marks, order, 1 << np.arange(bits)[::-1], axis=1)
-    return marks
+    marks = np.zeros((n_states, -(-n_states // 4) * 4), np.uint16)
+    marks[np.arange(n_states), np.arange(n_states)] = component << bits
+    np.put_along_axis(marks, order, (1 << np.arange(bits)[::-1]).astype(np.uint16), axis=1)
+    fours = (np.arange(16)[:, None] >> np.arange(4) & 1).astype(np.uint16)
+    return marks.reshape(n_states, -1, 4) @ fours.T
 
 
 def order_by(labels: np.ndarray, order: np.ndarray = NOTHING.order) -> np.ndarray:
